@@ -1,0 +1,37 @@
+# make demo: the whole main job on the embedded default.   make test: all checks.
+# Each creates .venv once (needs Python 3.11 or 3.12) and does everything else itself.
+PYTHON ?= python3.11
+BIN := .venv/bin
+
+.PHONY: demo test bench config-reference
+
+demo: .venv/installed
+	$(BIN)/snakemake --workflow-profile local --configfile config/demo.yaml
+	@cat results/demo/selection/overview.md
+	@echo
+	@echo "Look at  results/demo/selection/overview.md                 this table"
+	@echo "         results/demo/selection/gateau/gateau_long.jsonl    the selected rows, best first"
+	@echo "         results/demo/selection/gateau/ranking.parquet      every sample's rank and scores"
+	@echo "         results/demo/selection/gateau/distributions.png    how the scores spread"
+	@echo "         results/demo/samples/rejects.jsonl                 rows left out, and why"
+	@echo "Report:  $(BIN)/snakemake --configfile config/demo.yaml --report results/demo/report.html"
+
+test: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/snakefmt --check workflow
+	$(BIN)/snakemake --lint --configfile config/demo.yaml
+	$(BIN)/python -m pytest
+
+bench: .venv/installed
+	$(BIN)/python tests/benchmark/scoring.py
+
+# config/README.md is written from the schema
+config-reference: .venv/installed
+	$(BIN)/python scripts/config_reference.py
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[test]"
+	touch $@

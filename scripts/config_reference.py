@@ -1,0 +1,82 @@
+"""Write config/README.md, the reference of every configuration key, from the schema; ``--check`` only compares."""
+
+import argparse
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from gateau.command import run
+from gateau.errors import SettingsError
+from gateau.files import write_text
+
+_ROOT = Path(__file__).resolve().parents[1]
+_SCHEMA, _REFERENCE = _ROOT / "workflow/schemas/config.schema.yaml", _ROOT / "config/README.md"
+_HEAD = """# Configuration
+
+`config.yaml` is the paper's run, `demo.yaml` the embedded default. A file of your own needs only what differs:
+`snakemake --configfile my.yaml`. Unknown keys and wrong types are errors.
+
+This page is written from `workflow/schemas/config.schema.yaml` by `make config-reference`.
+
+| key | type | default | meaning |
+|---|---|---|---|
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="fail if the page is out of date")
+    args = parser.parse_args()
+    text = reference(yaml.safe_load(_SCHEMA.read_text(encoding="utf-8")))
+    if not args.check:
+        write_text(_REFERENCE, text)
+    elif not _REFERENCE.is_file() or _REFERENCE.read_text(encoding="utf-8") != text:
+        raise SettingsError(f"{_REFERENCE} is out of date; run make config-reference")
+
+
+def reference(schema: dict[str, Any]) -> str:
+    """The page, one table row per key."""
+    rows = [" | ".join(cells) for cells in _rows(schema, schema, "")]
+    return _HEAD + "".join(f"| {row} |\n" for row in rows)
+
+
+def _rows(node: dict[str, Any], schema: dict[str, Any], prefix: str) -> Iterator[tuple[str, str, str, str]]:
+    for name, value in node.get("properties", {}).items():
+        resolved = _resolve(value, schema)
+        key, alternatives = f"{prefix}{name}", [resolved, *resolved.get("oneOf", [])]
+        if "properties" not in resolved:
+            default = json.dumps(value.get("default", resolved.get("default")), ensure_ascii=False)
+            text = str(value.get("description", resolved.get("description", ""))).replace("|", "\\|")
+            yield f"`{key}`", _kind(resolved), f"`{default}`", text
+        for alternative in alternatives:
+            yield from _rows(alternative, schema, f"{key}.")
+        if isinstance(resolved.get("additionalProperties"), dict) and "properties" in resolved["additionalProperties"]:
+            names = ", ".join(f"`{option}`" for option in resolved["additionalProperties"]["properties"])
+            yield f"`{key}.<name>`", "object", "`{}`", f"Overrides of `selection`: {names}."
+
+
+def _resolve(node: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
+    while "$ref" in node:
+        target: Any = schema
+        for part in node["$ref"].removeprefix("#/").split("/"):
+            target = target[part]
+        node = {**target, **{key: value for key, value in node.items() if key != "$ref"}}
+    return node
+
+
+def _kind(node: dict[str, Any]) -> str:
+    if "enum" in node:
+        return " \\| ".join(f"`{value}`" for value in node["enum"])
+    if "oneOf" in node:
+        return " or ".join(_kind(option) for option in node["oneOf"])
+    kinds = node.get("type", "any")
+    text = " or ".join(kinds) if isinstance(kinds, list) else str(kinds)
+    bounds = [f"{sign} {node[key]}" for key, sign in (("minimum", "≥"), ("maximum", "≤")) if key in node]
+    return " ".join([text, *bounds])
+
+
+if __name__ == "__main__":
+    run(main)

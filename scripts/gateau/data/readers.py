@@ -1,0 +1,152 @@
+"""Streaming readers of raw instruction data: jsonl, a JSON array, each plain or compressed by gzip or zstd.
+
+One record is held in memory at a time. Nothing is skipped silently: what cannot be read comes out as a
+:class:`Rejection` at its place, so that the caller can count and explain it.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+import ijson
+import pyarrow as pa
+
+from gateau.errors import DataError
+
+_MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
+_WHITESPACE = b" \t\r\n"
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a record stands: its file and its 1-based line (in a JSON array: its 1-based element)."""
+
+    file: str
+    line: int
+
+
+@dataclass(frozen=True)
+class Record:
+    """One decoded JSON value and where it came from."""
+
+    origin: Origin
+    value: Any
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """One row that is not used: where, which (if known), a short machine-readable reason, and what to do."""
+
+    origin: Origin
+    id: str | None
+    reason: str
+    advice: str
+
+
+def read_records(paths: Sequence[str]) -> Iterator[Record | Rejection]:
+    """Yield every record of ``paths`` in order.
+
+    Raises:
+        DataError: a file is missing, empty, a broken archive, or a JSON array that breaks off.
+    """
+    for path in paths:
+        yield from _read_file(path)
+
+
+def _read_file(path: str) -> Iterator[Record | Rejection]:
+    if not Path(path).is_file():
+        raise DataError(f"{path}: no such file; set data.long to the LongAlign-style jsonl to select from")
+    with _open(path) as stream:
+        try:
+            first = _first_byte(path, stream)
+        except (OSError, EOFError) as error:
+            raise DataError(f"{path}: cannot be decompressed ({error}); fetch it again") from error
+    with _open(path) as stream:
+        rows = _read_array(path, stream) if first == b"[" else _read_lines(path, stream)
+        try:
+            yield from rows
+        except (OSError, EOFError) as error:
+            raise DataError(f"{path}: the archive breaks off or is damaged ({error}); fetch it again") from error
+
+
+def _open(path: str) -> BinaryIO:
+    """Open for reading, by content rather than by extension."""
+    with open(path, "rb") as file:
+        magic = file.read(4)
+    kind = next((kind for prefix, kind in _MAGIC.items() if magic.startswith(prefix)), None)
+    if kind == "gzip":
+        return cast(BinaryIO, gzip.open(path, "rb"))
+    if kind == "zstd":
+        return cast(BinaryIO, pa.CompressedInputStream(pa.OSFile(path, "rb"), "zstd"))
+    return open(path, "rb")
+
+
+def _first_byte(path: str, stream: BinaryIO) -> bytes:
+    """The first byte that is neither white space nor a byte-order mark."""
+    while block := stream.read(1 << 16):
+        stripped = block.removeprefix(b"\xef\xbb\xbf").lstrip(_WHITESPACE)
+        if stripped:
+            return stripped[:1]
+    raise DataError(f"{path}: the file is empty")
+
+
+def _lines(stream: BinaryIO) -> Iterator[bytes]:
+    """Split at newlines only. (Arrow's compressed streams have no ``readline``.)"""
+    parts: list[bytes] = []
+    while block := stream.read(1 << 20):
+        *complete, rest = block.split(b"\n")
+        for piece in complete:
+            parts.append(piece)
+            yield b"".join(parts) + b"\n"
+            parts = []
+        parts.append(rest)
+    if last := b"".join(parts):
+        yield last
+
+
+def _read_lines(path: str, stream: BinaryIO) -> Iterator[Record | Rejection]:
+    for number, raw in enumerate(_lines(stream), start=1):
+        if number == 1:
+            raw = raw.removeprefix(b"\xef\xbb\xbf")
+        if not raw.strip(_WHITESPACE):
+            continue
+        origin = Origin(path, number)
+        try:
+            text = raw.decode("utf-8")
+        except UnicodeDecodeError as error:
+            yield Rejection(
+                origin, None, "invalid_utf8", f"byte {error.start} of the line is not UTF-8; convert the file to UTF-8"
+            )
+            continue
+        try:
+            yield Record(origin, json.loads(text))
+        except json.JSONDecodeError as error:
+            cut_off = not raw.endswith(b"\n")
+            yield Rejection(
+                origin,
+                None,
+                "truncated_line" if cut_off else "not_json",
+                f"{error.msg} at column {error.colno}; "
+                + ("the last line breaks off: fetch the file again" if cut_off else "write one JSON object per line"),
+            )
+        except RecursionError:
+            yield Rejection(origin, None, "not_json", "nested too deeply; write one plain JSON object per line")
+
+
+def _read_array(path: str, stream: BinaryIO) -> Iterator[Record]:
+    number = 0
+    try:
+        for number, value in enumerate(ijson.items(stream, "item", use_float=True), start=1):
+            yield Record(Origin(path, number), value)
+    except (ijson.JSONError, UnicodeDecodeError) as error:
+        raise DataError(
+            f"{path}: the JSON array cannot be read beyond element {number} ({error}); "
+            "mend the file or write it as jsonl, one object per line, where a broken line costs one row only"
+        ) from error
+    if number == 0:
+        raise DataError(f"{path}: the JSON array is empty")

@@ -1,0 +1,133 @@
+"""From a sample to token ids: the prompt frame, truncation, and where the response starts.
+
+Four parts are encoded separately and their ids concatenated (method: "Sample → tokens"): the frame's head, the context,
+the frame's middle with the instruction, the response. So the boundary of the response is known by construction; no text
+is ever searched for a marker. Text that looks like a control token is encoded as text.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from gateau.errors import SettingsError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+DEFAULT_TEMPLATE = "### Input:{context}\n\n ### Instruction: {instruction}\n\n ### Response: {response}"
+_PLACES = ("{context}", "{instruction}", "{response}")
+
+
+@dataclass(frozen=True)
+class PromptTemplate:
+    """The text around context and instruction, cut at its places."""
+
+    head: str
+    before_instruction: str
+    after_instruction: str
+
+    @classmethod
+    def parse(cls, template: str) -> PromptTemplate:
+        """Split a template that holds {context}, {instruction}, {response} once each, in this order, response last.
+
+        Raises SettingsError otherwise.
+        """
+        positions = [template.find(place) for place in _PLACES]
+        once = all(template.count(place) == 1 for place in _PLACES)
+        if not once or positions != sorted(positions) or not template.endswith(_PLACES[-1]):
+            raise SettingsError(
+                f"scoring.prompt must hold {', '.join(_PLACES)} once each, in this order, and end with {_PLACES[-1]}; "
+                f"found {template!r}"
+            )
+        context, instruction, response = positions
+        return cls(
+            head=template[:context],
+            before_instruction=template[context + len(_PLACES[0]) : instruction],
+            after_instruction=template[instruction + len(_PLACES[1]) : response],
+        )
+
+
+@dataclass(frozen=True)
+class EncodedSample:
+    """Token ids of one sample's four parts. ``head`` starts with BOS where the tokenizer adds one."""
+
+    head: list[int]
+    context: list[int]
+    question: list[int]
+    response: list[int]
+    truncated_tokens: int = 0
+
+    @property
+    def n_frame(self) -> int:
+        """Tokens that truncation never touches: head, question and response."""
+        return len(self.head) + len(self.question) + len(self.response)
+
+    @property
+    def n_tokens(self) -> int:
+        """Length of the whole sequence in tokens."""
+        return self.n_frame + len(self.context)
+
+    def sequence(self, context: list[int] | None = None) -> list[int]:
+        """The whole sequence, with another context in the place of the sample's own if given."""
+        return self.head + (self.context if context is None else context) + self.question + self.response
+
+    def fits(self, max_length: int) -> bool:
+        """Whether instruction and response fit into ``max_length`` tokens once the context is cut away."""
+        return self.n_frame <= max_length
+
+    def truncated(self, max_length: int) -> EncodedSample:
+        """The sample with context tokens cut from the left so that at most ``max_length`` tokens remain.
+
+        Raises ValueError when even the empty context does not fit; ask :meth:`fits` first.
+        """
+        if not self.fits(max_length):
+            raise ValueError(f"{self.n_frame} tokens without any context do not fit into {max_length}")
+        lost = max(self.n_tokens - max_length, 0)
+        return EncodedSample(self.head, self.context[lost:], self.question, self.response, self.truncated_tokens + lost)
+
+    def segments(self, length: int) -> list[list[int]]:
+        """The context cut into segments of ``length`` tokens, the last one shorter; real tokens only."""
+        return [self.context[start : start + length] for start in range(0, len(self.context), length)]
+
+
+class PromptEncoder:
+    """Encodes samples for one tokenizer and one template."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, template: str) -> None:
+        self._tokenizer = tokenizer
+        self._template = PromptTemplate.parse(template)
+        self._bos = [tokenizer.bos_token_id] if adds_bos(tokenizer) else []
+        self._head = self._bos + self._encode([self._template.head])[0]
+
+    def start(self) -> list[int]:
+        """What stands before a text given no context at all: BOS, or else the end-of-text id that separates documents.
+
+        Empty for a tokenizer that has neither.
+        """
+        if self._bos or self._tokenizer.eos_token_id is None:
+            return list(self._bos)
+        return [self._tokenizer.eos_token_id]
+
+    def encode(self, contexts: list[str], instructions: list[str], responses: list[str]) -> list[EncodedSample]:
+        """Encode samples, untruncated. Lists of equal length; one batch is tokenized in parallel."""
+        frame = self._template
+        questions = [frame.before_instruction + text + frame.after_instruction for text in instructions]
+        parts = zip(self._encode(contexts), self._encode(questions), self._encode(responses), strict=True)
+        return [EncodedSample(self._head, context, question, response) for context, question, response in parts]
+
+    def count_tokens(self, texts: list[str]) -> list[int]:
+        """Tokens of each text on its own."""
+        return [len(ids) for ids in self._encode(texts)]
+
+    def _encode(self, texts: list[str]) -> list[list[int]]:
+        ids: list[list[int]] = self._tokenizer(
+            texts, add_special_tokens=False, split_special_tokens=True, verbose=False
+        ).input_ids
+        return ids
+
+
+def adds_bos(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether the tokenizer itself puts its BOS in front of a text."""
+    ids = tokenizer("a").input_ids
+    return tokenizer.bos_token_id is not None and ids[:1] == [tokenizer.bos_token_id]

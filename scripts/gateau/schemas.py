@@ -1,0 +1,86 @@
+"""The tables in which the stages meet: every column with its type, meaning and unit."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+from gateau.tables import table_schema
+
+_STATUS = "ok, no_context (empty context), too_long (does not fit even without context) or non_finite (NaN or infinity)"
+_TOKEN_NLL = (pa.list_(pa.float32()), "NLL of each response token, natural log")
+
+SAMPLES = table_schema(
+    id=(pa.string(), "the row's own id, or one derived from its content"),
+    file=(pa.string(), "raw file the row came from"),
+    line=(pa.int64(), "1-based line (JSON array: element) in that file"),
+    dataset=(pa.string(), "the row's own data set label, null if it has none"),
+    length=(pa.int64(), "the row's own length field, null if it has none; never used in a score"),
+    context=(pa.string(), "long context c; empty when the user turn has no blank line"),
+    instruction=(pa.string(), "instruction x"),
+    response=(pa.string(), "response y: the last assistant turn"),
+    messages=(pa.string(), "the row's messages as JSON, untouched"),
+    digest=(pa.string(), "sha256 of context, instruction and response: the key of everything computed from them"),
+)
+
+INDEX = table_schema(
+    id=(pa.string(), "sample id"),
+    row=(pa.int64(), "0-based row in samples.parquet"),
+    shard=(pa.int32(), "shard that scores the sample, 0 .. shards - 1"),
+    status=(pa.string(), "ok, no_context (empty context), or too_long (exceeds max_length even without context)"),
+    n_context=(pa.int64(), "context tokens that are kept"),
+    n_instruction=(pa.int64(), "tokens of the instruction on its own"),
+    n_response=(pa.int64(), "tokens of the response"),
+    n_tokens=(pa.int64(), "tokens of the whole scored sequence, frame included"),
+    truncated_tokens=(pa.int64(), "context tokens cut from the left to fit max_length"),
+    cost=(pa.float64(), "estimated floating point operations of all passes of a 7B decoder, for balancing only"),
+)
+
+SHORT_RESULT = table_schema(token_nll=_TOKEN_NLL)
+
+LONG_RESULT = table_schema(
+    token_nll=_TOKEN_NLL,
+    attention=(pa.list_(pa.float32()), "per context token: mean attention weight over layers, heads, response rows"),
+    attention_second_half=(pa.list_(pa.float32()), "the same over the second half of the layers"),
+    layer_attention=(pa.list_(pa.float32()), "mean weight per layer and block of layer_block tokens, layer by layer"),
+    n_layers=(pa.int32(), "layers that attend"),
+)
+
+SEGMENT_RESULT = table_schema(
+    segment_nll=(pa.list_(pa.float64()), "mean response NLL given each segment and the instruction"),
+    nll_instruction_only=(pa.float64(), "mean response NLL given the instruction and an empty context"),
+    nll_response_only=(pa.float64(), "mean response NLL given nothing; NaN if nothing can precede a lone token"),
+)
+
+
+def shard_schema(result: pa.Schema) -> pa.Schema:
+    """Columns of a shard's file: id, status, and a pass's result (null unless it could be computed)."""
+    key = table_schema(id=(pa.string(), "sample id"), status=(pa.string(), _STATUS))
+    return pa.schema([*key, *result])
+
+
+SCORES = table_schema(
+    id=(pa.string(), "sample id; rows are sorted by it"),
+    status=(pa.string(), _STATUS),
+    n_context=(pa.int64(), "context tokens that were scored"),
+    n_instruction=(pa.int64(), "tokens of the instruction"),
+    n_response=(pa.int64(), "tokens of the response"),
+    truncated_tokens=(pa.int64(), "context tokens cut from the left to fit max_length"),
+    nll_short=(pa.float64(), "mean response NLL per token under θ_S, natural log"),
+    nll_long=(pa.float64(), "mean response NLL per token under θ_L, natural log"),
+    nll_instruction_only=(pa.float64(), "mean response NLL under θ_L given the instruction alone"),
+    nll_response_only=(pa.float64(), "mean response NLL under θ_L given nothing; null if undefined"),
+    segment_nll=(pa.list_(pa.float64()), "mean response NLL under θ_L given each segment and the instruction"),
+    segment_attention=(pa.list_(pa.float64()), "mean attention weight per key token of each segment, all layers"),
+    segment_attention_second_half=(pa.list_(pa.float64()), "the same over the second half of the layers"),
+    cas=(pa.float64(), "cosine of softmax(-PPL) and segment_attention: contextual awareness by the paper's default"),
+)
+
+RANKING = table_schema(
+    id=(pa.string(), "sample id"),
+    rank=(pa.int64(), "1 = best"),
+    score=(pa.float64(), "the fused score that the rank follows"),
+    hmp=(pa.float64(), "homologous models' perplexity score: Norm(PPL of θ_S) - Norm(PPL of θ_L)"),
+    cas=(pa.float64(), "cosine of importance and attention, before orientation"),
+    hmp_norm=(pa.string(), "norm inside hmp"),
+    score_norm=(pa.string(), "norm of hmp and of cas before they are added"),
+)

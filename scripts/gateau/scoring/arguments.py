@@ -1,0 +1,83 @@
+"""The command line that the three pass scripts share, and the run behind it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from gateau.command import progress
+from gateau.errors import ModelError
+from gateau.model_files import ModelSpec
+from gateau.models import Runtime, load_config, load_model, load_tokenizer, tokenizer_digest
+from gateau.prompts import PromptEncoder
+from gateau.schemas import INDEX, SAMPLES
+from gateau.scoring.passes import ScoringPass
+from gateau.scoring.perplexity import check_logits_to_keep
+from gateau.scoring.settings import pass_settings
+from gateau.scoring.shards import SampleReader, score_shard
+from gateau.scoring.store import ProgressStore
+from gateau.tables import iterate_rows, read_metadata
+
+
+def pass_parser(description: str | None) -> argparse.ArgumentParser:
+    """Arguments of every pass script."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--samples", required=True)
+    parser.add_argument("--index", required=True)
+    parser.add_argument("--shard", type=int, required=True)
+    parser.add_argument("--model", type=json.loads, required=True, help="models.short or models.long, as JSON")
+    parser.add_argument("--prompt", required=True)
+    parser.add_argument("--max-length", type=int, required=True)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--dtype", default="auto")
+    parser.add_argument("--attention", default="auto")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads; fixed, since sums depend on their number")
+    parser.add_argument("--progress-dir", required=True)
+    parser.add_argument("--output", required=True)
+    return parser
+
+
+def run_pass(
+    args: argparse.Namespace,
+    spec: ModelSpec,
+    make_pass: Callable[[Any, PromptEncoder], ScoringPass],
+    **pass_options: Any,
+) -> None:
+    """Score one shard as the arguments say. ``make_pass`` gets the model's config and the prompt encoder.
+
+    Raises:
+        ModelError: the model cannot be loaded, or its tokenizer is not the one that the index was made with.
+    """
+    torch.set_num_threads(args.threads)
+    tokenizer = load_tokenizer(spec)
+    if tokenizer_digest(tokenizer) != read_metadata(args.index, INDEX)["tokenizer"]:
+        raise ModelError(
+            f"{spec.path}: its tokenizer differs from that of models.long; homologous models share vocabulary and "
+            "BOS habit: choose models of one family"
+        )
+    config = load_config(spec)
+    runtime = Runtime(args.device, args.dtype, args.attention)
+    encoder = PromptEncoder(tokenizer, args.prompt)
+    scoring_pass = make_pass(config, encoder)
+    settings = pass_settings(spec, config, runtime, args.prompt, args.max_length, **pass_options)
+
+    def load() -> Any:
+        model = load_model(spec, config, runtime)
+        check_logits_to_keep(model)
+        return model
+
+    score_shard(
+        scoring_pass,
+        index=[row for row in iterate_rows(args.index, INDEX) if row["shard"] == args.shard],
+        samples=SampleReader(args.samples, SAMPLES),
+        encoder=encoder,
+        max_length=args.max_length,
+        store=ProgressStore(args.progress_dir, scoring_pass.name, settings, scoring_pass.schema),
+        load_model=load,
+        output=args.output,
+        watch=lambda rows, total: progress(rows, scoring_pass.name, "sample", total),
+    )

@@ -1,0 +1,46 @@
+"""Everything that changes a pass's numbers, gathered into the key of its progress store."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from gateau.model_files import ModelSpec, tokenizer_fingerprint, weights_fingerprint
+from gateau.models import Runtime
+from gateau.sources import meaning_digest
+
+_PACKAGE = Path(__file__).resolve().parents[1]
+_NUMERICS = ("prompts.py", "models.py", "scoring/perplexity.py", "scoring/attention.py", "scoring/passes.py")
+
+
+def pass_settings(
+    spec: ModelSpec, config: Any, runtime: Runtime, prompt: str, max_length: int, **pass_options: Any
+) -> Mapping[str, Any]:
+    """A JSON-ready mapping that differs whenever a pass would compute other numbers.
+
+    The device is not part of it: the same dtype and backend agree across devices to rounding.
+    """
+    described = runtime.describe(config)
+    return {
+        "weights": weights_fingerprint(spec.path, spec.revision or getattr(config, "_commit_hash", None)),
+        "tokenizer": tokenizer_fingerprint(spec.path, spec.revision),
+        "window": spec.window,
+        "rope_parameters": spec.rope_parameters,
+        "dtype": described["dtype"],
+        "attention": described["attention"],
+        "prompt": prompt,
+        "max_length": max_length,
+        "code": numerics_version(),
+        **pass_options,
+    }
+
+
+@cache
+def numerics_version() -> str:
+    """Digest of the code that computes scores.
+
+    An edit that could change a number starts a new store; an edit to words alone does not throw away finished work.
+    """
+    return meaning_digest(_PACKAGE / name for name in _NUMERICS)

@@ -1,0 +1,126 @@
+"""Runs one pass over one shard: reads what is missing, computes it, and writes the shard's whole result."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import pyarrow as pa
+import torch
+from transformers import PreTrainedModel
+
+from gateau.errors import ScoreError
+from gateau.prompts import EncodedSample, PromptEncoder
+from gateau.schemas import shard_schema
+from gateau.scoring.passes import ScoringPass
+from gateau.scoring.store import ProgressStore
+from gateau.tables import open_table, write_rows
+
+logger = logging.getLogger(__name__)
+
+Row = dict[str, Any]
+_TEXTS = ["id", "context", "instruction", "response", "digest"]
+
+
+def score_shard(
+    scoring_pass: ScoringPass,
+    index: Sequence[Row],
+    samples: SampleReader,
+    encoder: PromptEncoder,
+    max_length: int,
+    store: ProgressStore,
+    load_model: Callable[[], PreTrainedModel],
+    output: str,
+    watch: Callable[[Iterable[Row], int], Iterable[Row]],
+) -> None:
+    """Score the rows of ``index`` (one shard) and write them to ``output`` in that order.
+
+    Only samples that are not in ``store`` are computed; if none is missing, ``load_model`` is not called.
+
+    Raises:
+        ScoreError: the device ran out of memory; names the sample and what to lower.
+    """
+    keys = samples.digests([row["row"] for row in index])
+    statuses = {row["id"]: _status(row, scoring_pass) for row in index}
+    missing = [
+        row for row, key in zip(index, keys, strict=True) if statuses[row["id"]] != "too_long" and key not in store
+    ]
+    logger.info("%s: %d samples, %d found in %s, %d to compute", scoring_pass.name, len(index),
+                len(index) - len(missing), store.directory, len(missing))  # fmt: skip
+    model = load_model() if missing else None
+    for text in watch(samples.read([row["row"] for row in missing]), len(missing)):
+        assert model is not None
+        sample = encoder.encode([text["context"]], [text["instruction"]], [text["response"]])[0].truncated(max_length)
+        result = _compute(scoring_pass, model, sample, text["id"])
+        if _finite(result):
+            store.add(text["digest"], result)
+        else:
+            logger.warning(
+                "%s: non-finite result for sample %s (%d tokens)", scoring_pass.name, text["id"], sample.n_tokens
+            )
+            statuses[text["id"]] = "non_finite"
+    store.close()
+    schema = shard_schema(scoring_pass.schema)
+    write_rows(output, schema, _output_rows(index, keys, statuses, store, scoring_pass.schema), row_group_size=32)
+
+
+def _status(row: Row, scoring_pass: ScoringPass) -> str:
+    n_frame = row["n_tokens"] - row["n_context"]
+    return row["status"] if scoring_pass.fits(n_frame) else "too_long"
+
+
+def _compute(scoring_pass: ScoringPass, model: PreTrainedModel, sample: EncodedSample, sample_id: str) -> Row:
+    try:
+        return scoring_pass.compute(model, sample)
+    except torch.OutOfMemoryError as error:
+        raise ScoreError(
+            f"{scoring_pass.name}: sample {sample_id} ({sample.n_tokens} tokens) exceeds the device memory ({error}); "
+            "lower scoring.max_length or scoring.segment_batch_tokens, use bfloat16 with flash-attn, or a larger GPU. "
+            "Finished samples are kept"
+        ) from error
+
+
+def _finite(result: Row) -> bool:
+    """Whether no number of the result is infinite or NaN. (A lone token given nothing has a NaN by definition.)"""
+    values = (result[name] for name in ("token_nll", "segment_nll", "attention") if name in result)
+    return all(math.isfinite(number) for value in values for number in value)
+
+
+def _output_rows(
+    index: Sequence[Row], keys: Sequence[str], statuses: dict[str, str], store: ProgressStore, schema: pa.Schema
+) -> Iterator[Row]:
+    empty = dict.fromkeys(schema.names)
+    for row, key in zip(index, keys, strict=True):
+        status = statuses[row["id"]]
+        result = next(iter(store.get([key]))) if status in ("ok", "no_context") else empty
+        yield {"id": row["id"], "status": status, **result}
+
+
+class SampleReader:
+    """Random access to rows of the sample table, reading only the row groups that hold them."""
+
+    def __init__(self, path: str, schema: pa.Schema) -> None:
+        self._path, self._schema = path, schema
+        with open_table(path, schema) as file:
+            sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
+        self._group_of = [(group, place) for group, size in enumerate(sizes) for place in range(size)]
+
+    def read(self, rows: Sequence[int]) -> Iterator[Row]:
+        """Yield id, texts and digest of the given rows, in the given order; rows in file order are read fastest."""
+        yield from self._read(rows, _TEXTS)
+
+    def digests(self, rows: Sequence[int]) -> list[str]:
+        """The content digests of the given rows."""
+        return [row["digest"] for row in self._read(rows, ["digest"])]
+
+    def _read(self, rows: Sequence[int], columns: list[str]) -> Iterator[Row]:
+        loaded, table = -1, None
+        with open_table(self._path, self._schema) as file:
+            for row in rows:
+                group, place = self._group_of[row]
+                if group != loaded:
+                    loaded, table = group, file.read_row_group(group, columns=columns)
+                assert table is not None
+                yield table.slice(place, 1).to_pylist()[0]

@@ -1,0 +1,139 @@
+"""The progress store: every finished sample of a pass, found again by content, whatever happened since.
+
+A store is a folder ``<progress_dir>/<pass>/<settings digest>``; the digest covers everything that changes the numbers
+(model, dtype, attention backend, prompt, lengths, the code that computes). Inside, results lie in small Parquet parts,
+each written atomically and never changed, keyed by the sample's content digest. So a killed job loses at most the few
+samples since its last flush, any number of jobs may write at once, and a rerun with other shards finds everything.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import time
+import uuid
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from gateau.files import atomic_path, write_text
+
+logger = logging.getLogger(__name__)
+
+_FLUSH_SECONDS = 20.0
+_FLUSH_BYTES = 64 * 2**20
+_OPEN_PARTS = 4
+_WRITING: dict[str, Any] = {"compression": "zstd", "write_page_checksum": True}
+
+
+def settings_digest(settings: Mapping[str, Any]) -> str:
+    """Digest of a pass's settings; any JSON-ready mapping."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:32]
+
+
+class ProgressStore:
+    """Results of one pass under one set of settings.
+
+    ``schema`` is the schema of a result without its key; ``key`` (the sample's content digest) is added here.
+    """
+
+    def __init__(self, root: str | Path, pass_name: str, settings: Mapping[str, Any], schema: pa.Schema) -> None:
+        self.directory = Path(root) / pass_name / settings_digest(settings)
+        self._schema = schema.insert(0, pa.field("key", pa.string()))
+        self._pending: list[dict[str, Any]] = []
+        self._pending_bytes = 0
+        self._flushed_at = time.monotonic()
+        self._own_parts: list[Path] = []
+        self._open: OrderedDict[Path, pa.Table] = OrderedDict()
+        self.directory.mkdir(parents=True, exist_ok=True)
+        description = self.directory / "settings.json"
+        if not description.exists():
+            write_text(description, json.dumps(dict(settings), indent=2, sort_keys=True) + "\n")
+        self._where = self._scan()
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._where
+
+    def _scan(self) -> dict[str, tuple[Path, int]]:
+        """Where each stored key lies. A part that cannot be read is set aside by name and its samples computed anew."""
+        where: dict[str, tuple[Path, int]] = {}
+        for part in sorted(self.directory.glob("part-*.parquet")):
+            try:
+                keys = pq.read_table(part, columns=["key"]).column("key").to_pylist()
+            except FileNotFoundError:  # merged by another job between listing and reading
+                continue
+            except (pa.ArrowInvalid, OSError) as error:
+                logger.warning("%s is damaged (%s); renamed to *.damaged, its samples are computed again", part, error)
+                part.replace(part.with_suffix(".damaged"))
+                continue
+            where.update({key: (part, number) for number, key in enumerate(keys)})
+        return where
+
+    def add(self, key: str, result: Mapping[str, Any]) -> None:
+        """Keep one result; it reaches the disk within some twenty seconds or at :meth:`close`."""
+        self._pending.append({"key": key, **result})
+        self._pending_bytes += sum(len(value) * 4 if isinstance(value, Sequence) else 8 for value in result.values())
+        if time.monotonic() - self._flushed_at > _FLUSH_SECONDS or self._pending_bytes > _FLUSH_BYTES:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what is pending as one part."""
+        if self._pending:
+            table = pa.Table.from_pylist(self._pending, schema=self._schema)
+            self._register(self._write_part(table), table.column("key").to_pylist())
+        self._pending, self._pending_bytes, self._flushed_at = [], 0, time.monotonic()
+
+    def close(self) -> None:
+        """Flush, then merge this job's own parts into one, so that a store holds about one file per job."""
+        self.flush()
+        if len(self._own_parts) < 2:
+            return
+        parts, self._own_parts = self._own_parts, []
+        target = self.directory / f"part-{uuid.uuid4().hex}.parquet"
+        keys: list[str] = []
+        with atomic_path(target) as temporary, pq.ParquetWriter(temporary, self._schema, **_WRITING) as writer:
+            for part in parts:
+                table = pq.read_table(part, schema=self._schema)
+                writer.write_table(table)
+                keys.extend(table.column("key").to_pylist())
+        self._register(target, keys)
+        for part in parts:  # only once the merged part stands: a kill in between leaves doubles, never a gap
+            self._open.pop(part, None)
+            part.unlink()
+
+    def get(self, keys: Iterable[str]) -> Iterator[dict[str, Any]]:
+        """Yield the result of each key, in order, reading parts as needed. Raises KeyError for an absent key."""
+        for key in keys:
+            part, number = self._where[key]
+            try:
+                table = self._part(part)
+            except FileNotFoundError:  # merged by another job since our scan
+                self._where = self._scan()
+                part, number = self._where[key]
+                table = self._part(part)
+            row = table.slice(number, 1).to_pylist()[0]
+            row.pop("key")
+            yield row
+
+    def _part(self, path: Path) -> pa.Table:
+        if path not in self._open:
+            self._open[path] = pq.read_table(path, schema=self._schema, page_checksum_verification=True)
+            while len(self._open) > _OPEN_PARTS:
+                self._open.popitem(last=False)
+        self._open.move_to_end(path)
+        return self._open[path]
+
+    def _write_part(self, table: pa.Table) -> Path:
+        path = self.directory / f"part-{uuid.uuid4().hex}.parquet"
+        with atomic_path(path) as temporary:
+            pq.write_table(table, temporary, **_WRITING)
+        return path
+
+    def _register(self, part: Path, keys: Sequence[str]) -> None:
+        self._own_parts.append(part)
+        self._where.update({key: (part, number) for number, key in enumerate(keys)})

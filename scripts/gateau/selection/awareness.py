@@ -1,0 +1,45 @@
+"""CAM, contextual awareness: does the response attend to the segments that matter for it?
+
+The importance of segment s_j is read off PPL(y | s_j, x): the lower, the more important. The paper leaves the map from
+perplexity to importance open; three are offered. The score is the cosine of the importance and attention vectors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gateau.selection.norms import softmax
+
+Array = NDArray[np.float64]
+
+_LARGEST_NLL = 700.0  # exp of more overflows float64
+
+IMPORTANCE: dict[str, Callable[[Array], Array]] = {
+    "softmax_neg_ppl": lambda nll: softmax(-np.exp(np.minimum(nll, _LARGEST_NLL))),
+    "inverse_ppl": lambda nll: np.exp(-nll),
+    "softmax_loglik": lambda nll: softmax(-nll),
+}
+DEFAULT_IMPORTANCE = "softmax_neg_ppl"
+
+
+def segment_means(profile: Sequence[float], length: int) -> list[float]:
+    """Mean of a per-token profile over each segment of ``length`` tokens; the last segment may be shorter."""
+    values = np.asarray(profile, dtype=np.float64)
+    return [float(values[start : start + length].mean()) for start in range(0, len(values), length)]
+
+
+def contextual_awareness(segment_nll: Sequence[float], segment_attention: Sequence[float], importance: str) -> float:
+    """Cosine in [0, 1] of the segments' importance and attention; 1 for a single segment.
+
+    Raises ValueError when the vectors differ in length or are empty.
+    """
+    if len(segment_nll) != len(segment_attention) or not len(segment_nll):
+        raise ValueError(f"{len(segment_nll)} segment NLLs for {len(segment_attention)} segment attentions")
+    weights = IMPORTANCE[importance](np.asarray(segment_nll, dtype=np.float64))
+    attention = np.asarray(segment_attention, dtype=np.float64)
+    scale = np.linalg.norm(weights) * np.linalg.norm(attention)
+    # no attention at all on the context is possible under a sliding window: nothing is aligned with anything then
+    return float(np.clip(weights @ attention / scale, 0.0, 1.0)) if scale > 0 else 0.0

@@ -1,0 +1,105 @@
+"""Merges the shards of the three passes into one row per sample, by id, complete or not at all."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from gateau.errors import ScoreError
+from gateau.schemas import INDEX, LONG_RESULT, SEGMENT_RESULT, SHORT_RESULT, shard_schema
+from gateau.selection.awareness import DEFAULT_IMPORTANCE, contextual_awareness, segment_means
+from gateau.tables import iterate_rows, read_rows
+
+Row = dict[str, Any]
+_BAD = ("too_long", "non_finite", "no_context")
+
+
+def merge_scores(
+    index_path: str, short: Sequence[str], long: Sequence[str], segments: Sequence[str], segment_length: int
+) -> list[Row]:
+    """Rows of :data:`gateau.schemas.SCORES`, sorted by id.
+
+    One shard is held in memory at a time. A sample's status is the worst that any of its passes reports.
+
+    Raises:
+        ScoreError: a pass lacks a sample of the index, has one twice or one too many; lists which.
+    """
+    index = {row["id"]: row for row in iterate_rows(index_path, INDEX)}
+    merged: dict[str, Row] = {}
+    for short_path, long_path, segment_path in zip(short, long, segments, strict=True):
+        short_rows = _by_id(short_path, SHORT_RESULT)
+        segment_rows = _by_id(segment_path, SEGMENT_RESULT)
+        for row in iterate_rows(long_path, shard_schema(LONG_RESULT)):
+            key = row["id"]
+            if key in merged:
+                raise ScoreError(f"{long_path}: sample {key} is scored twice; delete the shard files and rerun")
+            if key not in index:
+                raise ScoreError(f"{long_path}: sample {key} is not in {index_path}; delete the shard files and rerun")
+            short_row, segment_row = short_rows.pop(key, None), segment_rows.pop(key, None)
+            if short_row is None or segment_row is None:
+                raise ScoreError(f"sample {key} is in {long_path}, not in {short_path} and {segment_path}; rerun them")
+            merged[key] = _merge(index[key], short_row, row, segment_row, segment_length)
+        for path, rest in ((short_path, short_rows), (segment_path, segment_rows)):
+            if rest:
+                raise ScoreError(f"{path}: {_some(rest)} not in {long_path}; delete the shard files and rerun")
+    missing = [key for key in index if key not in merged]
+    if missing:
+        raise ScoreError(f"no scores for {_some(missing)} of {index_path}; delete the shard files and rerun")
+    return [merged[key] for key in sorted(merged)]
+
+
+def _by_id(path: str, result: Any) -> dict[str, Row]:
+    rows = read_rows(path, shard_schema(result))
+    by_id = {row["id"]: row for row in rows}
+    if len(by_id) != len(rows):
+        raise ScoreError(f"{path}: some sample is scored twice; delete the file and rerun")
+    return by_id
+
+
+def _some(ids: Sequence[str] | dict[str, Row]) -> str:
+    names = list(ids)
+    return f"{len(names)} samples ({', '.join(names[:10])}{', …' if len(names) > 10 else ''})"
+
+
+def _merge(index: Row, short: Row, long: Row, segments: Row, segment_length: int) -> Row:
+    statuses = {index["status"], short["status"], long["status"], segments["status"]}
+    status = next((bad for bad in _BAD if bad in statuses), "ok")
+    profiles = {
+        "segment_attention": long["attention"],
+        "segment_attention_second_half": long["attention_second_half"],
+    }
+    row = {
+        "id": index["id"],
+        "status": status,
+        **{name: index[name] for name in ("n_context", "n_instruction", "n_response", "truncated_tokens")},
+        "nll_short": _mean(short["token_nll"]),
+        "nll_long": _mean(long["token_nll"]),
+        "nll_instruction_only": segments["nll_instruction_only"],
+        "nll_response_only": _number(segments["nll_response_only"]),
+        "segment_nll": segments["segment_nll"],
+        **{
+            name: None if profile is None else segment_means(profile, segment_length)
+            for name, profile in profiles.items()
+        },
+        "cas": None,
+    }
+    if status == "ok":
+        row["cas"] = contextual_awareness(row["segment_nll"], row["segment_attention"], DEFAULT_IMPORTANCE)
+    return row
+
+
+def _mean(token_nll: Sequence[float] | None) -> float | None:
+    return None if token_nll is None else float(np.mean(np.asarray(token_nll, dtype=np.float64)))
+
+
+def _number(value: float | None) -> float | None:
+    return None if value is None or math.isnan(value) else value
+
+
+def non_finite_share(rows: Iterator[Row] | Sequence[Row]) -> float:
+    """Share of samples whose passes gave NaN or infinity."""
+    statuses = [row["status"] for row in rows]
+    return statuses.count("non_finite") / max(len(statuses), 1)

@@ -1,0 +1,46 @@
+"""How a ranking treats labelled groups of samples: does it put one kind before the others?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+
+def auroc(scores: NDArray[np.float64], positive: NDArray[np.bool_]) -> float | None:
+    """Chance that a random positive scores above a random negative, ties counting half; None if one side is empty."""
+    n_positive, n_negative = int(positive.sum()), int((~positive).sum())
+    if not n_positive or not n_negative:
+        return None
+    ranks = pd.Series(scores).rank().to_numpy()
+    return float((ranks[positive].sum() - n_positive * (n_positive + 1) / 2) / (n_positive * n_negative))
+
+
+def spearman(first: NDArray[np.float64], second: NDArray[np.float64]) -> float | None:
+    """Rank correlation; None when either side is constant."""
+    ranks = [pd.Series(values).rank().to_numpy() for values in (first, second)]
+    if min(values.std() for values in ranks) == 0:
+        return None
+    return float(np.corrcoef(ranks[0], ranks[1])[0, 1])
+
+
+def quality_by_label(ranking: pd.DataFrame, labels: pd.Series) -> dict[str, dict[str, Any]]:
+    """For each label: how many samples, AUROC of the score for it against the rest, and its share of the best tenth.
+
+    Args:
+        ranking: columns id, rank, score.
+        labels: data set label by sample id.
+    """
+    label = ranking["id"].map(labels).fillna("(none)").to_numpy()
+    score = ranking["score"].to_numpy(dtype=np.float64)
+    top = (ranking["rank"] <= max(len(ranking) // 10, 1)).to_numpy()
+    return {
+        str(name): {
+            "samples": int((label == name).sum()),
+            "auroc": auroc(score, label == name),
+            "share_of_best_tenth": float((label[top] == name).mean()),
+        }
+        for name in sorted(set(label))
+    }

@@ -1,0 +1,112 @@
+"""Parquet tables that cross from one stage to the next: one documented schema each, checked when written and read."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from gateau.errors import TableError
+from gateau.files import atomic_path
+
+Row = dict[str, Any]
+
+
+def table_schema(**columns: tuple[pa.DataType, str]) -> pa.Schema:
+    """A schema from ``name=(type, description)``. Descriptions travel in the file as field metadata."""
+    return pa.schema([pa.field(name, kind, metadata={"description": text}) for name, (kind, text) in columns.items()])
+
+
+def write_rows(
+    path: str | os.PathLike[str],
+    schema: pa.Schema,
+    rows: Iterable[Mapping[str, Any]],
+    *,
+    row_group_size: int = 1024,
+    metadata: Mapping[str, str] | None = None,
+) -> int:
+    """Stream ``rows`` into a Parquet file of exactly ``schema``, atomically; return how many there were.
+
+    At most ``row_group_size`` rows are held in memory. Raises TableError when a row lacks a column, has one too many
+    or holds a value of another type.
+    """
+    if metadata:
+        schema = schema.with_metadata(dict(metadata))
+    count = 0
+    with atomic_path(path) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+        for chunk in _chunks(rows, row_group_size):
+            writer.write_table(_to_table(chunk, schema, path))
+            count += len(chunk)
+    return count
+
+
+def _chunks(rows: Iterable[Mapping[str, Any]], size: int) -> Iterator[list[Mapping[str, Any]]]:
+    chunk: list[Mapping[str, Any]] = []
+    for row in rows:
+        chunk.append(row)
+        if len(chunk) == size:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk
+
+
+def _to_table(rows: Sequence[Mapping[str, Any]], schema: pa.Schema, path: str | os.PathLike[str]) -> pa.Table:
+    expected = set(schema.names)
+    for row in rows:
+        if set(row) != expected:
+            raise TableError(f"{path}: a row has columns {sorted(row)}, expected {sorted(expected)}")
+    try:
+        return pa.Table.from_pylist(list(rows), schema=schema)
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise TableError(f"{path}: a row does not fit the schema: {error}") from error
+
+
+def open_table(path: str | os.PathLike[str], schema: pa.Schema) -> pq.ParquetFile:
+    """Open a Parquet file and check its columns against ``schema``. Raises TableError on any difference."""
+    try:
+        file = pq.ParquetFile(path)
+    except (pa.ArrowInvalid, FileNotFoundError) as error:
+        raise TableError(
+            f"{path}: not a readable Parquet table ({error}); delete it and rerun to make it anew"
+        ) from error
+    found = file.schema_arrow
+    if found.names != schema.names or found.types != schema.types:
+        raise TableError(
+            f"{path}: columns {_columns(found)} where {_columns(schema)} are expected; it was written by another "
+            "version: delete it and rerun"
+        )
+    return file
+
+
+def _columns(schema: pa.Schema) -> str:
+    return ", ".join(f"{name}: {kind}" for name, kind in zip(schema.names, schema.types, strict=True))
+
+
+def iterate_rows(
+    path: str | os.PathLike[str], schema: pa.Schema, columns: Sequence[str] | None = None
+) -> Iterator[Row]:
+    """Yield the rows of a table one by one, holding one row group at a time."""
+    with open_table(path, schema) as file:
+        for group in range(file.num_row_groups):
+            yield from file.read_row_group(group, columns=list(columns) if columns else None).to_pylist()
+
+
+def read_rows(path: str | os.PathLike[str], schema: pa.Schema) -> list[Row]:
+    """All rows of a table, in the order of the file."""
+    return list(iterate_rows(path, schema))
+
+
+def read_table(path: str | os.PathLike[str], schema: pa.Schema) -> pa.Table:
+    """The whole table as Arrow columns."""
+    with open_table(path, schema) as file:
+        return file.read()
+
+
+def read_metadata(path: str | os.PathLike[str], schema: pa.Schema) -> dict[str, str]:
+    """The key-value metadata given to :func:`write_rows`."""
+    with open_table(path, schema) as file:
+        return {key.decode(): value.decode() for key, value in (file.schema_arrow.metadata or {}).items()}

@@ -1,0 +1,18 @@
+"""Rule ``long_pass``: response NLL and attention profile under the long-context model θ_L, for one shard."""
+
+from gateau.command import run
+from gateau.model_files import ModelSpec
+from gateau.scoring.arguments import pass_parser, run_pass
+from gateau.scoring.passes import LongPass
+
+
+def main() -> None:
+    parser = pass_parser(__doc__)
+    parser.add_argument("--layer-block", type=int, required=True, help="context tokens per entry of the layer profile")
+    args = parser.parse_args()
+    spec = ModelSpec.from_config(args.model)
+    run_pass(args, spec, lambda config, encoder: LongPass(args.layer_block), layer_block=args.layer_block)
+
+
+if __name__ == "__main__":
+    run(main)

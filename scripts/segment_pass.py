@@ -1,0 +1,31 @@
+"""Rule ``segment_pass``: response NLL under θ_L given each segment, the instruction alone, and nothing; one shard."""
+
+from typing import Any
+
+from gateau.command import run
+from gateau.model_files import ModelSpec
+from gateau.prompts import PromptEncoder
+from gateau.scoring.arguments import pass_parser, run_pass
+from gateau.scoring.passes import SegmentPass
+
+
+def main() -> None:
+    parser = pass_parser(__doc__)
+    parser.add_argument("--segment-length", type=int, required=True, help="tokens per segment")
+    parser.add_argument("--batch-tokens", type=int, required=True, help="tokens of one batch of segments")
+    args = parser.parse_args()
+
+    def make_pass(config: Any, encoder: PromptEncoder) -> SegmentPass:
+        return SegmentPass(args.segment_length, args.batch_tokens, tuple(encoder.start()))
+
+    run_pass(
+        args,
+        ModelSpec.from_config(args.model),
+        make_pass,
+        segment_length=args.segment_length,
+        batch_tokens=args.batch_tokens,
+    )
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,180 @@
+"""Train the committed pair of tiny homologous models.
+
+``python scripts/train_tiny_pair.py workflow/resources/tiny_pair`` writes them.
+
+Both are Llama models of 0.8 M parameters with one byte-level BPE tokenizer, trained on the language of
+:mod:`gateau.data.planted`, seeded, in about nine minutes on two cores:
+
+1. copying: random token sequences, repeated, until induction heads emerge;
+2. ``short``: recall of notes inside a window of 256 tokens. The rotary base is jittered, because a model this small
+   would otherwise lose even nearby notes once dynamic NTK stretches its base, which a large model does not;
+3. ``long``: the same model goes on with a larger rotary base on sequences of up to 1024 tokens.
+
+What the short model has never seen is a note further away than 256 tokens: that is what the pair's perplexities differ
+by.
+"""
+
+import argparse
+import copy
+import logging
+import math
+import random
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from gateau.command import progress, run
+from gateau.data.planted import CODES, KINDS, SUBJECTS, PlantedShape, planted_row
+from gateau.prompts import DEFAULT_TEMPLATE, PromptEncoder
+
+VOCABULARY, SHORT_WINDOW, LONG_WINDOW = 1024, 256, 1024
+SHORT_BASE, LONG_BASE = 10_000.0, 80_000.0
+SHORT_LINES, LONG_LINES = PlantedShape(6, 20), PlantedShape(24, 90)
+# the wrong kind is left out: nothing can be learnt from it
+TRAINED_KINDS = ("far", "near", "distractor", "parametric", "far", "near")
+CONTEXT_WEIGHT = 0.1
+
+Batch = tuple[torch.Tensor, torch.Tensor]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("output", type=Path, help="folder for short/ and long/")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--scale", type=float, default=1.0, help="factor on the numbers of steps, for a quick try")
+    args = parser.parse_args()
+    torch.manual_seed(args.seed)
+    rng = random.Random(args.seed)
+
+    tokenizer = train_tokenizer()
+    encoder = PromptEncoder(tokenizer, DEFAULT_TEMPLATE)
+    model = LlamaForCausalLM(tiny_config(SHORT_WINDOW, SHORT_BASE))
+    train(model, round(700 * args.scale), 2e-3, lambda: copy_batch(32, 128), "copying")
+    train(model, round(1000 * args.scale), 1.5e-3, lambda: short_batch(model, encoder, rng), "short")
+    set_rotary_base(model, SHORT_BASE)
+    save(model, tokenizer, args.output / "short")
+
+    long_model = LlamaForCausalLM(tiny_config(LONG_WINDOW, LONG_BASE))
+    long_model.load_state_dict(model.state_dict())
+    train(
+        long_model,
+        round(500 * args.scale),
+        1e-3,
+        lambda: recall_batch(encoder, rng, 4, LONG_WINDOW, LONG_LINES),
+        "long",
+    )
+    save(long_model, tokenizer, args.output / "long")
+
+
+def tiny_config(window: int, rotary_base: float) -> LlamaConfig:
+    """Four layers of width 128; tied embeddings."""
+    return LlamaConfig(
+        vocab_size=VOCABULARY, hidden_size=128, intermediate_size=256, num_hidden_layers=4, num_attention_heads=4,
+        num_key_value_heads=4, max_position_embeddings=window, tie_word_embeddings=True, bos_token_id=0, eos_token_id=1,
+        pad_token_id=2, rope_parameters={"rope_type": "default", "rope_theta": rotary_base},
+    )  # fmt: skip
+
+
+def train_tokenizer() -> PreTrainedTokenizerFast:
+    """Byte-level BPE in which every subject and code is one token and any other text still has an encoding."""
+
+    def corpus() -> Iterator[str]:
+        rng = random.Random(1)
+        for _ in range(2000):
+            context, instruction, response = planted_row(rng.choice(KINDS), rng, PlantedShape(8, 16))
+            yield DEFAULT_TEMPLATE.format(context=context, instruction=instruction, response=response)
+        for word in SUBJECTS:
+            yield from [f"Note {word} x note {word}"] * 200
+        for word in CODES:
+            yield from [f" {word}"] * 50
+
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    bpe.train_from_iterator(
+        corpus(),
+        trainers.BpeTrainer(
+            vocab_size=VOCABULARY,
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            special_tokens=["<s>", "</s>", "<pad>"],
+            show_progress=False,
+        ),
+    )
+    bpe.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
+    return PreTrainedTokenizerFast(tokenizer_object=bpe, bos_token="<s>", eos_token="</s>", pad_token="<pad>")
+
+
+def copy_batch(size: int, length: int) -> Batch:
+    """Random tokens, repeated with one period per batch; the loss counts from the first repetition on."""
+    period = int(torch.randint(8, length // 2, ()))
+    ids = torch.randint(3, VOCABULARY, (size, period)).repeat(1, math.ceil(length / period))[:, :length]
+    weights = torch.ones(ids.shape)
+    weights[:, :period] = 0
+    return ids, weights
+
+
+def short_batch(model: LlamaForCausalLM, encoder: PromptEncoder, rng: random.Random) -> Batch:
+    """Recall inside the short window under a rotary base as dynamic NTK would choose it for some longer input."""
+    set_rotary_base(model, SHORT_BASE * rng.choice((1, 1, 2, 4, 8)))
+    return recall_batch(encoder, rng, 16, SHORT_WINDOW, SHORT_LINES)
+
+
+def recall_batch(encoder: PromptEncoder, rng: random.Random, size: int, length: int, shape: PlantedShape) -> Batch:
+    """Planted rows in the scoring prompt, ended by EOS; full weight on the response, little on the rest."""
+    ids, weights = torch.full((size, length), 2), torch.zeros(size, length)
+    row = 0
+    while row < size:
+        context, instruction, response = planted_row(rng.choice(TRAINED_KINDS), rng, shape)
+        sample = encoder.encode([context], [instruction], [response])[0]
+        n_tokens = sample.n_tokens + 1
+        if n_tokens <= length:
+            ids[row, :n_tokens] = torch.tensor([*sample.sequence(), 1])
+            weights[row, :n_tokens] = CONTEXT_WEIGHT
+            weights[row, n_tokens - len(sample.response) - 1 : n_tokens] = 1
+            row += 1
+    return ids, weights
+
+
+def set_rotary_base(model: LlamaForCausalLM, base: float) -> None:
+    """Recompute the rotary frequencies for another base."""
+    rotary = model.model.rotary_emb
+    n = 2 * len(rotary.inv_freq)
+    rotary.inv_freq = 1.0 / base ** (torch.arange(0, n, 2, dtype=torch.float) / n)
+
+
+def train(model: LlamaForCausalLM, steps: int, rate: float, batch: Callable[[], Batch], name: str) -> None:
+    """AdamW, 50 steps of warm-up, cosine to a tenth; weighted token cross-entropy."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=rate, betas=(0.9, 0.95), weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer,
+        lambda step: min((step + 1) / 50, 1) * (0.1 + 0.45 * (1 + math.cos(math.pi * min(step / max(steps, 1), 1)))),
+    )
+    model.train()
+    total = 0.0
+    for step in progress(range(1, steps + 1), name, "step"):
+        ids, weights = batch()
+        losses = F.cross_entropy(model(ids).logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten(), reduction="none")
+        loss = (losses * weights[:, 1:].flatten()).sum() / weights[:, 1:].sum()
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        total += loss.item()
+        if step % 100 == 0:
+            logging.info("%s: step %d, loss %.3f", name, step, total / 100)
+            total = 0.0
+
+
+def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+    """Half precision: two models stay below 4 MB."""
+    copy.deepcopy(model).half().save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,79 @@
+# What every rule needs: paths, the experiments, digests of models and code. Every cluster job parses this file anew, so
+# it imports nothing heavy.
+import json
+import os
+import re
+import sys
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+
+SCRIPTS = Path(workflow.basedir).parent / "scripts"
+sys.path.insert(0, str(SCRIPTS))
+# `python` in a rule is the one that runs Snakemake, also when its environment is not activated; a conda environment,
+# if deployed, still comes first
+os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+
+from gateau.errors import UserError
+from gateau.model_files import ModelSpec, tokenizer_fingerprint, weights_fingerprint
+from gateau.sources import code_digest
+
+RESULTS = config["results_dir"].rstrip("/")
+PROGRESS = config["progress_dir"] or f"{RESULTS}/progress"
+RAW_LONG = [config["data"]["long"]] if isinstance(config["data"]["long"], str) else config["data"]["long"]
+SHARDS = [f"{shard:04d}" for shard in range(config["scoring"]["shards"])]
+SHARD_FILE = f"{{shard}}-of-{len(SHARDS):04d}"
+GPUS_PER_PASS = 0 if config["scoring"]["device"] == "cpu" else 1
+# an experiment set to null is dropped: so a user's file can leave out one that config.yaml defines
+EXPERIMENTS = [name for name, options in config["experiments"].items() if options is not None]
+
+
+wildcard_constraints:
+    shard=r"\d+",
+    experiment="|".join(map(re.escape, EXPERIMENTS)) or "none",
+
+
+def script(name):
+    """Path of a script, as a parameter that Snakemake does not compare: moving the repository reruns nothing."""
+    return lambda wildcards, input: str(SCRIPTS / f"{name}.py")
+
+
+def verbatim(value):
+    """A parameter that may hold braces, which Snakemake would take for wildcards in a plain string."""
+    return lambda wildcards: value
+
+
+def model(role):
+    """The models.short or models.long section as an object with every option."""
+    value = config["models"][role]
+    return {"path": value} if isinstance(value, str) else {key: v for key, v in value.items() if v is not None}
+
+
+def model_fingerprint(role):
+    """Digest of a model's weights, whatever their path and time."""
+    return weights_fingerprint(model(role)["path"], model(role).get("revision"))
+
+
+def experiment_options(wildcards):
+    """The selection section with the experiment's own options in their place."""
+    return json.dumps({**config["selection"], **config["experiments"][wildcards.experiment]}, sort_keys=True)
+
+
+def check_models():
+    """Raise WorkflowError now, not after hours, for local models that are missing or too short for max_length."""
+    max_length = config["scoring"]["max_length"]
+    try:
+        for role in ("short", "long"):
+            spec = ModelSpec.from_config(model(role))
+            if spec.is_local:
+                window = spec.context_window()
+                if role == "long" and window and window < max_length and not spec.rope_parameters:
+                    raise UserError(
+                        f"scoring.max_length is {max_length}, but models.long ({spec.path}) has a window of {window} "
+                        f"tokens: lower it to {window} or scale the model with models.long.rope_parameters"
+                    )
+    except UserError as error:
+        raise WorkflowError(str(error)) from None
+
+
+check_models()

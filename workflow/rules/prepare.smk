@@ -1,0 +1,80 @@
+# Raw rows become validated samples and an index of who scores what.
+
+
+if config["data"]["planted"]:
+
+    rule planted:
+        output:
+            f"{RESULTS}/planted/long.jsonl",
+        log:
+            f"{RESULTS}/logs/planted/planted.log",
+        benchmark:
+            f"{RESULTS}/benchmarks/planted/planted.tsv"
+        conda:
+            "../../envs/gateau.yaml"
+        resources:
+            mem_mb=2000,
+            runtime=30,
+        params:
+            script=script("planted"),
+            code=code_digest("planted.py"),
+            planted=verbatim(json.dumps(config["data"]["planted"], sort_keys=True)),
+        shell:
+            "python {params.script:q} --planted {params.planted:q} --output {output:q} > {log:q} 2>&1"
+
+
+rule samples:
+    input:
+        RAW_LONG,
+    output:
+        samples=ensure(f"{RESULTS}/samples/samples.parquet", non_empty=True),
+        rejects=f"{RESULTS}/samples/rejects.jsonl",
+        summary=f"{RESULTS}/samples/summary.json",
+    log:
+        f"{RESULTS}/logs/samples/samples.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/samples/samples.tsv"
+    conda:
+        "../../envs/gateau.yaml"
+    resources:
+        mem_mb=lambda wildcards, attempt: 4000 * attempt,
+        runtime=lambda wildcards, attempt: 120 * attempt,
+    params:
+        script=script("samples"),
+        code=code_digest("samples.py"),
+        duplicate_content=config["data"]["duplicate_content"],
+        max_rejected_share=config["data"]["max_rejected_share"],
+    shell:
+        "python {params.script:q} --input {input:q} --samples {output.samples:q} --rejects {output.rejects:q}"
+        " --summary {output.summary:q} --duplicate-content {params.duplicate_content}"
+        " --max-rejected-share {params.max_rejected_share} > {log:q} 2>&1"
+
+
+rule index:
+    input:
+        rules.samples.output.samples,
+    output:
+        ensure(f"{RESULTS}/index/index.parquet", non_empty=True),
+    log:
+        f"{RESULTS}/logs/index/index.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/index/index.tsv"
+    conda:
+        "../../envs/gateau.yaml"
+    threads: 4
+    resources:
+        mem_mb=lambda wildcards, attempt: 8000 * attempt,
+        runtime=lambda wildcards, attempt: 120 * attempt,
+    params:
+        script=script("index"),
+        code=code_digest("index.py"),
+        # the files of the tokenizer count, not where they lie
+        model=lambda wildcards, input: json.dumps(model("long"), sort_keys=True),
+        tokenizer=tokenizer_fingerprint(model("long")["path"], model("long").get("revision")),
+        prompt=verbatim(config["scoring"]["prompt"]),
+        max_length=config["scoring"]["max_length"],
+        shards=len(SHARDS),
+    shell:
+        "RAYON_NUM_THREADS={threads} python {params.script:q} --samples {input:q} --model {params.model:q}"
+        " --prompt {params.prompt:q} --max-length {params.max_length}"
+        " --shards {params.shards} --output {output:q} > {log:q} 2>&1"

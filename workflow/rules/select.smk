@@ -1,0 +1,113 @@
+# Shards become one table of scores; each experiment ranks it its own way. No GPU from here on.
+
+
+rule scores:
+    input:
+        index=rules.index.output,
+        short=expand(rules.short_pass.output, shard=SHARDS),
+        long=expand(rules.long_pass.output, shard=SHARDS),
+        segments=expand(rules.segment_pass.output, shard=SHARDS),
+    output:
+        ensure(f"{RESULTS}/scores/scores.parquet", non_empty=True),
+    log:
+        f"{RESULTS}/logs/scores/scores.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/scores/scores.tsv"
+    conda:
+        "../../envs/gateau.yaml"
+    resources:
+        mem_mb=lambda wildcards, attempt: 16000 * attempt,
+        runtime=lambda wildcards, attempt: 120 * attempt,
+    params:
+        script=script("scores"),
+        code=code_digest("scores.py"),
+        segment_length=config["cam"]["segment_length"],
+        max_non_finite_share=config["scoring"]["max_non_finite_share"],
+    shell:
+        "python {params.script:q} --index {input.index:q} --short {input.short:q} --long {input.long:q}"
+        " --segments {input.segments:q} --segment-length {params.segment_length}"
+        " --max-non-finite-share {params.max_non_finite_share} --output {output:q} > {log:q} 2>&1"
+
+
+rule selection:
+    input:
+        scores=rules.scores.output,
+        samples=rules.samples.output.samples,
+    output:
+        ranking=ensure(f"{RESULTS}/selection/{{experiment}}/ranking.parquet", non_empty=True),
+        selected=ensure(f"{RESULTS}/selection/{{experiment}}/gateau_long.jsonl", non_empty=True),
+        summary=f"{RESULTS}/selection/{{experiment}}/summary.json",
+    log:
+        f"{RESULTS}/logs/selection/{{experiment}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/selection/{{experiment}}.tsv"
+    conda:
+        "../../envs/gateau.yaml"
+    resources:
+        mem_mb=lambda wildcards, attempt: 8000 * attempt,
+        runtime=60,
+    params:
+        script=script("selection"),
+        code=code_digest("selection.py"),
+        options=experiment_options,
+    shell:
+        "python {params.script:q} --scores {input.scores:q} --samples {input.samples:q}"
+        " --experiment {wildcards.experiment:q} --options {params.options:q} --ranking {output.ranking:q}"
+        " --selected {output.selected:q} --summary {output.summary:q} > {log:q} 2>&1"
+
+
+rule plot_selection:
+    input:
+        ranking=rules.selection.output.ranking,
+        scores=rules.scores.output,
+        samples=rules.samples.output.samples,
+    output:
+        report(
+            f"{RESULTS}/selection/{{experiment}}/distributions.png",
+            caption="../report/distributions.rst",
+            category="Selection",
+            labels={"experiment": "{experiment}", "figure": "score distributions"},
+        ),
+    log:
+        f"{RESULTS}/logs/plot_selection/{{experiment}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/plot_selection/{{experiment}}.tsv"
+    conda:
+        "../../envs/gateau.yaml"
+    resources:
+        mem_mb=4000,
+        runtime=30,
+    params:
+        script=script("plot_selection"),
+        code=code_digest("plot_selection.py"),
+    shell:
+        "python {params.script:q} --ranking {input.ranking:q} --scores {input.scores:q} --samples {input.samples:q}"
+        " --experiment {wildcards.experiment:q} --output {output:q} > {log:q} 2>&1"
+
+
+rule overview:
+    input:
+        intake=rules.samples.output.summary,
+        summaries=expand(rules.selection.output.summary, experiment=EXPERIMENTS),
+    output:
+        report(
+            f"{RESULTS}/selection/overview.md",
+            caption="../report/overview.rst",
+            category="Selection",
+            labels={"experiment": "all", "figure": "overview"},
+        ),
+    log:
+        f"{RESULTS}/logs/overview/overview.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/overview/overview.tsv"
+    conda:
+        "../../envs/gateau.yaml"
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        script=script("overview"),
+        code=code_digest("overview.py"),
+    shell:
+        "python {params.script:q} --intake {input.intake:q} --summaries {input.summaries:q} --output {output:q}"
+        " > {log:q} 2>&1"
