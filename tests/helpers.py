@@ -1,0 +1,124 @@
+"""What tests build on: paths, rows, and ways to run the scripts and the workflow as a user does."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import psutil
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+TINY_PAIR = ROOT / "workflow/resources/tiny_pair"
+
+
+def row(user: str, response: str = "An answer.", **fields: Any) -> dict[str, Any]:
+    """A LongAlign row of one turn."""
+    return {"messages": [{"role": "user", "content": user}, {"role": "assistant", "content": response}], **fields}
+
+
+def write_jsonl(path: Path, rows: Iterable[Any]) -> Path:
+    """Rows as jsonl; a string or bytes is written as a line as it is."""
+    lines = [
+        item if isinstance(item, bytes) else (item if isinstance(item, str) else json.dumps(item)).encode()
+        for item in rows
+    ]
+    path.write_bytes(b"".join(line + b"\n" for line in lines))
+    return path
+
+
+def run_script(name: str, *arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run ``scripts/<name>.py`` with this interpreter."""
+    command = [sys.executable, str(ROOT / "scripts" / f"{name}.py"), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300, **options)
+
+
+def merged(*configs: Mapping[str, Any]) -> dict[str, Any]:
+    """Later mappings laid over earlier ones, key by key."""
+    result: dict[str, Any] = {}
+    for config in configs:
+        for key, value in config.items():
+            old = result.get(key)
+            result[key] = merged(old, value) if isinstance(old, dict) and isinstance(value, Mapping) else value
+    return result
+
+
+def small_config(directory: Path, **overrides: Any) -> dict[str, Any]:
+    """A run of a minute or less: eleven planted rows, the tiny pair, one experiment."""
+    base = {
+        "results_dir": "results",
+        "data": {
+            "long": "results/planted/long.jsonl",
+            "planted": {
+                "rows": {"far": 3, "near": 3, "parametric": 2, "wrong": 1, "distractor": 1},
+                "duplicates": 1,
+                "min_lines": 20,
+                "max_lines": 40,
+            },
+        },
+        "models": {"short": str(TINY_PAIR / "short"), "long": str(TINY_PAIR / "long")},
+        "scoring": {"shards": 1, "max_length": 1024, "device": "cpu"},
+        "cam": {"segment_length": 64},
+    }
+    return merged(base, overrides)
+
+
+def snakemake_command(directory: Path, config: Mapping[str, Any], *arguments: str) -> list[str]:
+    """Write the config into ``directory`` and return the command that runs the workflow there."""
+    file = directory / "test_config.yaml"
+    file.write_text(yaml.safe_dump(dict(config)))
+    snakefile = directory / "workflow/Snakefile"
+    snakefile = snakefile if snakefile.exists() else ROOT / "workflow/Snakefile"
+    profile = ROOT / "profiles/local"
+    return [
+        sys.executable, "-m", "snakemake", "--snakefile", str(snakefile), "--directory", str(directory),
+        "--profile", str(profile), "--workflow-profile", "none", "--cores", "2", "--configfile", str(file), *arguments,
+    ]  # fmt: skip
+
+
+def snakemake(directory: Path, config: Mapping[str, Any], *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the workflow to its end; output and errors come together in ``stdout``."""
+    return subprocess.run(
+        snakemake_command(directory, config, *arguments),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+        timeout=900,
+        cwd=ROOT,
+    )
+
+
+def planned_rules(directory: Path, config: Mapping[str, Any], *arguments: str) -> set[str]:
+    """Names of the rules that a dry run would execute, ``all`` left out."""
+    result = snakemake(directory, config, "--dry-run", "--quiet", "rules", *arguments)
+    assert result.returncode == 0, result.stdout
+    if "Nothing to be done" in result.stdout:
+        return set()
+    table = result.stdout.split("Job stats:")[1].split("\n\n")[0].splitlines()
+    return {line.split()[0] for line in table if len(line.split()) == 2 and line.split()[1].isdigit()} - {"all", "total"}
+
+
+def kill_tree(process: subprocess.Popen[Any]) -> None:
+    """``kill -9`` a process and everything that descends from it."""
+    try:
+        family = [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]
+    except psutil.NoSuchProcess:
+        return
+    for member in family:
+        try:
+            os.kill(member.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+    process.wait()
+
+
+def parquet_content(path: Path, columns: Sequence[str] | None = None) -> Any:
+    """The table's values, for comparison to the last bit."""
+    import pyarrow.parquet as pq
+
+    return pq.read_table(path, columns=list(columns) if columns else None).to_pydict()

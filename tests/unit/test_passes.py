@@ -1,0 +1,183 @@
+"""The three passes against the slow oracle, on several architectures and backends."""
+
+import math
+
+import numpy as np
+import oracle
+import pytest
+import torch
+from unit.models import ARCHITECTURES, random_sample, tiny_model
+
+from gateau.errors import ModelError
+from gateau.scoring.attention import mean_attention, record_attention
+from gateau.scoring.passes import LongPass, SegmentPass, ShortPass
+from gateau.scoring.perplexity import reset_rotary_scaling, response_nll
+from gateau.selection.awareness import contextual_awareness, segment_means
+
+SEGMENT = 64
+
+
+def backends(architecture):
+    # sdpa refuses capped attention logits: such models fall back to eager, under the probe too
+    return ["eager"] if architecture == "gemma2_softcap" else ["sdpa", "eager"]
+
+
+CASES = [(name, backend) for name in ARCHITECTURES for backend in backends(name)]
+
+
+@pytest.mark.parametrize(("architecture", "backend"), CASES)
+def test_passes_agree_with_the_oracle(architecture, backend):
+    slow, fast = tiny_model(architecture), tiny_model(architecture, backend)
+    sample = random_sample()
+    ids, n_response = sample.sequence(), len(sample.response)
+    first = len(sample.head)
+
+    long = LongPass(layer_block=128).compute(fast, sample)
+    assert np.mean(long["token_nll"]) == pytest.approx(oracle.nll(slow, ids, n_response), abs=1e-4)
+    layers = oracle.attention_profiles(slow, ids, n_response, first, first + len(sample.context))
+    expected = layers.mean(0).numpy()
+    np.testing.assert_allclose(long["attention"], expected, rtol=1e-3, atol=1e-9)
+    np.testing.assert_allclose(long["attention_second_half"], layers[2:].mean(0).numpy(), rtol=1e-3, atol=1e-9)
+    blocks = np.reshape(long["layer_attention"], (long["n_layers"], -1))
+    np.testing.assert_allclose(blocks[:, 0], layers[:, :128].mean(1).numpy(), rtol=1e-3, atol=1e-9)
+    assert blocks.shape == (4, 3)
+
+    segments = SegmentPass(SEGMENT, 1000, (0,)).compute(fast, sample)
+    slow_segments = oracle.segment_nlls(slow, sample, SEGMENT)
+    np.testing.assert_allclose(segments["segment_nll"], slow_segments, atol=1e-4)
+    assert segments["nll_instruction_only"] == pytest.approx(oracle.nll(slow, sample.sequence([]), n_response), abs=1e-4)
+    alone = oracle.nll(slow, [0, *sample.response], n_response)
+    assert segments["nll_response_only"] == pytest.approx(alone, abs=1e-4)
+
+    cas = contextual_awareness(segments["segment_nll"], segment_means(long["attention"], SEGMENT), "softmax_neg_ppl")
+    assert cas == pytest.approx(oracle.contextual_awareness(slow_segments, expected, SEGMENT), abs=1e-4)
+
+
+@pytest.mark.parametrize("architecture", ["llama", "mistral_window", "gemma3_mixed"])
+def test_batch_composition_does_not_change_results(architecture):
+    model, sample = tiny_model(architecture, "sdpa"), random_sample()
+    one_by_one = SegmentPass(SEGMENT, 1, (0,)).compute(model, sample)
+    together = SegmentPass(SEGMENT, 10**6, (0,)).compute(model, sample)
+    np.testing.assert_allclose(one_by_one["segment_nll"], together["segment_nll"], atol=1e-5)
+
+
+@pytest.mark.parametrize("architecture", ["llama", "mistral_window"])
+def test_probe_leaves_the_output_alone_and_tiles_do_not_matter(architecture):
+    model, sample = tiny_model(architecture, "sdpa"), random_sample()
+    ids = torch.tensor([sample.sequence()])
+    plain = response_nll(model, ids, 23)
+    profiles = []
+    for tile_bytes in (1, 10_000, 2**28):
+        with record_attention(model, ids.shape[1] - 23, 3, 303, tile_bytes) as recording:
+            torch.testing.assert_close(response_nll(model, ids, 23), plain, rtol=0, atol=0)
+        profiles.append(recording.profiles())
+    torch.testing.assert_close(profiles[0], profiles[2], rtol=1e-5, atol=1e-9)
+    torch.testing.assert_close(profiles[1], profiles[2], rtol=1e-5, atol=1e-9)
+
+
+def test_attention_sinks_take_their_share():
+    torch.manual_seed(0)
+    query, key, sinks = torch.randn(4, 3, 8), torch.randn(2, 10, 8), torch.randn(4)
+    visible = torch.ones(3, 10, dtype=torch.bool)
+    got = mean_attention(query, key, 2, 9, scaling=0.3, visible=lambda rows: visible[rows], sinks=sinks)
+    scores = query @ key.repeat_interleave(2, 0).transpose(1, 2) * 0.3
+    weights = torch.cat([scores, sinks[:, None, None].expand(4, 3, 1)], -1).softmax(-1)[..., 2:9]
+    torch.testing.assert_close(got, weights.mean((0, 1)))
+
+
+def test_a_model_outside_the_attention_interface_is_an_error():
+    model = tiny_model("llama", "sdpa")
+    with record_attention(model, 0, 0, 1) as recording:
+        pass
+    with pytest.raises(ModelError, match="attention interface"):
+        recording.profiles()
+
+
+# --- θ_S: the window is truly extended -------------------------------------------------------------------------------
+
+
+def scaled(window=128, factor=1.0):
+    rope = {"rope_type": "dynamic", "factor": factor, "rope_theta": 10_000.0}
+    return tiny_model("llama", "sdpa", max_position_embeddings=window, rope_parameters=rope)
+
+
+def test_dynamic_ntk_frequencies_are_in_use_beyond_the_window():
+    window, sample = 128, random_sample()
+    model = scaled(window)
+    plain = tiny_model("llama", "sdpa", max_position_embeddings=window)
+    within = random_sample(n_context=60)
+    torch.testing.assert_close(ShortPass(None).compute(model, within), ShortPass(None).compute(plain, within))
+
+    long_nll = ShortPass(None).compute(model, sample)["token_nll"]
+    base = 10_000.0 * (sample.n_tokens / window) ** (16 / 14)
+    expected = 1 / base ** (torch.arange(0, 16, 2) / 16)
+    torch.testing.assert_close(model.model.rotary_emb.inv_freq, expected)
+    assert np.abs(np.subtract(long_nll, ShortPass(None).compute(plain, sample)["token_nll"])).max() > 0.01
+
+    # and the oracle with these frequencies, set by hand, agrees
+    oracle_model = tiny_model("llama", max_position_embeddings=window)
+    oracle_model.model.rotary_emb.inv_freq = expected
+    assert np.mean(long_nll) == pytest.approx(oracle.nll(oracle_model, sample.sequence(), 23), abs=1e-4)
+
+
+def test_scores_do_not_depend_on_the_samples_before():
+    model, samples = scaled(), [random_sample(n, seed=n) for n in (200, 600, 150, 30)]
+    forwards = [ShortPass(None).compute(model, sample)["token_nll"] for sample in samples]
+    backwards = [ShortPass(None).compute(model, sample)["token_nll"] for sample in reversed(samples)][::-1]
+    assert forwards == backwards
+    # without the reset they would: the frequencies of the longest sample stay
+    ids = torch.tensor([samples[2].sequence()])
+    reset_rotary_scaling(model)
+    alone = response_nll(model, ids, 23)
+    response_nll(model, torch.tensor([samples[1].sequence()]), 23)
+    assert (response_nll(model, ids, 23) - alone).abs().max() > 1e-4
+
+
+def test_truncate_keeps_the_last_window_tokens_of_the_whole_sequence():
+    model, sample = tiny_model("llama", "sdpa"), random_sample(n_context=300)
+    window = 100
+    got = ShortPass(window).compute(model, sample)["token_nll"]
+    kept = sample.head + sample.context[-(window - sample.n_frame) :] + sample.question + sample.response
+    assert len(kept) == window
+    assert np.mean(got) == pytest.approx(oracle.nll(tiny_model("llama"), kept, 23), abs=1e-4)
+    assert not ShortPass(sample.n_frame - 1).fits(sample.n_frame)
+    assert ShortPass(sample.n_frame).fits(sample.n_frame)
+
+
+# --- edges -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_context_of_one_token():
+    model, sample = tiny_model("llama", "sdpa"), random_sample(n_context=1)
+    long, segments = LongPass(128).compute(model, sample), SegmentPass(SEGMENT, 1000, ()).compute(model, sample)
+    assert (len(long["attention"]), len(segments["segment_nll"])) == (1, 1)
+    cas = contextual_awareness(segments["segment_nll"], segment_means(long["attention"], SEGMENT), "inverse_ppl")
+    assert cas == pytest.approx(1)
+
+
+def test_no_context_gives_perplexities_but_no_profile():
+    model, sample = tiny_model("llama", "sdpa"), random_sample(n_context=0)
+    long, segments = LongPass(128).compute(model, sample), SegmentPass(SEGMENT, 1000, ()).compute(model, sample)
+    assert (long["attention"], long["layer_attention"], segments["segment_nll"]) == ([], [], [])
+    assert np.mean(long["token_nll"]) == pytest.approx(segments["nll_instruction_only"], abs=1e-5)
+
+
+def test_a_lone_token_that_nothing_can_precede_has_no_likelihood_of_its_own():
+    model, sample = tiny_model("llama", "sdpa"), random_sample(n_response=1)
+    assert math.isnan(SegmentPass(SEGMENT, 1000, ()).compute(model, sample)["nll_response_only"])
+    assert math.isfinite(SegmentPass(SEGMENT, 1000, (0,)).compute(model, sample)["nll_response_only"])
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("architecture", ["llama", "mistral_window"])
+def test_on_cuda_in_bfloat16_scores_stay_close_to_the_oracle(architecture):
+    from transformers.utils.import_utils import is_flash_attn_2_available
+
+    backend = "flash_attention_2" if is_flash_attn_2_available() else "sdpa"
+    sample, slow = random_sample(), tiny_model(architecture, initializer_range=0.05)
+    fast = tiny_model(architecture, backend, initializer_range=0.05).to("cuda", torch.bfloat16)
+    long = LongPass(128).compute(fast, sample)
+    assert np.mean(long["token_nll"]) == pytest.approx(oracle.nll(slow, sample.sequence(), 23), rel=0.02)
+    expected = oracle.attention_profiles(slow, sample.sequence(), 23, 3, 303).mean(0).numpy()
+    np.testing.assert_allclose(np.sum(long["attention"]), expected.sum(), rtol=0.02)

@@ -1,0 +1,133 @@
+"""Reading raw files: every format, and every way in which a file can be broken."""
+
+import gzip
+import json
+import tracemalloc
+
+import pyarrow as pa
+import pytest
+from helpers import row, write_jsonl
+
+from gateau.data.readers import Record, Rejection, read_records
+from gateau.errors import DataError
+
+ROWS = [row(f"context {n}\n\nquestion {n}", id=f"r{n}") for n in range(5)]
+
+
+def values(path):
+    return [record.value for record in read_records([str(path)])]
+
+
+def test_jsonl(tmp_path):
+    assert values(write_jsonl(tmp_path / "a.jsonl", ROWS)) == ROWS
+
+
+@pytest.mark.parametrize("members", [1, 3])
+def test_gzip_also_of_several_members(tmp_path, members):
+    path = tmp_path / "a.jsonl.gz"
+    lines = [json.dumps(r).encode() + b"\n" for r in ROWS]
+    path.write_bytes(b"".join(gzip.compress(b"".join(lines[n::members])) for n in range(members)))
+    assert sorted(r["id"] for r in values(path)) == [r["id"] for r in ROWS]
+
+
+def test_zstd_is_recognised_by_content(tmp_path):
+    path = tmp_path / "no_extension"
+    with pa.CompressedOutputStream(pa.OSFile(str(path), "wb"), "zstd") as out:
+        out.write(b"".join(json.dumps(r).encode() + b"\n" for r in ROWS))
+    assert values(path) == ROWS
+
+
+def test_json_array(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text("\n  " + json.dumps(ROWS, indent=1))
+    records = list(read_records([str(path)]))
+    assert [r.value for r in records] == ROWS
+    assert [r.origin.line for r in records] == [1, 2, 3, 4, 5]
+
+
+def test_several_files_in_order(tmp_path):
+    first, second = write_jsonl(tmp_path / "1.jsonl", ROWS[:2]), write_jsonl(tmp_path / "2.jsonl", ROWS[2:])
+    assert [r.value["id"] for r in read_records([str(second), str(first)])] == ["r2", "r3", "r4", "r0", "r1"]
+
+
+def test_byte_order_mark_and_blank_lines_are_ignored(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b"\xef\xbb\xbf" + json.dumps(ROWS[0]).encode() + b"\r\n\n  \n" + json.dumps(ROWS[1]).encode())
+    assert values(path) == ROWS[:2]
+
+
+def test_line_separators_inside_a_string_do_not_split_the_row(tmp_path):
+    odd = row("a\u2028b\u0085c\x0cd\n\nq")
+    assert values(write_jsonl(tmp_path / "a.jsonl", [json.dumps(odd, ensure_ascii=False)])) == [odd]
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        (b"this is not JSON", "not_json"),
+        (b'{"messages": [\xff\xfe]}', "invalid_utf8"),
+        (b'{"a": "\x00"}', "not_json"),
+        (b"[" * 100_000, "not_json"),
+    ],
+)
+def test_a_broken_line_is_rejected_at_its_place_and_the_rest_is_read(tmp_path, line, reason):
+    path = write_jsonl(tmp_path / "a.jsonl", [ROWS[0], line, ROWS[1]])
+    outcomes = list(read_records([str(path)]))
+    assert [type(outcome) for outcome in outcomes] == [Record, Rejection, Record]
+    assert (outcomes[1].reason, outcomes[1].origin.line) == (reason, 2)
+    assert outcomes[1].advice
+
+
+def test_truncated_last_line_is_told_from_broken_json(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text(json.dumps(ROWS[0]) + "\n" + json.dumps(ROWS[1])[:40])
+    outcomes = list(read_records([str(path)]))
+    assert outcomes[1].reason == "truncated_line"
+    assert "fetch the file again" in outcomes[1].advice
+
+
+@pytest.mark.parametrize("content", [b"", b"\n \n", b"[]"])
+def test_empty_file(tmp_path, content):
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match="empty"):
+        values(path)
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(DataError, match=r"absent\.jsonl: no such file"):
+        values(tmp_path / "absent.jsonl")
+
+
+@pytest.mark.parametrize("kind", ["gzip", "zstd"])
+def test_damaged_archive(tmp_path, kind):
+    path = tmp_path / "a"
+    plain = b"".join(json.dumps(row("x" * 1000 + str(n) + "\n\nq")).encode() + b"\n" for n in range(2000))
+    if kind == "gzip":
+        path.write_bytes(gzip.compress(plain))
+    else:
+        with pa.CompressedOutputStream(pa.OSFile(str(path), "wb"), "zstd") as out:
+            out.write(plain)
+    path.write_bytes(path.read_bytes()[:-50])
+    with pytest.raises(DataError, match="fetch it again"):
+        values(path)
+
+
+def test_json_array_that_breaks_off(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps(ROWS)[:-30])
+    with pytest.raises(DataError, match="beyond element 4"):
+        values(path)
+
+
+def test_memory_does_not_grow_with_the_file(tmp_path):
+    def peak(n_rows):
+        path = write_jsonl(tmp_path / f"{n_rows}.jsonl", (row("word " * 40_000 + "\n\nq") for _ in range(n_rows)))
+        tracemalloc.start()
+        for _ in read_records([str(path)]):
+            pass
+        size = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return size
+
+    assert peak(60) < 1.3 * peak(15)

@@ -1,0 +1,182 @@
+"""From rows to samples: splitting, validation, ids and duplicates."""
+
+import json
+import resource
+import signal
+
+import pytest
+from helpers import row, run_script, write_jsonl
+
+from gateau.data.readers import Origin, Record, Rejection
+from gateau.data.samples import Intake, read_samples
+from gateau.schemas import SAMPLES
+from gateau.tables import read_rows
+
+
+def read(*rows, **options):
+    intake = Intake()
+    records = (Record(Origin("f.jsonl", n), value) for n, value in enumerate(rows, start=1))
+    return list(read_samples(records, intake, **options)), intake
+
+
+def one(value):
+    return read(value)[0][0]
+
+
+def parts(value):
+    sample = one(value)
+    return sample["context"], sample["instruction"], sample["response"]
+
+
+def turns(*contents):
+    roles = ["user", "assistant"] * len(contents)
+    return {"messages": [{"role": role, "content": text} for role, text in zip(roles, contents, strict=False)]}
+
+
+@pytest.mark.parametrize(
+    ("user", "context", "instruction"),
+    [
+        ("doc\n\nquestion", "doc", "question"),
+        ("one\n\ntwo\n\nquestion", "one\n\ntwo", "question"),
+        ("ends blank\n\n\n\nquestion", "ends blank\n\n", "question"),
+        ("odd\n\n\nquestion", "odd\n", "question"),
+        ("doc\n\nquestion\n\n", "doc", "question\n\n"),
+        ("no blank line", "", "no blank line"),
+        ("\n\nquestion", "", "question"),
+        ("a ### Response: b\n\nquestion", "a ### Response: b", "question"),
+    ],
+)
+def test_the_last_blank_line_separates_context_and_instruction(user, context, instruction):
+    assert parts(row(user, "answer")) == (context, instruction, "answer")
+
+
+def test_explicit_fields_and_their_aliases():
+    expected = ("long\n\ntext", "do\n\nthis", "done")
+    assert parts({"context": expected[0], "instruction": expected[1], "response": expected[2]}) == expected
+    assert parts({"input": expected[0], "instruct": expected[1], "output": expected[2]}) == expected
+    messages = json.loads(one({"context": "c", "instruction": "i", "response": "r"})["messages"])
+    assert messages == [{"role": "user", "content": "c\n\ni"}, {"role": "assistant", "content": "r"}]
+
+
+def test_of_several_turns_the_last_is_scored_and_all_are_kept():
+    value = turns("doc\n\nfirst?", "one", "more\n\nsecond?", "two")
+    assert parts(value) == ("doc\n\nfirst?\n\none\n\nmore", "second?", "two")
+    assert json.loads(one(value)["messages"]) == value["messages"]
+
+
+def test_a_system_message_is_context_and_a_trailing_user_turn_is_ignored():
+    value = turns("doc\n\nq?", "a", "and now?")
+    value["messages"].insert(0, {"role": "system", "content": "Be brief."})
+    assert parts(value) == ("Be brief.\n\ndoc", "q?", "a")
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (["a", "list"], "not_an_object"),
+        ({"messages": []}, "empty_messages"),
+        ({"messages": "text"}, "empty_messages"),
+        ({"messages": ["text"]}, "bad_message"),
+        ({"messages": [{"role": "human", "content": "x"}]}, "bad_role"),
+        ({"messages": [{"role": ["user"], "content": "x"}]}, "bad_role"),
+        ({"messages": [{"role": "user", "content": ["x"]}]}, "content_not_text"),
+        ({"messages": [{"role": "user", "content": None}]}, "content_not_text"),
+        ({"messages": [{"role": "user", "content": "only a question"}]}, "no_response"),
+        ({"messages": [{"role": "assistant", "content": "only an answer"}]}, "bad_role"),
+        (turns("doc\n\nq", ""), "empty_response"),
+        (turns("doc\n\nq", " \n"), "empty_response"),
+        (turns(" \n\n ", "a"), "empty_instruction"),
+        (turns("a\0b\n\nq", "a"), "nul_byte"),
+        (turns("a\ud800b\n\nq", "a"), "invalid_unicode"),
+        ({"context": "c", "instruction": "i"}, "missing_fields"),
+        ({"context": "c", "instruction": "i", "response": 5}, "content_not_text"),
+        ({"id": "x"}, "missing_fields"),
+    ],
+)
+def test_bad_rows_are_rejected_with_reason_and_advice(value, reason):
+    outcome = one(value)
+    assert isinstance(outcome, Rejection)
+    assert outcome.reason == reason
+    assert outcome.advice
+
+
+def test_missing_ids_come_from_the_content_and_do_not_depend_on_the_place():
+    (first, second), intake = read(row("a\n\nq"), row("b\n\nq"))
+    (again,), _ = read(row("b\n\nq"))
+    assert first["id"] != second["id"] == again["id"]
+    assert intake.n_without_id == 2
+
+
+def test_an_integer_id_is_an_id():
+    assert one(row("a\n\nq", id=17))["id"] == "17"
+    assert one(row("a\n\nq", id=0))["id"] == "0"
+
+
+def test_duplicates_are_counted_and_the_first_is_kept():
+    rows = [row("a\n\nq", id="1"), row("a\n\nq", id="2"), row("b\n\nq", id="1"), row("c\n\nq", id="3")]
+    outcomes, intake = read(*rows)
+    assert [getattr(outcome, "reason", "kept") for outcome in outcomes] == [
+        "kept", "duplicate_content", "duplicate_id", "kept",
+    ]  # fmt: skip
+    assert "line 1" in outcomes[1].advice
+    assert intake.summary()["rejected_by_reason"] == {"duplicate_content": 1, "duplicate_id": 1}
+    outcomes, intake = read(*rows, keep_duplicate_content=True)
+    assert sum(isinstance(outcome, dict) for outcome in outcomes) == 3
+    assert intake.n_duplicate_content == 1
+
+
+def run_samples(path, out, *extra, **options):
+    files = [path] if not isinstance(path, list) else path
+    outputs = ("--samples", out / "s.parquet", "--rejects", out / "r.jsonl", "--summary", out / "summary.json")
+    return run_script("samples", "--input", *files, *outputs, *extra, **options)
+
+
+def test_script_writes_samples_rejects_and_summary(tmp_path):
+    good, bad = row("a\n\nq", id="x", dataset="d", length=7), "not json"
+    result = run_samples(write_jsonl(tmp_path / "in.jsonl", [good, bad, row("b")]), tmp_path)
+    assert result.returncode == 0, result.stderr
+    samples = read_rows(tmp_path / "s.parquet", SAMPLES)
+    assert [(s["id"], s["dataset"], s["length"]) for s in samples][0] == ("x", "d", 7)
+    (reject,) = [json.loads(line) for line in (tmp_path / "r.jsonl").read_text().splitlines()]
+    assert (reject["file"], reject["line"], reject["reason"]) == (str(tmp_path / "in.jsonl"), 2, "not_json")
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert (summary["rows"], summary["samples"], summary["rejected"], summary["without_context"]) == (3, 2, 1, 1)
+
+
+def test_script_refuses_data_that_is_mostly_broken_and_shows_where(tmp_path):
+    result = run_samples(write_jsonl(tmp_path / "in.jsonl", [row("a\n\nq"), "x", "y"]), tmp_path)
+    assert result.returncode == 1
+    assert "line 2: not_json" in result.stderr
+    assert "2 of 3 rows are unusable" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_script_refuses_data_without_any_sample(tmp_path):
+    result = run_samples(write_jsonl(tmp_path / "in.jsonl", [row("a", "")]), tmp_path, "--max-rejected-share", 1)
+    assert result.returncode == 1
+    assert "no usable row among 1 (empty_response 1)" in result.stderr
+
+
+def test_a_row_of_5_megabytes(tmp_path):
+    text = "word " * 1_000_000
+    result = run_samples(write_jsonl(tmp_path / "in.jsonl", [row(f"{text}\n\nq", id="big")]), tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert read_rows(tmp_path / "s.parquet", SAMPLES)[0]["context"] == text
+
+
+def test_a_full_disk_is_an_error_and_leaves_nothing_that_looks_finished(tmp_path):
+    def limit():
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+
+    import random
+
+    rng = random.Random(0)
+    rows = [row(f"{rng.random()} " * 50 + "\n\nq", str(rng.random())) for _ in range(300)]
+    out = tmp_path / "out"
+    out.mkdir()
+    result = run_samples(write_jsonl(tmp_path / "in.jsonl", rows), out, preexec_fn=limit)
+    assert result.returncode == 1
+    assert "File too large" in result.stderr
+    assert not list(out.glob("*.parquet"))
+    assert not list(out.glob(".*.tmp"))
