@@ -1,0 +1,108 @@
+"""Merging shards: by id, complete, or an error that lists what is missing."""
+
+import pytest
+
+from gateau.errors import ScoreError
+from gateau.schemas import INDEX, LONG_RESULT, SEGMENT_RESULT, SHORT_RESULT, shard_schema
+from gateau.selection.merging import merge_scores, non_finite_share
+from gateau.tables import write_rows
+
+NOTHING = {"status": "too_long", "token_nll": None}
+
+
+class Run:
+    """Hand-made files of one run; lists of ids per shard may be edited before :meth:`merge`."""
+
+    def __init__(self, path, ids=("b", "a", "c"), shards=1):
+        self.path, self.statuses = path, dict.fromkeys(ids, "ok")
+        self.shards = {name: [list(ids)[k::shards] for k in range(shards)] for name in ("short", "long", "segments")}
+        self.ids = list(ids)
+
+    def merge(self, segment_length=2):
+        entry = {"shard": 0, "n_context": 3, "n_instruction": 1, "n_response": 2, "n_tokens": 9, "truncated_tokens": 0}
+        index = [{"id": key, "row": n, "status": "ok", "cost": 1.0, **entry} for n, key in enumerate(self.ids)]
+        write_rows(self.path / "index.parquet", INDEX, index)
+        results = {"short": SHORT_RESULT, "long": LONG_RESULT, "segments": SEGMENT_RESULT}
+        files = {
+            name: [self._write(name, k, ids, results[name]) for k, ids in enumerate(shards)]
+            for name, shards in self.shards.items()
+        }
+        return merge_scores(str(self.path / "index.parquet"), *files.values(), segment_length)
+
+    def _write(self, name, number, ids, result):
+        path = self.path / f"{name}{number}.parquet"
+        write_rows(path, shard_schema(result), [self._row(name, key) for key in ids])
+        return str(path)
+
+    def _row(self, name, key):
+        status, value = self.statuses[key], float(ord(key))
+        values = {
+            "short": {"token_nll": [value, value + 1]},
+            "long": {
+                "token_nll": [1.0, 2.0], "attention": [0.1, 0.3, 0.5], "attention_second_half": [0.2, 0.2, 0.2],
+                "layer_attention": [0.1], "n_layers": 1,
+            },
+            "segments": {"segment_nll": [1.0, 2.0], "nll_instruction_only": 3.0, "nll_response_only": float("nan")},
+        }[name]  # fmt: skip
+        if status in ("too_long", "non_finite"):
+            values = dict.fromkeys(values)
+        return {"id": key, "status": status, **values}
+
+
+def test_rows_are_sorted_by_id_and_hold_segment_means(tmp_path):
+    rows = Run(tmp_path).merge()
+    assert [row["id"] for row in rows] == ["a", "b", "c"]
+    assert rows[0]["nll_short"] == ord("a") + 0.5
+    assert rows[0]["segment_attention"] == pytest.approx([0.2, 0.5])
+    assert rows[0]["nll_response_only"] is None
+    assert 0 < rows[0]["cas"] < 1
+
+
+def test_any_split_into_shards_gives_the_same_rows(tmp_path):
+    whole = Run(tmp_path).merge()
+    for shards in (2, 3):
+        assert Run(tmp_path, shards=shards).merge() == whole
+
+
+def test_rows_of_a_shard_in_another_order_are_joined_by_id(tmp_path):
+    run = Run(tmp_path)
+    run.shards["segments"][0].reverse()
+    run.shards["short"][0].sort()
+    assert run.merge() == Run(tmp_path).merge()
+
+
+@pytest.mark.parametrize("name", ["short", "long", "segments"])
+def test_a_missing_sample_is_named(tmp_path, name):
+    run = Run(tmp_path)
+    run.shards[name][0].remove("c")
+    with pytest.raises(ScoreError, match=r"\bc\b"):
+        run.merge()
+
+
+@pytest.mark.parametrize("name", ["short", "long", "segments"])
+def test_a_doubled_sample_is_an_error(tmp_path, name):
+    run = Run(tmp_path)
+    run.shards[name][0].append("c")
+    with pytest.raises(ScoreError, match="twice"):
+        run.merge()
+
+
+@pytest.mark.parametrize("name", ["short", "long", "segments"])
+def test_a_sample_that_the_index_does_not_know_is_an_error(tmp_path, name):
+    run = Run(tmp_path, ids=("a", "b", "z"))
+    run.ids.remove("z")
+    if name != "long":
+        for other in {"short", "long", "segments"} - {name}:
+            run.shards[other][0].remove("z")
+    with pytest.raises(ScoreError, match=r"\bz\b"):
+        run.merge()
+
+
+def test_statuses_travel(tmp_path):
+    run = Run(tmp_path)
+    run.statuses |= {"a": "too_long", "b": "non_finite"}
+    rows = run.merge()
+    assert [row["status"] for row in rows] == ["too_long", "non_finite", "ok"]
+    assert rows[0]["cas"] is None
+    assert rows[0]["nll_long"] is None
+    assert non_finite_share(rows) == pytest.approx(1 / 3)

@@ -1,0 +1,159 @@
+"""Norms, CAS, fusion, ranking, merging and the figures about them."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gateau.errors import ScoreError, SettingsError
+from gateau.selection.awareness import IMPORTANCE, contextual_awareness, segment_means
+from gateau.selection.fusion import SelectionOptions, n_selected, rank_samples
+from gateau.selection.norms import NORMS
+from gateau.selection.quality import auroc, quality_by_label, spearman
+
+VALUES = np.array([1.0, 3.0, 3.0, 10.0])
+
+
+def scores(n=6, **columns):
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(
+        {
+            "id": [f"s{number}" for number in range(n)],
+            "status": ["ok"] * n,
+            "nll_short": rng.uniform(1, 5, n),
+            "nll_long": rng.uniform(1, 4, n),
+            "segment_nll": [rng.uniform(1, 5, 4).tolist() for _ in range(n)],
+            "segment_attention": [rng.uniform(0, 1, 4).tolist() for _ in range(n)],
+            "segment_attention_second_half": [rng.uniform(0, 1, 4).tolist() for _ in range(n)],
+        }
+    )
+    return frame.assign(**columns)
+
+
+@pytest.mark.parametrize(
+    ("norm", "expected"),
+    [
+        ("minmax", [0, 2 / 9, 2 / 9, 1]),
+        ("rank", [0.125, 0.5, 0.5, 0.875]),
+        ("zscore", (VALUES - 4.25) / math.sqrt(((VALUES - 4.25) ** 2).mean())),
+        ("softmax", np.exp(VALUES) / np.exp(VALUES).sum()),
+        ("log", np.log(VALUES)),
+        ("none", VALUES),
+    ],
+)
+def test_norms(norm, expected):
+    np.testing.assert_allclose(NORMS[norm](VALUES), expected)
+
+
+@pytest.mark.parametrize("norm", ["minmax", "rank", "zscore", "softmax"])
+def test_norms_of_constants_and_of_huge_values_are_finite(norm):
+    assert np.isfinite(NORMS[norm](np.full(5, 3.0))).all()
+    assert np.isfinite(NORMS[norm](np.array([1.0, 1e300, 1e4]))).all()
+
+
+@pytest.mark.parametrize("importance", IMPORTANCE)
+def test_importance_falls_with_perplexity_and_survives_extremes(importance):
+    weights = IMPORTANCE[importance](np.array([0.5, 1.0, 2.0, 900.0]))
+    assert np.isfinite(weights).all()
+    assert (np.diff(weights) <= 0).all()
+    assert weights[0] > weights[2]
+
+
+def test_cas_by_hand():
+    nll, attention = np.log([1.0, 2.0]), [3.0, 1.0]
+    weights = [1 / (1 + math.exp(-1)), 1 / (1 + math.exp(1))]
+    expected = (weights[0] * 3 + weights[1]) / math.hypot(*weights) / math.sqrt(10)
+    assert contextual_awareness(nll.tolist(), attention, "softmax_neg_ppl") == pytest.approx(expected)
+    assert contextual_awareness([1.0], [0.2], "inverse_ppl") == pytest.approx(1)
+    assert contextual_awareness([1.0, 2.0], [0.0, 0.0], "inverse_ppl") == 0
+    with pytest.raises(ValueError, match="2 segment NLLs for 1"):
+        contextual_awareness([1.0, 2.0], [1.0], "inverse_ppl")
+
+
+def test_segment_means_average_real_tokens_only():
+    assert segment_means([1, 2, 3, 4, 10], 2) == [1.5, 3.5, 10]
+    assert segment_means([], 2) == []
+
+
+def test_fusion_by_hand():
+    frame = scores(3)
+    options = SelectionOptions(alpha=0.7, hmp_norm="minmax", score_norm="softmax", orientation="challenge")
+    ranking = rank_samples(frame, options).set_index("id")
+    ppl = np.exp(frame[["nll_short", "nll_long"]].to_numpy())
+    hmp = np.subtract(*((ppl - ppl.min(0)) / (ppl.max(0) - ppl.min(0))).T)
+    cas = np.array(
+        [contextual_awareness(a, b, "softmax_neg_ppl") for a, b in zip(frame.segment_nll, frame.segment_attention)]
+    )
+
+    def softmax(values):
+        return np.exp(values) / np.exp(values).sum()
+
+    expected = 0.7 * softmax(hmp) + 0.3 * softmax(1 - cas)
+    np.testing.assert_allclose(ranking.loc[frame.id, "score"], expected)
+    np.testing.assert_allclose(ranking.loc[frame.id, "hmp"], hmp)
+    np.testing.assert_allclose(ranking.loc[frame.id, "cas"], cas)
+    assert ranking.loc[frame.id[int(np.argmax(expected))], "rank"] == 1
+
+
+def test_orientation_turns_cam_around():
+    frame = scores()
+    challenge = rank_samples(frame, SelectionOptions(alpha=0, orientation="challenge"))
+    aligned = rank_samples(frame, SelectionOptions(alpha=0, orientation="aligned"))
+    assert challenge["id"].tolist() == aligned["id"].tolist()[::-1]
+    assert challenge["cas"].is_monotonic_increasing
+
+
+def test_second_half_of_the_layers_is_another_score():
+    frame = scores()
+    assert not np.allclose(
+        rank_samples(frame, SelectionOptions(layers="all")).sort_values("id")["cas"],
+        rank_samples(frame, SelectionOptions(layers="second_half")).sort_values("id")["cas"],
+    )
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.permutations(range(6)))
+def test_ranking_does_not_depend_on_the_order_of_rows_and_breaks_ties_by_id(order):
+    frame = scores(nll_short=[2.0] * 6, nll_long=[1.0] * 6, segment_nll=[[1.0, 2.0]] * 6)
+    frame["segment_attention"] = [[1.0, 1.0]] * 6
+    ranking = rank_samples(frame.iloc[list(order)], SelectionOptions())
+    assert ranking["id"].tolist() == [f"s{number}" for number in range(6)]
+    assert ranking["rank"].tolist() == [1, 2, 3, 4, 5, 6]
+
+
+def test_only_complete_samples_are_ranked():
+    frame = scores(status=["ok", "no_context", "ok", "too_long", "non_finite", "ok"])
+    assert set(rank_samples(frame, SelectionOptions())["id"]) == {"s0", "s2", "s5"}
+    with pytest.raises(ScoreError, match="no_context"):
+        rank_samples(scores(status=["no_context"] * 6), SelectionOptions())
+
+
+@pytest.mark.parametrize(
+    "options", [{"alpha": 1.5}, {"alpha": -0.1}, {"hmp_norm": "x"}, {"orientation": "up"}, {"layers": "some"}]
+)
+def test_bad_options_are_refused(options):
+    with pytest.raises(SettingsError, match=next(iter(options))):
+        SelectionOptions(**options)
+
+
+def test_asking_for_more_than_there_is():
+    assert n_selected(5, None) == 5
+    assert n_selected(5, 3) == 3
+    with pytest.raises(SettingsError, match="only 5 samples"):
+        n_selected(5, 6)
+
+
+def test_quality_figures():
+    values = np.array([0.9, 0.8, 0.3, 0.3, 0.1])
+    assert auroc(values, np.array([True, True, False, False, False])) == 1
+    assert auroc(values, np.array([False, False, True, False, True])) == pytest.approx(0.5 / 6)
+    assert auroc(values, np.ones(5, bool)) is None
+    assert spearman(values, -values) == pytest.approx(-1)
+    assert spearman(values, np.ones(5)) is None
+    ranking = pd.DataFrame({"id": list("abcde"), "score": values, "rank": range(1, 6)})
+    quality = quality_by_label(ranking, pd.Series({"a": "x", "b": "x", "c": "y", "d": None, "e": "y"}))
+    assert quality["x"] == {"samples": 2, "auroc": 1.0, "share_of_best_tenth": 1.0}
+    assert quality["(none)"]["samples"] == 1
