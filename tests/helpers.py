@@ -76,7 +76,7 @@ def snakemake_command(directory: Path, config: Mapping[str, Any], *arguments: st
     profile = ROOT / "profiles/local"
     return [
         sys.executable, "-m", "snakemake", "--snakefile", str(snakefile), "--directory", str(directory),
-        "--profile", str(profile), "--workflow-profile", "none", "--cores", "2", "--configfile", str(file), *arguments,
+        *arguments, "--profile", str(profile), "--workflow-profile", "none", "--cores", "2", "--configfile", str(file),
     ]  # fmt: skip
 
 
@@ -95,12 +95,15 @@ def snakemake(directory: Path, config: Mapping[str, Any], *arguments: str) -> su
 
 def planned_rules(directory: Path, config: Mapping[str, Any], *arguments: str) -> set[str]:
     """Names of the rules that a dry run would execute, ``all`` left out."""
-    result = snakemake(directory, config, "--dry-run", "--quiet", "rules", *arguments)
+    result = snakemake(directory, config, *arguments, "--dry-run", "--quiet", "rules")
     assert result.returncode == 0, result.stdout
     if "Nothing to be done" in result.stdout:
         return set()
     table = result.stdout.split("Job stats:")[1].split("\n\n")[0].splitlines()
-    return {line.split()[0] for line in table if len(line.split()) == 2 and line.split()[1].isdigit()} - {"all", "total"}
+    return {line.split()[0] for line in table if len(line.split()) == 2 and line.split()[1].isdigit()} - {
+        "all",
+        "total",
+    }
 
 
 def kill_tree(process: subprocess.Popen[Any]) -> None:

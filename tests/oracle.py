@@ -26,7 +26,10 @@ def attention_profiles(model, ids, n_response, first_key, last_key):
 def segment_nlls(model, sample, length):
     """Mean NLL given each segment, one forward each."""
     segments = [sample.context[start : start + length] for start in range(0, len(sample.context), length)]
-    return [nll(model, sample.head + segment + sample.question + sample.response, len(sample.response)) for segment in segments]
+    return [
+        nll(model, sample.head + segment + sample.question + sample.response, len(sample.response))
+        for segment in segments
+    ]
 
 
 def contextual_awareness(segment_nll, profile, length):

@@ -45,7 +45,9 @@ def test_passes_agree_with_the_oracle(architecture, backend):
     segments = SegmentPass(SEGMENT, 1000, (0,)).compute(fast, sample)
     slow_segments = oracle.segment_nlls(slow, sample, SEGMENT)
     np.testing.assert_allclose(segments["segment_nll"], slow_segments, atol=1e-4)
-    assert segments["nll_instruction_only"] == pytest.approx(oracle.nll(slow, sample.sequence([]), n_response), abs=1e-4)
+    assert segments["nll_instruction_only"] == pytest.approx(
+        oracle.nll(slow, sample.sequence([]), n_response), abs=1e-4
+    )
     alone = oracle.nll(slow, [0, *sample.response], n_response)
     assert segments["nll_response_only"] == pytest.approx(alone, abs=1e-4)
 

@@ -37,7 +37,12 @@ def test_braces_in_the_data_are_harmless(tiny_tokenizer):
 
 @pytest.mark.parametrize(
     "template",
-    ["{context}{instruction}", "{instruction}{context}{response}", "{context}{instruction}{response}!", "{context}" * 2],
+    [
+        "{context}{instruction}",
+        "{instruction}{context}{response}",
+        "{context}{instruction}{response}!",
+        "{context}" * 2,
+    ],
 )
 def test_bad_templates_are_refused(template):
     with pytest.raises(SettingsError, match=r"scoring\.prompt"):

@@ -1,5 +1,5 @@
-# What every rule needs: paths, the experiments, digests of models and code. Every cluster job parses this file anew, so
-# it imports nothing heavy.
+# Paths, experiments, digests of models and code, checks. Every cluster job parses this file anew, so it imports nothing
+# heavy.
 import json
 import os
 import re
@@ -12,7 +12,7 @@ SCRIPTS = Path(workflow.basedir).parent / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 # `python` in a rule is the one that runs Snakemake, also when its environment is not activated; a conda environment,
 # if deployed, still comes first
-os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+os.environ.update(PATH=os.pathsep.join([str(Path(sys.executable).parent), *os.get_exec_path()]))
 
 from gateau.errors import UserError
 from gateau.model_files import ModelSpec, tokenizer_fingerprint, weights_fingerprint
@@ -74,6 +74,32 @@ def check_models():
                     )
     except UserError as error:
         raise WorkflowError(str(error)) from None
+
+
+def pass_params(role):
+    """Parameters of a pass with this model: what changes its numbers, and (uncompared) where the model lies."""
+    spec = {key: value for key, value in model(role).items() if key != "path"}
+    return {
+        "model": lambda wildcards, input: json.dumps(model(role), sort_keys=True),
+        "progress": lambda wildcards, input: PROGRESS,
+        "threads": lambda wildcards, input: config["scoring"]["threads"],
+        "shard": lambda wildcards: int(wildcards.shard),
+        "weights": model_fingerprint(role),
+        "options": verbatim(json.dumps(spec, sort_keys=True)),
+        "prompt": verbatim(config["scoring"]["prompt"]),
+        "max_length": config["scoring"]["max_length"],
+        "device": config["scoring"]["device"],
+        "dtype": config["scoring"]["dtype"],
+        "attention": config["scoring"]["attention"],
+    }
+
+
+PASS_COMMAND = (
+    "python {params.script:q} --samples {input.samples:q} --index {input.index:q} --shard {params.shard}"
+    " --model {params.model:q} --prompt {params.prompt:q} --max-length {params.max_length}"
+    " --device {params.device} --dtype {params.dtype} --attention {params.attention} --threads {params.threads}"
+    " --progress-dir {params.progress:q} --output {output:q} {params.own} > {log:q} 2>&1"
+)
 
 
 check_models()

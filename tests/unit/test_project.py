@@ -1,0 +1,130 @@
+"""The house itself: one-way imports, names that agree, pins that agree, a reference that is up to date."""
+
+import ast
+import re
+import subprocess
+import tomllib
+
+import pytest
+import yaml
+from helpers import ROOT, run_script
+
+from gateau import sources
+from gateau.sources import imported_sources, meaning_digest
+
+STAGES = ("data", "scoring", "selection")
+RULES = [
+    (file.name, name)
+    for file in sorted((ROOT / "workflow/rules").glob("*.smk"))
+    for name in re.findall(r"^ *rule (\w+):", file.read_text(), re.M)
+]
+
+
+def package_imports(path):
+    tree = ast.parse(path.read_text())
+    names = {n.module for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and n.module}
+    names |= {alias.name for n in ast.walk(tree) if isinstance(n, ast.Import) for alias in n.names}
+    return {name for name in names if name.split(".")[0] == "gateau"}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_no_stage_imports_another(stage):
+    for path in (ROOT / "scripts/gateau" / stage).glob("*.py"):
+        foreign = {name for name in package_imports(path) if name.split(".")[1] in set(STAGES) - {stage}}
+        assert not foreign, f"{path}: {foreign}"
+
+
+def test_the_ground_floor_imports_no_stage():
+    for path in (ROOT / "scripts/gateau").glob("*.py"):
+        assert not {name for name in package_imports(path) if name.split(".")[1:2] and name.split(".")[1] in STAGES}
+
+
+@pytest.mark.parametrize(("file", "rule"), RULES)
+def test_rule_script_log_and_results_share_a_name(file, rule):
+    assert (ROOT / "scripts" / f"{rule}.py").is_file()
+    text = (ROOT / "workflow/rules" / file).read_text()
+    body = text.split(f"rule {rule}:")[1].split("\nrule ")[0]
+    for needle in (f"/logs/{rule}/", f"/benchmarks/{rule}/", f'script("{rule}")', f'code_digest("{rule}.py")'):
+        assert needle in body, f"{rule}: {needle}"
+
+
+def test_planning_imports_nothing_heavy():
+    code = (
+        "import sys; sys.path.insert(0, 'scripts');"
+        "import gateau.errors, gateau.model_files, gateau.sources;"
+        "print([m for m in ('torch', 'transformers', 'pandas', 'numpy', 'pyarrow') if m in sys.modules])"
+    )
+    result = subprocess.run(["python", "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
+
+
+def test_conda_environment_agrees_with_the_pins():
+    pins = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().split())
+    environment = yaml.safe_load((ROOT / "envs/gateau.yaml").read_text())
+    packages = dict(line.split("==") for line in environment["dependencies"][-1]["pip"])
+    assert packages == {name: pins[name] for name in packages}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = {re.split(r"[<>=]", line)[0] for line in project["dependencies"]}
+    assert wanted <= set(pins)
+    assert {name for name in wanted if not name.startswith("snakemake")} <= set(packages)
+
+
+def test_pins_carry_no_address():
+    assert "://" not in (ROOT / "constraints.txt").read_text()
+
+
+def test_configuration_reference_is_up_to_date():
+    result = run_script("config_reference", "--check")
+    assert result.returncode == 0, result.stderr
+
+
+def test_every_configuration_key_has_a_description_and_a_default():
+    schema = yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text())
+
+    def walk(node, path):
+        for name, value in node.get("properties", {}).items():
+            is_override = path.endswith("experiments.")
+            assert is_override or {"description", "default"} <= set(value), path + name
+            for inner in (value, *value.get("oneOf", [])):
+                walk(inner, f"{path}{name}.")
+
+    walk(schema, "")
+    walk(schema["$defs"]["model"]["oneOf"][1], "model.")
+
+
+def test_config_yaml_spells_out_every_default():
+    """config.yaml and the schema's defaults say the same, so that neither has to be read to know the other."""
+    schema = yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text())
+    config = yaml.safe_load((ROOT / "config/config.yaml").read_text())
+
+    def compare(node, value, path):
+        for name, inner in node["properties"].items():
+            if inner.get("type") == "object" and "properties" in inner:
+                compare(inner, value[name], f"{path}{name}.")
+            else:
+                assert value[name] == inner["default"], path + name
+
+    compare(schema, config, "")
+
+
+def test_code_digest_follows_imports_and_only_these():
+    found = {str(path.relative_to(ROOT / "scripts")) for path in imported_sources(ROOT / "scripts/long_pass.py")}
+    assert {"long_pass.py", "gateau/scoring/attention.py", "gateau/tables.py", "gateau/errors.py"} <= found
+    assert not {name for name in found if "selection" in name or "planted" in name}
+
+
+def test_digests_follow_contents(tmp_path, monkeypatch):
+    (tmp_path / "gateau").mkdir()
+    module, script = tmp_path / "gateau/m.py", tmp_path / "s.py"
+    monkeypatch.setattr(sources, "_SCRIPTS", tmp_path)
+
+    def digests(source):
+        module.write_text(source)
+        script.write_text("def f():\n    from gateau.m import x\n")
+        sources._imports.cache_clear()
+        sources.code_digest.cache_clear()
+        return sources.code_digest("s.py"), meaning_digest([module])
+
+    plain, words, code = digests("x = 1\n"), digests('"""Words."""\nx = 1  # words\n'), digests("x = 2\n")
+    assert plain[0] != words[0] != code[0]
+    assert plain[1] == words[1] != code[1]

@@ -1,0 +1,338 @@
+"""The workflow as a user runs it: idempotent, the same for any sharding, truthful about what reruns."""
+
+import json
+import os
+import random
+import shutil
+import subprocess
+import time
+
+import pytest
+from helpers import (
+    ROOT,
+    TINY_PAIR,
+    kill_tree,
+    merged,
+    parquet_content,
+    planned_rules,
+    row,
+    small_config,
+    snakemake,
+    snakemake_command,
+    write_jsonl,
+)
+
+from gateau.schemas import RANKING, SCORES
+from gateau.tables import read_rows
+
+pytestmark = pytest.mark.workflow
+SELECTION = "results/selection/gateau"
+AFTER_SCORES = {"selection", "plot_selection", "overview"}
+PASSES = {"short_pass", "long_pass", "segment_pass"}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A finished run; tests may only dry-run in it. Returns (directory, config)."""
+    directory = tmp_path_factory.mktemp("finished")
+    for name in ("workflow", "config", "scripts", "profiles", "envs"):
+        shutil.copytree(ROOT / name, directory / name, ignore=shutil.ignore_patterns("__pycache__"))
+    config = small_config(directory)
+    result = snakemake(directory, config)
+    assert result.returncode == 0, result.stdout
+    return directory, config
+
+
+def final_files(directory):
+    """What a run stands for, as values: scores and ranking to the last bit, selected rows to the last byte."""
+    return (
+        parquet_content(directory / "results/scores/scores.parquet"),
+        parquet_content(directory / SELECTION / "ranking.parquet"),
+        (directory / SELECTION / "gateau_long.jsonl").read_bytes(),
+    )
+
+
+def test_a_run_gives_what_it_promises(finished):
+    directory, _ = finished
+    scores = read_rows(directory / "results/scores/scores.parquet", SCORES)
+    ranking = read_rows(directory / SELECTION / "ranking.parquet", RANKING)
+    selected = [json.loads(line) for line in (directory / SELECTION / "gateau_long.jsonl").read_text().splitlines()]
+    raw = {r["id"]: r for r in map(json.loads, (directory / "results/planted/long.jsonl").read_text().splitlines())}
+    assert len(scores) == len(ranking) == 10
+    assert [r["rank"] for r in ranking] == list(range(1, 11))
+    assert [r["id"] for r in selected] == [r["id"] for r in ranking]
+    assert all(r == raw[r["id"]] for r in selected)
+    for score in scores:
+        assert score["status"] == "ok"
+        assert len(score["segment_nll"]) == len(score["segment_attention"]) == -(-score["n_context"] // 64)
+        assert 0 < sum(score["segment_attention"]) * 64 < 1.2
+    assert {s["id"]: s["cas"] for s in scores} == {r["id"]: r["cas"] for r in ranking}
+    summary = json.loads((directory / SELECTION / "summary.json").read_text())
+    assert summary["samples_by_status"] == {"ok": 10}
+    assert (directory / SELECTION / "distributions.png").stat().st_size > 10_000
+    assert "duplicate_content 1" in (directory / "results/selection/overview.md").read_text()
+
+
+def test_a_second_run_has_nothing_to_do_and_touching_changes_nothing(finished):
+    directory, config = finished
+    assert planned_rules(directory, config) == set()
+    for path in directory.rglob("*"):
+        if path.is_file() and ".snakemake" not in path.parts:
+            os.utime(path)
+    assert planned_rules(directory, config) == set()
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"selection": {"alpha": 0.5}}, AFTER_SCORES),
+        ({"selection": {"orientation": "aligned"}}, AFTER_SCORES),
+        ({"selection": {"importance": "inverse_ppl"}}, AFTER_SCORES),
+        ({"selection": {"hmp_norm": "log", "score_norm": "rank"}}, AFTER_SCORES),
+        ({"experiments": {"second": {"alpha": 1}}}, AFTER_SCORES),
+        ({"cam": {"segment_length": 32}}, {"segment_pass", "scores"} | AFTER_SCORES),
+        ({"scoring": {"short_context": "truncate"}}, {"short_pass", "scores"} | AFTER_SCORES),
+        (
+            {"models": {"short": {"path": str(TINY_PAIR / "short"), "window": 128}}},
+            {"short_pass", "scores"} | AFTER_SCORES,
+        ),
+        (
+            {"models": {"long": {"path": str(TINY_PAIR / "short"), "window": 1024}}},
+            {"long_pass", "segment_pass", "scores"} | AFTER_SCORES,
+        ),
+        ({"scoring": {"max_length": 700}}, {"index", "scores"} | PASSES | AFTER_SCORES),
+        ({"scoring": {"prompt": "{context} {instruction} {response}"}}, {"index", "scores"} | PASSES | AFTER_SCORES),
+        ({"scoring": {"shards": 2}}, {"index", "scores"} | PASSES | AFTER_SCORES),
+        ({"data": {"planted": {"seed": 1}}}, {"planted", "samples", "index", "scores"} | PASSES | AFTER_SCORES),
+    ],
+    ids=lambda value: json.dumps(value) if isinstance(value, dict) else "",
+)
+def test_a_change_reruns_what_depends_on_it(finished, change, expected):
+    directory, config = finished
+    assert planned_rules(directory, merged(config, change)) == expected
+
+
+def test_an_added_experiment_leaves_the_others_alone(finished):
+    directory, config = finished
+    result = snakemake(directory, merged(config, {"experiments": {"second": {"alpha": 1}}}), "--dry-run")
+    assert "selection/second/ranking.parquet" in result.stdout
+    assert f"output: {SELECTION}/ranking.parquet" not in result.stdout
+
+
+def test_other_resources_rerun_nothing(finished):
+    directory, config = finished
+    assert planned_rules(directory, config, "--set-resources", "long_pass:gpu=4", "long_pass:mem_mb=9") == set()
+
+
+@pytest.mark.parametrize(
+    ("module", "expected"),
+    [
+        ("gateau/selection/fusion.py", {"selection", "plot_selection", "overview"}),
+        ("gateau/scoring/attention.py", PASSES | {"scores"} | AFTER_SCORES),
+        ("plot_selection.py", {"plot_selection"}),
+    ],
+)
+def test_an_edited_module_reruns_the_rules_that_stand_on_it(finished, module, expected):
+    directory, config = finished
+    path = directory / "scripts" / module
+    original = path.read_text()
+    try:
+        path.write_text(original + "\n# a remark\n")
+        assert planned_rules(directory, config) == expected
+    finally:
+        path.write_text(original)
+
+
+def test_after_a_remark_in_the_code_no_model_is_loaded(finished, tmp_path):
+    """The rules run again, find every sample in the progress store and end with identical files."""
+    directory, config = finished
+    copy = tmp_path / "copy"
+    shutil.copytree(directory, copy)
+    path = copy / "scripts/gateau/scoring/attention.py"
+    path.write_text(path.read_text() + "\n# a remark\n")
+    result = snakemake(copy, config)
+    assert result.returncode == 0, result.stdout
+    log = "".join(p.read_text() for rule in PASSES for p in (copy / f"results/logs/{rule}").iterdir())
+    assert log.count("10 found in") == 3
+    assert "loading " not in log
+    assert final_files(copy) == final_files(directory)
+
+
+def test_appended_rows_are_the_only_ones_computed(finished, tmp_path):
+    directory, config = finished
+    config = merged(config, {"data": {"long": ["raw.jsonl"], "planted": None}})
+    copy = tmp_path / "copy"
+    shutil.copytree(directory, copy)
+    lines = (copy / "results/planted/long.jsonl").read_text()
+    new = json.dumps(row("Note otter balor.\n\nWhat does note otter say?", "Note otter balor.", id="new"))
+    (copy / "raw.jsonl").write_text(lines + new + "\n")
+    result = snakemake(copy, config, "results/scores/scores.parquet")
+    assert result.returncode == 0, result.stdout
+    for rule in PASSES:
+        (log,) = (copy / f"results/logs/{rule}").iterdir()
+        assert "11 samples, 10 found" in log.read_text()
+        assert "1 to compute" in log.read_text()
+
+
+def test_any_number_of_shards_gives_the_same_selection(finished, tmp_path):
+    directory, config = finished
+    for shards in (2, 7):
+        other = tmp_path / str(shards)
+        other.mkdir()
+        sharded = merged(config, {"scoring": {"shards": shards}})
+        target = f"{SELECTION}/ranking.parquet"
+        result = snakemake(other, sharded, target)
+        assert result.returncode == 0, result.stdout
+        assert len(list((other / "results/long_pass").iterdir())) == shards
+        assert final_files(other) == final_files(directory)
+
+
+def test_killed_at_any_moment_a_rerun_ends_with_the_same_files(finished, tmp_path):
+    """``kill -9`` of Snakemake and all it started, at random moments; GATEAU_KILLS sets how many (3)."""
+    directory, config = finished
+    config = merged(config, {"scoring": {"shards": 2}})
+    target = f"{SELECTION}/ranking.parquet"
+    rng = random.Random(int(os.environ.get("GATEAU_KILL_SEED", "1")))
+    killed_during = []
+    for number in range(int(os.environ.get("GATEAU_KILLS", "3"))):
+        run = tmp_path / str(number)
+        run.mkdir()
+        with open(run / "killed.log", "wb") as log:
+            process = subprocess.Popen(
+                snakemake_command(run, config, target), stdout=log, stderr=log, cwd=ROOT, start_new_session=True
+            )
+            time.sleep(rng.uniform(2, 30))
+            kill_tree(process)
+        done = {path.name for path in (run / "results").glob("*")} if (run / "results").exists() else set()
+        killed_during.append(f"{len(done)} folders")
+        assert snakemake(run, config, "--unlock").returncode == 0
+        result = snakemake(run, config, target)
+        assert result.returncode == 0, result.stdout
+        assert final_files(run) == final_files(directory)
+        assert planned_rules(run, config, target) == set()
+    print("killed with", killed_during)
+
+
+# --- what a user can get wrong -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"scorring": {}}, "scorring"),
+        ({"scoring": {"shard": 2}}, "shard"),
+        ({"scoring": {"shards": "many"}}, "many"),
+        ({"scoring": {"shards": 0}}, "minimum of 1"),
+        ({"selection": {"alpha": 1.5}}, "maximum of 1"),
+        ({"selection": {"alpha": -0.1}}, "minimum of 0"),
+        ({"experiments": {"gateau": {"alpha": 2}}}, "maximum of 1"),
+        ({"experiments": {"a/b": {}}}, "a/b"),
+        ({"experiments": {"gateau": {"norm": "minmax"}}}, "norm"),
+        ({"models": {"long": "/no/such/model"}}, "/no/such/model: no such model directory"),
+        ({"models": {"short": {"path": "./nowhere"}}}, "./nowhere: no such model directory"),
+        ({"scoring": {"max_length": 64000}}, "has a window of 1024 tokens: lower it"),
+        ({"data": {"long": "absent.jsonl", "planted": None}}, "absent.jsonl"),
+    ],
+    ids=lambda value: json.dumps(value) if isinstance(value, dict) else "",
+)
+def test_mistakes_are_told_before_anything_runs(tmp_path, change, message):
+    result = snakemake(tmp_path, merged(small_config(tmp_path), change), "--dry-run")
+    assert result.returncode != 0
+    assert message in result.stdout
+    assert "Traceback" not in result.stdout
+
+
+def odd_rows():
+    """Rows at every edge that must not stop a run, and the status each ends with."""
+    note = "Note otter balor kemin."
+    return {
+        "plain": (row(f"{note}\n\nWhat does note otter say?", note), "ok"),
+        "one token": (row("a\n\nWhat?", note), "ok"),
+        "no blank line": (row("What does note otter say?", note), "no_context"),
+        "marker": (row(f"{note} ### Response: no\n\nWhat?", note), "ok"),
+        "control tokens": (row(f"<s> {note} </s> <pad>\n\nWhat?", "</s>"), "ok"),
+        "long question": (row(f"{note}\n\nWhat {'otter ' * 400}", note), "too_long"),
+        "long answer": (row(f"{note}\n\nWhat?", "balor " * 400), "too_long"),
+        "longer than the window": (row("falcon " * 700 + "\n\nWhat?", note), "ok"),
+        "one-token answer": (row(f"{note}\n\nWhat?", "."), "ok"),
+        "other scripts": (row("长文本 zwölf Boxkämpfer 🦊\n\nWhat?", note), "ok"),
+    }
+
+
+def test_odd_rows_get_a_status_and_the_rest_is_ranked(tmp_path):
+    cases = odd_rows()
+    rows = [{**value, "id": key} for key, (value, _) in cases.items()]
+    write_jsonl(tmp_path / "raw.jsonl", [*rows, "not json", {"messages": []}, row("x\n\ny", "", id="empty")])
+    config = small_config(tmp_path, data={"long": "raw.jsonl", "planted": None}, scoring={"max_length": 300})
+    result = snakemake(tmp_path, config)
+    assert result.returncode == 0, result.stdout
+    scores = {r["id"]: r for r in read_rows(tmp_path / "results/scores/scores.parquet", SCORES)}
+    assert {key: r["status"] for key, r in scores.items()} == {key: status for key, (_, status) in cases.items()}
+    assert scores["no blank line"]["nll_long"] > 0
+    assert scores["no blank line"]["cas"] is None
+    assert scores["long answer"]["nll_long"] is None
+    assert scores["longer than the window"]["truncated_tokens"] > 400
+    ranked = {r["id"] for r in read_rows(tmp_path / SELECTION / "ranking.parquet", RANKING)}
+    assert ranked == {key for key, (_, status) in cases.items() if status == "ok"}
+    rejects = [json.loads(line) for line in (tmp_path / "results/samples/rejects.jsonl").read_text().splitlines()]
+    assert [r["reason"] for r in rejects] == ["not_json", "empty_messages", "empty_response"]
+
+
+def test_truncation_to_a_short_window_has_its_own_limit(tmp_path):
+    """In truncate mode a question that θ_S's window cannot hold is too long, whatever max_length says."""
+    note = "Note otter balor."
+    rows = [row(f"{note}\n\nWhat?", note, id="fits"), row(f"{note}\n\nWhat {'otter ' * 300}", note, id="long")]
+    write_jsonl(tmp_path / "raw.jsonl", rows)
+    config = small_config(tmp_path, data={"long": "raw.jsonl", "planted": None}, scoring={"short_context": "truncate"})
+    result = snakemake(tmp_path, config, "results/scores/scores.parquet")
+    assert result.returncode == 0, result.stdout
+    scores = read_rows(tmp_path / "results/scores/scores.parquet", SCORES)
+    assert {r["id"]: r["status"] for r in scores} == {"fits": "ok", "long": "too_long"}
+
+
+def broken_model(tmp_path, change):
+    """The long model with its weights changed."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    path = shutil.copytree(TINY_PAIR / "long", tmp_path / "broken")
+    weights = load_file(path / "model.safetensors")
+    change(weights, torch)
+    save_file(weights, path / "model.safetensors", metadata={"format": "pt"})
+    return path
+
+
+def test_nan_from_a_model_is_counted_and_stops_the_run_with_advice(tmp_path):
+    path = broken_model(tmp_path, lambda weights, torch: weights["model.norm.weight"].fill_(float("nan")))
+    result = snakemake(tmp_path, small_config(tmp_path, models={"long": str(path)}))
+    assert result.returncode != 0
+    assert "10 of 10 samples have NaN or infinite scores" in result.stdout
+    assert "set scoring.dtype to bfloat16" in result.stdout
+    lenient = small_config(tmp_path, models={"short": str(path)}, scoring={"max_non_finite_share": 1.0})
+    result = snakemake(tmp_path, lenient)
+    assert result.returncode != 0
+    assert "no sample can be ranked" in result.stdout
+
+
+def test_tokenizers_that_differ_are_refused(tmp_path):
+    path = shutil.copytree(TINY_PAIR / "short", tmp_path / "other")
+    tokenizer = json.loads((path / "tokenizer.json").read_text())
+    vocabulary = tokenizer["model"]["vocab"]
+    vocabulary["Ġfalcon"], vocabulary["Ġbadger"] = vocabulary["Ġbadger"], vocabulary["Ġfalcon"]
+    (path / "tokenizer.json").write_text(json.dumps(tokenizer))
+    config = small_config(tmp_path, models={"short": str(path)})
+    result = snakemake(tmp_path, config, "results/scores/scores.parquet")
+    assert result.returncode != 0
+    assert "its tokenizer differs from that of models.long" in result.stdout
+
+
+def test_the_report_is_built_and_lint_is_clean(finished):
+    directory, config = finished
+    result = snakemake(directory, config, "--report", "report.html")
+    assert result.returncode == 0, result.stdout
+    html = (directory / "report.html").read_text()
+    assert "score distributions" in html
+    assert "overview" in html
+    lint = snakemake(directory, config, "--lint")
+    assert lint.returncode == 0, lint.stdout
+    assert "Congratulations" in lint.stdout
