@@ -1,7 +1,7 @@
 """Tiny random models of several architectures, with weights large enough that attention is far from uniform."""
 
 import torch
-from transformers import AutoModelForCausalLM, CONFIG_MAPPING
+from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
 from gateau.prompts import EncodedSample
 

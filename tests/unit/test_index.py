@@ -1,7 +1,6 @@
 """Lengths, statuses and balanced shards."""
 
 import pytest
-from helpers import row, write_jsonl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -11,6 +10,8 @@ from gateau.data.samples import Intake, read_samples
 from gateau.prompts import DEFAULT_TEMPLATE, PromptEncoder
 from gateau.schemas import SAMPLES
 from gateau.tables import write_rows
+
+from helpers import row, write_jsonl
 
 
 def index(tmp_path, tokenizer, rows, max_length=200, shards=1):

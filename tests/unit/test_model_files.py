@@ -5,11 +5,12 @@ import os
 import shutil
 
 import pytest
-from helpers import TINY_PAIR, run_script
 
 from gateau.errors import ModelError, SettingsError
 from gateau.model_files import ModelSpec, tokenizer_fingerprint, weights_fingerprint
 from gateau.models import Runtime, load_config, load_model, load_tokenizer, tokenizer_digest
+
+from helpers import TINY_PAIR, run_script
 
 
 def copy(tmp_path, name="m"):
@@ -66,7 +67,7 @@ def test_scaling_a_model_without_rotary_embeddings_is_refused(tmp_path):
     from transformers import GPT2Config
 
     GPT2Config(n_layer=1, n_embd=8, n_head=1).save_pretrained(tmp_path)
-    with pytest.raises(ModelError, match="use scoring.short_context: truncate"):
+    with pytest.raises(ModelError, match=r"use scoring\.short_context: truncate"):
         load_config(ModelSpec(str(tmp_path), rope_parameters={"rope_type": "dynamic", "factor": 1.0}))
 
 

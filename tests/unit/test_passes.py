@@ -3,16 +3,17 @@
 import math
 
 import numpy as np
-import oracle
 import pytest
 import torch
-from unit.models import ARCHITECTURES, random_sample, tiny_model
 
 from gateau.errors import ModelError
 from gateau.scoring.attention import mean_attention, record_attention
 from gateau.scoring.passes import LongPass, SegmentPass, ShortPass
 from gateau.scoring.perplexity import reset_rotary_scaling, response_nll
 from gateau.selection.awareness import contextual_awareness, segment_means
+
+import oracle
+from unit.models import ARCHITECTURES, random_sample, tiny_model
 
 SEGMENT = 64
 
@@ -95,7 +96,7 @@ def test_a_model_outside_the_attention_interface_is_an_error():
         recording.profiles()
 
 
-# --- θ_S: the window is truly extended -------------------------------------------------------------------------------
+# --- θ_S: the window is truly extended ---
 
 
 def scaled(window=128, factor=1.0):
@@ -146,7 +147,7 @@ def test_truncate_keeps_the_last_window_tokens_of_the_whole_sequence():
     assert ShortPass(sample.n_frame).fits(sample.n_frame)
 
 
-# --- edges -----------------------------------------------------------------------------------------------------------
+# --- edges ---
 
 
 def test_a_context_of_one_token():

@@ -7,10 +7,11 @@ import tomllib
 
 import pytest
 import yaml
-from helpers import ROOT, run_script
 
 from gateau import sources
 from gateau.sources import imported_sources, meaning_digest
+
+from helpers import ROOT, run_script
 
 STAGES = ("data", "scoring", "selection")
 RULES = [

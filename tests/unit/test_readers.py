@@ -6,10 +6,11 @@ import tracemalloc
 
 import pyarrow as pa
 import pytest
-from helpers import row, write_jsonl
 
 from gateau.data.readers import Record, Rejection, read_records
 from gateau.errors import DataError
+
+from helpers import row, write_jsonl
 
 ROWS = [row(f"context {n}\n\nquestion {n}", id=f"r{n}") for n in range(5)]
 

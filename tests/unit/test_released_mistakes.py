@@ -3,13 +3,9 @@
 import json
 
 import numpy as np
-import oracle
 import pandas as pd
 import pytest
 import torch
-from helpers import row, write_jsonl
-from unit.models import random_sample, tiny_model
-from unit.test_merging import Run
 
 from gateau.data.readers import Rejection, read_records
 from gateau.data.samples import Intake, read_samples
@@ -21,6 +17,11 @@ from gateau.scoring.passes import LongPass, SegmentPass
 from gateau.selection.fusion import SelectionOptions, rank_samples
 from gateau.selection.selected import write_selected
 from gateau.tables import write_rows
+
+import oracle
+from helpers import row, write_jsonl
+from unit.models import random_sample, tiny_model
+from unit.test_merging import Run
 
 
 def samples_of(path, *rows):

@@ -5,12 +5,13 @@ import resource
 import signal
 
 import pytest
-from helpers import row, run_script, write_jsonl
 
 from gateau.data.readers import Origin, Record, Rejection
 from gateau.data.samples import Intake, read_samples
 from gateau.schemas import SAMPLES
 from gateau.tables import read_rows
+
+from helpers import row, run_script, write_jsonl
 
 
 def read(*rows, **options):
@@ -136,7 +137,7 @@ def test_script_writes_samples_rejects_and_summary(tmp_path):
     result = run_samples(write_jsonl(tmp_path / "in.jsonl", [good, bad, row("b")]), tmp_path)
     assert result.returncode == 0, result.stderr
     samples = read_rows(tmp_path / "s.parquet", SAMPLES)
-    assert [(s["id"], s["dataset"], s["length"]) for s in samples][0] == ("x", "d", 7)
+    assert (samples[0]["id"], samples[0]["dataset"], samples[0]["length"]) == ("x", "d", 7)
     (reject,) = [json.loads(line) for line in (tmp_path / "r.jsonl").read_text().splitlines()]
     assert (reject["file"], reject["line"], reject["reason"]) == (str(tmp_path / "in.jsonl"), 2, "not_json")
     summary = json.loads((tmp_path / "summary.json").read_text())

@@ -85,7 +85,10 @@ def test_fusion_by_hand():
     ppl = np.exp(frame[["nll_short", "nll_long"]].to_numpy())
     hmp = np.subtract(*((ppl - ppl.min(0)) / (ppl.max(0) - ppl.min(0))).T)
     cas = np.array(
-        [contextual_awareness(a, b, "softmax_neg_ppl") for a, b in zip(frame.segment_nll, frame.segment_attention)]
+        [
+            contextual_awareness(a, b, "softmax_neg_ppl")
+            for a, b in zip(frame.segment_nll, frame.segment_attention, strict=True)
+        ]
     )
 
     def softmax(values):

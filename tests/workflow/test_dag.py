@@ -5,9 +5,15 @@ import os
 import random
 import shutil
 import subprocess
+import sys
 import time
 
 import pytest
+import yaml
+
+from gateau.schemas import RANKING, SCORES
+from gateau.tables import read_rows
+
 from helpers import (
     ROOT,
     TINY_PAIR,
@@ -21,9 +27,6 @@ from helpers import (
     snakemake_command,
     write_jsonl,
 )
-
-from gateau.schemas import RANKING, SCORES
-from gateau.tables import read_rows
 
 pytestmark = pytest.mark.workflow
 SELECTION = "results/selection/gateau"
@@ -213,7 +216,7 @@ def test_killed_at_any_moment_a_rerun_ends_with_the_same_files(finished, tmp_pat
     print("killed with", killed_during)
 
 
-# --- what a user can get wrong -----------------------------------------------------------------------------------------
+# --- what a user can get wrong ---
 
 
 @pytest.mark.parametrize(
@@ -336,3 +339,25 @@ def test_the_report_is_built_and_lint_is_clean(finished):
     lint = snakemake(directory, config, "--lint")
     assert lint.returncode == 0, lint.stdout
     assert "Congratulations" in lint.stdout
+
+
+@pytest.mark.parametrize("how", ["workflow-profile by name", "profile by path", "profile by link"])
+def test_the_slurm_profile_is_found_each_documented_way(tmp_path, how):
+    """A dry run of the whole DAG; no cluster is asked."""
+    arguments = {
+        "workflow-profile by name": ["--workflow-profile", "slurm"],
+        "profile by path": ["--profile", "profiles/slurm"],
+        "profile by link": ["--profile", "slurm"],
+    }[how]
+    (tmp_path / "snakemake").mkdir()
+    (tmp_path / "snakemake/slurm").symlink_to(ROOT / "profiles/slurm")
+    config = small_config(
+        tmp_path, results_dir=f"{tmp_path}/results", data={"long": f"{tmp_path}/results/planted/long.jsonl"}
+    )
+    (tmp_path / "my.yaml").write_text(yaml.safe_dump(config))
+    command = [sys.executable, "-m", "snakemake", "--dry-run", *arguments, "--configfile", str(tmp_path / "my.yaml")]
+    environment = {**os.environ, "XDG_CONFIG_HOME": str(tmp_path)}
+    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "long_pass" in result.stdout
+    assert "nodes=1" in result.stdout
