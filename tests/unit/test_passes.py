@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from gateau.errors import ModelError
-from gateau.scoring.attention import mean_attention, record_attention
+from gateau.scoring.attention import AttentionRecording, _visible_rows, mean_attention, record_attention
 from gateau.scoring.passes import LongPass, SegmentPass, ShortPass
 from gateau.scoring.perplexity import reset_rotary_scaling, response_nll
 from gateau.selection.awareness import contextual_awareness, segment_means
@@ -86,6 +86,15 @@ def test_attention_sinks_take_their_share():
     scores = query @ key.repeat_interleave(2, 0).transpose(1, 2) * 0.3
     weights = torch.cat([scores, sinks[:, None, None].expand(4, 3, 1)], -1).softmax(-1)[..., 2:9]
     torch.testing.assert_close(got, weights.mean((0, 1)))
+
+
+@pytest.mark.parametrize("window", [None, 5])
+def test_without_a_dense_mask_rows_are_causal_with_their_window(window):
+    """What flash backends rely on: they get no mask, only the size of the window."""
+    recording = AttentionRecording(first_query=6, first_key=0, last_key=10)
+    visible = _visible_rows(recording, None, 10, window, torch.device("cpu"))(slice(1, 4))
+    expected = [[key <= query and (window is None or key > query - window) for key in range(10)] for query in (7, 8, 9)]
+    assert visible.tolist() == expected
 
 
 def test_a_model_outside_the_attention_interface_is_an_error():

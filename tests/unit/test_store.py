@@ -1,7 +1,9 @@
 """The progress store: nothing finished is lost, nothing damaged is believed."""
 
+import pyarrow.parquet as pq
 import pytest
 
+from gateau.errors import ScoreError
 from gateau.schemas import SEGMENT_RESULT
 from gateau.scoring import store as store_module
 from gateau.scoring.store import ProgressStore
@@ -83,6 +85,22 @@ def test_a_damaged_part_is_set_aside_and_its_samples_are_missing(tmp_path, damag
     part.write_bytes(damage(part.read_bytes()))
     assert "key number 1" not in open_store(tmp_path)
     assert [path.suffix for path in store.directory.glob("part-*")] == [".damaged"]
+
+
+def test_a_flipped_bit_in_a_result_is_noticed(tmp_path):
+    store = open_store(tmp_path)
+    for number in range(50):
+        store.add(f"key {number}", result(number))
+    store.close()
+    (part,) = store.directory.glob("part-*.parquet")
+    content = bytearray(part.read_bytes())
+    column = pq.ParquetFile(part).metadata.row_group(0).column(1)
+    content[column.data_page_offset + column.total_compressed_size // 2] ^= 1
+    part.write_bytes(content)
+    reader = open_store(tmp_path)
+    with pytest.raises(ScoreError, match="rerun, and only its samples"):
+        list(reader.get(["key 7"]))
+    assert "key 7" not in open_store(tmp_path)
 
 
 def test_a_half_written_part_is_no_part(tmp_path):

@@ -21,6 +21,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from gateau.errors import ScoreError
 from gateau.files import atomic_path, write_text
 
 logger = logging.getLogger(__name__)
@@ -107,7 +108,12 @@ class ProgressStore:
             part.unlink()
 
     def get(self, keys: Iterable[str]) -> Iterator[dict[str, Any]]:
-        """Yield the result of each key, in order, reading parts as needed. Raises KeyError for an absent key."""
+        """Yield the result of each key, in order, reading parts as needed.
+
+        Raises:
+            KeyError: an absent key.
+            ScoreError: a part whose content fails its checksum; it is set aside for the rerun.
+        """
         for key in keys:
             part, number = self._where[key]
             try:
@@ -122,7 +128,16 @@ class ProgressStore:
 
     def _part(self, path: Path) -> pa.Table:
         if path not in self._open:
-            self._open[path] = pq.read_table(path, schema=self._schema, page_checksum_verification=True)
+            try:
+                self._open[path] = pq.read_table(path, schema=self._schema, page_checksum_verification=True)
+            except FileNotFoundError:
+                raise
+            except (pa.ArrowInvalid, OSError) as error:
+                path.replace(path.with_suffix(".damaged"))
+                raise ScoreError(
+                    f"{path} is damaged ({error}); it was renamed to *.damaged: rerun, and only its samples are "
+                    "computed again"
+                ) from error
             while len(self._open) > _OPEN_PARTS:
                 self._open.popitem(last=False)
         self._open.move_to_end(path)
