@@ -8,7 +8,7 @@ from collections import Counter
 from gateau.command import run
 from gateau.data.index import index_rows
 from gateau.model_files import ModelSpec
-from gateau.models import load_tokenizer, tokenizer_digest
+from gateau.models import check_window, load_config, load_tokenizer, resolved, tokenizer_digest
 from gateau.prompts import PromptEncoder
 from gateau.schemas import INDEX
 from gateau.tables import write_rows
@@ -24,7 +24,9 @@ def main() -> None:
     parser.add_argument("--output", required=True, help="output: index.parquet")
     args = parser.parse_args()
 
-    tokenizer = load_tokenizer(ModelSpec.from_config(args.model))
+    spec = resolved(ModelSpec.from_config(args.model))
+    check_window(spec, load_config(spec), args.max_length)
+    tokenizer = load_tokenizer(spec)
     encoder = PromptEncoder(tokenizer, args.prompt)
     rows = list(index_rows(args.samples, encoder, args.max_length, args.shards))
     # the short pass compares its own tokenizer with this digest: homologous models share their tokenizer

@@ -11,7 +11,13 @@ def main() -> None:
     parser.add_argument("--layer-block", type=int, required=True, help="context tokens per entry of the layer profile")
     args = parser.parse_args()
     spec = ModelSpec.from_config(args.model)
-    run_pass(args, spec, lambda config, encoder: LongPass(args.layer_block), layer_block=args.layer_block)
+    run_pass(
+        args,
+        spec,
+        lambda config, encoder: LongPass(args.layer_block),
+        whole_window=True,
+        layer_block=args.layer_block,
+    )
 
 
 if __name__ == "__main__":

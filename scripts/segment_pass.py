@@ -22,8 +22,8 @@ def main() -> None:
         args,
         ModelSpec.from_config(args.model),
         make_pass,
+        whole_window=True,
         segment_length=args.segment_length,
-        batch_tokens=args.batch_tokens,
     )
 
 

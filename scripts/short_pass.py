@@ -1,6 +1,5 @@
 """Rule ``short_pass``: response NLL under the short-context model θ_S, for one shard."""
 
-from dataclasses import replace
 from typing import Any
 
 from gateau.command import run
@@ -17,9 +16,6 @@ def main() -> None:
     args = parser.parse_args()
 
     spec = ModelSpec.from_config(args.model)
-    if args.short_context == "ntk":
-        # factor 1: the base grows with length / window alone, and not at all inside the window
-        spec = replace(spec, rope_parameters={"rope_type": "dynamic", "factor": 1.0, **spec.rope_parameters})
 
     def make_pass(config: Any, encoder: PromptEncoder) -> ShortPass:
         if args.short_context != "truncate":
@@ -29,7 +25,7 @@ def main() -> None:
             raise ModelError(f"{spec.path} does not tell its window; set models.short.window")
         return ShortPass(window)
 
-    run_pass(args, spec, make_pass, short_context=args.short_context)
+    run_pass(args, spec, make_pass, dynamic_ntk=args.short_context == "ntk", short_context=args.short_context)
 
 
 if __name__ == "__main__":

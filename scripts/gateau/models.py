@@ -10,11 +10,13 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils.hub import resolve_revision
 from transformers.utils.import_utils import is_flash_attn_2_available, is_flash_attn_3_available
 
 from gateau.errors import ModelError, SettingsError
@@ -23,6 +25,7 @@ from gateau.prompts import adds_bos
 
 logger = logging.getLogger(__name__)
 
+_LOADING = (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError)
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _PROBE_TEXT = "### Input: Zwölf Boxkämpfer jagen 12,345 quick foxes.\n\n\tdef f(x): return x\n 长文本 </s> <|im_start|>"
 
@@ -69,14 +72,25 @@ class Runtime:
         }
 
 
+def resolved(spec: ModelSpec) -> ModelSpec:
+    """The spec with a hub revision resolved to its commit, where hub or cache can tell; a local model as it is.
+
+    Everything of one job is then loaded from one state of the repository, and results are filed under that state.
+    """
+    if spec.is_local:
+        return spec
+    revision = resolve_revision(spec.path, spec.revision)
+    return replace(spec, revision=getattr(revision, "resolved", revision))
+
+
 def load_tokenizer(spec: ModelSpec) -> PreTrainedTokenizerBase:
     """The model's tokenizer. Raises ModelError with what to do when it cannot be loaded."""
     _require_directory(spec)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            spec.path, revision=spec.revision, trust_remote_code=spec.trust_remote_code
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            spec.location, revision=spec.revision, trust_remote_code=spec.trust_remote_code
         )
-    except (OSError, ValueError, KeyError) as error:
+    except _LOADING as error:
         raise ModelError(_load_advice(spec, "tokenizer", error)) from error
     return tokenizer
 
@@ -91,43 +105,81 @@ def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
-def load_config(spec: ModelSpec) -> Any:
-    """The model's configuration with the spec's ``window`` and ``rope_parameters`` in their places."""
+def load_config(spec: ModelSpec, dynamic_ntk: bool = False) -> Any:
+    """The model's configuration with the spec's ``window`` and ``rope_parameters`` in their places.
+
+    ``dynamic_ntk`` lets the rotary base grow with length / window beyond the window (factor 1: not at all inside it),
+    for the layers of full attention.
+
+    Raises:
+        ModelError: no configuration, no rotary embeddings to scale, or (for ``dynamic_ntk``) a model that brings a
+            scaling of its own, which must not be overwritten silently.
+    """
     _require_directory(spec)
     try:
-        config = AutoConfig.from_pretrained(spec.path, revision=spec.revision, trust_remote_code=spec.trust_remote_code)
-    except (OSError, ValueError, KeyError) as error:
+        config = AutoConfig.from_pretrained(
+            spec.location, revision=spec.revision, trust_remote_code=spec.trust_remote_code
+        )
+    except _LOADING as error:
         raise ModelError(_load_advice(spec, "config", error)) from error
     if spec.window:
         config.max_position_embeddings = spec.window
-    if spec.rope_parameters:
-        current = getattr(config, "rope_parameters", None)
-        if not current:
-            raise ModelError(
-                f"{spec.path}: no rotary position embeddings to scale; use scoring.short_context: truncate"
-            )
-        if all(isinstance(value, dict) for value in current.values()):  # one set per layer type, as in Gemma 3
-            config.rope_parameters = {kind: {**value, **spec.rope_parameters} for kind, value in current.items()}
-        else:
-            config.rope_parameters = {**current, **spec.rope_parameters}
+    if dynamic_ntk or spec.rope_parameters:
+        _scale_rope(spec, config, {"rope_type": "dynamic", "factor": 1.0} if dynamic_ntk else {})
     return config
+
+
+def _scale_rope(spec: ModelSpec, config: Any, scaling: dict[str, Any]) -> None:
+    current = getattr(config, "rope_parameters", None)
+    if not current:
+        raise ModelError(f"{spec.path}: no rotary position embeddings to scale; use scoring.short_context: truncate")
+    by_layer_type = all(isinstance(value, dict) for value in current.values())  # as in Gemma 3
+    full = current.get("full_attention", {}) if by_layer_type else current
+    own = full.get("rope_type", "default")
+    if scaling and own != "default" and not spec.rope_parameters:
+        raise ModelError(
+            f"{spec.path} scales its rotary embeddings itself ({own}), which dynamic NTK would overwrite; use "
+            "scoring.short_context: none or truncate, or set models.short.rope_parameters to what you want"
+        )
+    full = {**full, **scaling, **spec.rope_parameters}
+    config.rope_parameters = {**current, "full_attention": full} if by_layer_type else full
+
+
+def check_window(spec: ModelSpec, config: Any, max_length: int) -> None:
+    """Raise ModelError when sequences of ``max_length`` exceed the model's window and nothing extends it."""
+    window = getattr(config, "max_position_embeddings", None)
+    if window and window < max_length and not spec.rope_parameters:
+        raise ModelError(
+            f"scoring.max_length is {max_length}, but models.long ({spec.path}) has a window of {window} tokens: "
+            f"lower it to {window} or scale the model with models.long.rope_parameters"
+        )
 
 
 def load_model(spec: ModelSpec, config: Any, runtime: Runtime) -> PreTrainedModel:
     """The model in evaluation mode on its device. Raises ModelError when it cannot be loaded."""
     device, dtype, attention = runtime.resolved_device(), runtime.resolved_dtype(), runtime.resolved_attention(config)
     logger.info("loading %s: %s on %s, attention %s", spec.path, dtype, device, attention)
+    model: PreTrainedModel
+    report: dict[str, Any]
     try:
-        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-            spec.path,
+        # typed for its usual return value, which output_loading_info makes a pair
+        model, report = AutoModelForCausalLM.from_pretrained(  # type: ignore[misc]
+            spec.location,
             config=config,
             revision=spec.revision,
             trust_remote_code=spec.trust_remote_code,
             dtype=dtype,
             attn_implementation=attention,
+            output_loading_info=True,
         )
-    except (OSError, ValueError, KeyError, ImportError) as error:
+    except _LOADING as error:
         raise ModelError(_load_advice(spec, "weights", error)) from error
+    absent = sorted([*report["missing_keys"], *(str(entry) for entry in report.get("mismatched_keys", ()))])
+    if absent:  # transformers would go on with random values in their place
+        raise ModelError(
+            f"{spec.path}: {len(absent)} tensors of the model are not in its weights ({', '.join(absent[:3])}, …); "
+            "fetch the checkpoint again, or check that its config.json belongs to it"
+        )
     model.to(device)  # type: ignore[arg-type]
     model.eval()
     return model

@@ -6,7 +6,10 @@ import pyarrow as pa
 
 from gateau.tables import table_schema
 
-_STATUS = "ok, no_context (empty context), too_long (does not fit even without context) or non_finite (NaN or infinity)"
+_STATUS = (
+    "ok, no_context (empty context), no_response (the tokenizer makes no token of it), too_long (does not fit even "
+    "without context) or non_finite (NaN or infinity)"
+)
 _TOKEN_NLL = (pa.list_(pa.float32()), "NLL of each response token, natural log")
 
 SAMPLES = table_schema(
@@ -26,7 +29,7 @@ INDEX = table_schema(
     id=(pa.string(), "sample id"),
     row=(pa.int64(), "0-based row in samples.parquet"),
     shard=(pa.int32(), "shard that scores the sample, 0 .. shards - 1"),
-    status=(pa.string(), "ok, no_context (empty context), or too_long (exceeds max_length even without context)"),
+    status=(pa.string(), "as far as lengths tell: ok, no_context, no_response or too_long"),
     n_context=(pa.int64(), "context tokens that are kept"),
     n_instruction=(pa.int64(), "tokens of the instruction on its own"),
     n_response=(pa.int64(), "tokens of the response"),
@@ -48,7 +51,7 @@ LONG_RESULT = table_schema(
 SEGMENT_RESULT = table_schema(
     segment_nll=(pa.list_(pa.float64()), "mean response NLL given each segment and the instruction"),
     nll_instruction_only=(pa.float64(), "mean response NLL given the instruction and an empty context"),
-    nll_response_only=(pa.float64(), "mean response NLL given nothing; NaN if nothing can precede a lone token"),
+    nll_response_only=(pa.float64(), "mean response NLL given nothing; null if nothing can precede a lone token"),
 )
 
 

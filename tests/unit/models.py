@@ -18,7 +18,14 @@ ARCHITECTURES = {
     "mistral_window": ("mistral", {"sliding_window": 96}),
     "gemma": ("gemma", {"num_key_value_heads": 1}),
     "gemma2_softcap": ("gemma2", {"sliding_window": 96, "query_pre_attn_scalar": 16, "attn_logit_softcapping": 5.0}),
-    "gemma3_mixed": ("gemma3_text", {"sliding_window": 96, "query_pre_attn_scalar": 16}),
+    "gemma3_mixed": (
+        "gemma3_text",
+        {
+            "sliding_window": 96,
+            "query_pre_attn_scalar": 16,
+            "layer_types": ["sliding_attention", "full_attention"] * 2,
+        },
+    ),
 }
 
 

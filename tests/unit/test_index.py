@@ -60,6 +60,17 @@ def second_load(costs, shards):
     return ranked[shards - 1] + ranked[shards] if len(ranked) > shards else 0
 
 
+def test_a_response_without_any_token_has_its_status(tmp_path, tiny_tokenizer):
+    from copy import deepcopy
+
+    from tokenizers import normalizers
+
+    picky = deepcopy(tiny_tokenizer)
+    picky.backend_tokenizer.normalizer = normalizers.Replace("\u200b", "")
+    (entry,) = index(tmp_path, picky, [row("a\n\nq", "\u200b", id="x")]).values()
+    assert (entry["status"], entry["n_response"]) == ("no_response", 0)
+
+
 def test_assignment_is_deterministic_under_ties():
     assert assign_shards([5.0] * 6, 3) == assign_shards([5.0] * 6, 3) == [0, 1, 2, 0, 1, 2]
 

@@ -42,7 +42,7 @@ class Run:
                 "token_nll": [1.0, 2.0], "attention": [0.1, 0.3, 0.5], "attention_second_half": [0.2, 0.2, 0.2],
                 "layer_attention": [0.1], "n_layers": 1,
             },
-            "segments": {"segment_nll": [1.0, 2.0], "nll_instruction_only": 3.0, "nll_response_only": float("nan")},
+            "segments": {"segment_nll": [1.0, 2.0], "nll_instruction_only": 3.0, "nll_response_only": None},
         }[name]  # fmt: skip
         if status in ("too_long", "non_finite"):
             values = dict.fromkeys(values)

@@ -3,14 +3,17 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from gateau.errors import ModelError, SettingsError
 from gateau.model_files import ModelSpec, tokenizer_fingerprint, weights_fingerprint
-from gateau.models import Runtime, load_config, load_model, load_tokenizer, tokenizer_digest
+from gateau.models import Runtime, check_window, load_config, load_model, load_tokenizer, resolved, tokenizer_digest
 
-from helpers import TINY_PAIR, run_script
+from helpers import ROOT, TINY_PAIR, run_script
 
 
 def copy(tmp_path, name="m"):
@@ -24,10 +27,12 @@ def test_fingerprint_follows_weights_and_config_not_path_or_time(tmp_path):
     assert weights_fingerprint(str(same), None) == original
     assert weights_fingerprint(str(TINY_PAIR / "short"), None) != original
     changed = copy(tmp_path, "changed")
-    weights = bytearray((changed / "model.safetensors").read_bytes())
-    weights[-1000:] = bytes(1000)
-    (changed / "model.safetensors").write_bytes(weights)
-    assert weights_fingerprint(str(changed), None) != original
+    for name in ("model.layers.2.mlp.up_proj.weight", "model.layers.0.input_layernorm.weight"):
+        weights = load_file(TINY_PAIR / "long/model.safetensors")
+        weights[name] *= 1.01
+        save_file(weights, changed / "model.safetensors", metadata={"format": "pt"})
+        weights_fingerprint.cache_clear()
+        assert weights_fingerprint(str(changed), None) != original
     configured = copy(tmp_path, "configured")
     config = json.loads((configured / "config.json").read_text())
     (configured / "config.json").write_text(json.dumps({**config, "rms_norm_eps": 1e-5}))
@@ -54,6 +59,82 @@ def test_a_broken_model_says_what_is_wrong(tmp_path):
     (broken / "config.json").write_text("{")
     with pytest.raises(ModelError, match="not valid JSON"):
         spec.config()
+
+
+def test_a_checkpoint_with_missing_or_cut_off_tensors_is_refused(tmp_path):
+    """transformers alone would fill the gap with random numbers and go on."""
+    broken = copy(tmp_path)
+    weights = load_file(broken / "model.safetensors")
+    gone = [name for name in weights if ".layers.2." in name]
+    save_file(
+        {k: v for k, v in weights.items() if k not in gone}, broken / "model.safetensors", metadata={"format": "pt"}
+    )
+    spec = ModelSpec(str(broken))
+    with pytest.raises(ModelError, match=f"{len(gone)} tensors of the model are not in its weights"):
+        load_model(spec, load_config(spec), Runtime("cpu"))
+    whole = (TINY_PAIR / "long/model.safetensors").read_bytes()
+    (broken / "model.safetensors").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ModelError, match="cannot load the weights"):
+        load_model(spec, load_config(spec), Runtime("cpu"))
+
+
+def test_a_path_in_the_home_directory(tmp_path, monkeypatch):
+    copy(tmp_path, "home_model")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    spec = ModelSpec("~/home_model")
+    assert load_model(spec, load_config(spec), Runtime("cpu")).config.num_hidden_layers == 4
+    load_tokenizer(spec)
+
+
+def test_dynamic_ntk_does_not_overwrite_a_scaling_of_the_models_own(tmp_path):
+    scaled = copy(tmp_path)
+    config = json.loads((scaled / "config.json").read_text())
+    config["rope_parameters"] = {"rope_type": "linear", "factor": 4.0, "rope_theta": 10_000.0}
+    (scaled / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelError, match=r"scales its rotary embeddings itself \(linear\)"):
+        load_config(ModelSpec(str(scaled)), dynamic_ntk=True)
+    chosen = load_config(ModelSpec(str(scaled), rope_parameters={"factor": 2.0}), dynamic_ntk=True)
+    assert chosen.rope_parameters["factor"] == 2.0
+    assert chosen.rope_parameters["rope_type"] == "dynamic"
+
+
+def test_dynamic_ntk_leaves_sliding_layers_alone(tmp_path):
+    from unit.models import tiny_model
+
+    tiny_model("gemma3_mixed").config.save_pretrained(tmp_path)
+    plain, scaled = load_config(ModelSpec(str(tmp_path))), load_config(ModelSpec(str(tmp_path)), dynamic_ntk=True)
+    assert scaled.rope_parameters["full_attention"]["rope_type"] == "dynamic"
+    assert scaled.rope_parameters["sliding_attention"] == plain.rope_parameters["sliding_attention"]
+
+
+def test_a_hub_model_is_filed_under_its_commit(tmp_path):
+    """In a hub cache whose ``main`` moves from one commit to the next, the settings of a pass differ."""
+    code = (
+        "from gateau.models import Runtime, load_config, load_tokenizer, resolved\n"
+        "from gateau.model_files import ModelSpec\n"
+        "from gateau.scoring.settings import pass_settings\n"
+        "spec = resolved(ModelSpec('org/name'))\n"
+        "load_tokenizer(spec)\n"
+        "print(pass_settings(spec, load_config(spec), Runtime('cpu'), 'p', 10)['weights'])\n"
+    )
+    repository = tmp_path / "hub/models--org--name"
+    (repository / "refs").mkdir(parents=True)
+    environment = {**os.environ, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT / "scripts")}
+    for commit in ("a" * 40, "b" * 40):
+        shutil.copytree(TINY_PAIR / "long", repository / "snapshots" / commit)
+        (repository / "refs/main").write_text(commit)
+        command = [sys.executable, "-c", code]
+        result = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        assert result.stdout.strip() == f"hub:org/name@{commit}"
+    local = ModelSpec(str(TINY_PAIR / "long"))
+    assert resolved(local) == local
+
+
+def test_a_window_that_is_too_short_is_refused():
+    config = load_config(ModelSpec(str(TINY_PAIR / "long")))
+    check_window(ModelSpec("org/name"), config, 1024)
+    with pytest.raises(ModelError, match="window of 1024 tokens"):
+        check_window(ModelSpec("org/name"), config, 1025)
 
 
 def test_window_and_rope_parameters_replace_the_models_own():

@@ -7,6 +7,8 @@ import pytest
 import torch
 
 from gateau.errors import ModelError
+from gateau.model_files import ModelSpec
+from gateau.models import Runtime, load_config, load_model
 from gateau.scoring.attention import AttentionRecording, _visible_rows, mean_attention, record_attention
 from gateau.scoring.passes import LongPass, SegmentPass, ShortPass
 from gateau.scoring.perplexity import reset_rotary_scaling, response_nll
@@ -145,6 +147,19 @@ def test_scores_do_not_depend_on_the_samples_before():
     assert (response_nll(model, ids, 23) - alone).abs().max() > 1e-4
 
 
+def test_layer_types_with_scales_of_their_own_are_reset_too(tmp_path):
+    """Gemma 3: the full-attention layers are scaled, and again no sample depends on the one before."""
+    tiny_model("gemma3_mixed", max_position_embeddings=128).save_pretrained(tmp_path)
+    spec = ModelSpec(str(tmp_path))
+    model = load_model(spec, load_config(spec, dynamic_ntk=True), Runtime("cpu"))
+    samples = [random_sample(n, seed=n) for n in (200, 600, 150)]
+    forwards = [ShortPass(None).compute(model, sample)["token_nll"] for sample in samples]
+    backwards = [ShortPass(None).compute(model, sample)["token_nll"] for sample in reversed(samples)][::-1]
+    assert forwards == backwards
+    plain = load_model(spec, load_config(spec), Runtime("cpu"))
+    assert ShortPass(None).compute(plain, samples[0])["token_nll"] != forwards[0]
+
+
 def test_truncate_keeps_the_last_window_tokens_of_the_whole_sequence():
     model, sample = tiny_model("llama", "sdpa"), random_sample(n_context=300)
     window = 100
@@ -176,7 +191,7 @@ def test_no_context_gives_perplexities_but_no_profile():
 
 def test_a_lone_token_that_nothing_can_precede_has_no_likelihood_of_its_own():
     model, sample = tiny_model("llama", "sdpa"), random_sample(n_response=1)
-    assert math.isnan(SegmentPass(SEGMENT, 1000, ()).compute(model, sample)["nll_response_only"])
+    assert SegmentPass(SEGMENT, 1000, ()).compute(model, sample)["nll_response_only"] is None
     assert math.isfinite(SegmentPass(SEGMENT, 1000, (0,)).compute(model, sample)["nll_response_only"])
 
 

@@ -69,6 +69,7 @@ def test_line_separators_inside_a_string_do_not_split_the_row(tmp_path):
         (b'{"messages": [\xff\xfe]}', "invalid_utf8"),
         (b'{"a": "\x00"}', "not_json"),
         (b"[" * 100_000, "not_json"),
+        (b'{"n": ' + b"9" * 5000 + b"}", "not_json"),
     ],
 )
 def test_a_broken_line_is_rejected_at_its_place_and_the_rest_is_read(tmp_path, line, reason):
@@ -100,8 +101,15 @@ def test_missing_file(tmp_path):
         values(tmp_path / "absent.jsonl")
 
 
+def test_json_array_with_a_byte_order_mark(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_bytes(b"\xef\xbb\xbf" + json.dumps(ROWS).encode())
+    assert values(path) == ROWS
+
+
+@pytest.mark.parametrize("damage", ["cut", "middle"])
 @pytest.mark.parametrize("kind", ["gzip", "zstd"])
-def test_damaged_archive(tmp_path, kind):
+def test_damaged_archive(tmp_path, kind, damage):
     path = tmp_path / "a"
     plain = b"".join(json.dumps(row("x" * 1000 + str(n) + "\n\nq")).encode() + b"\n" for n in range(2000))
     if kind == "gzip":
@@ -109,7 +117,12 @@ def test_damaged_archive(tmp_path, kind):
     else:
         with pa.CompressedOutputStream(pa.OSFile(str(path), "wb"), "zstd") as out:
             out.write(plain)
-    path.write_bytes(path.read_bytes()[:-50])
+    content = bytearray(path.read_bytes())
+    if damage == "cut":
+        del content[-50:]
+    else:
+        content[len(content) // 2 : len(content) // 2 + 40] = bytes(40)
+    path.write_bytes(content)
     with pytest.raises(DataError, match="fetch it again"):
         values(path)
 

@@ -126,6 +126,32 @@ def test_duplicates_are_counted_and_the_first_is_kept():
     assert intake.n_duplicate_content == 1
 
 
+def test_a_rejected_row_does_not_stand_for_its_content():
+    """The second row falls for its id; the third, with the second's content, is then the first of that content."""
+    outcomes, _ = read(row("a\n\nq", id="1"), row("b\n\nq", id="1"), row("b\n\nq", id="2"))
+    assert [getattr(outcome, "reason", "kept") for outcome in outcomes] == ["kept", "duplicate_id", "kept"]
+
+
+def test_kept_duplicates_without_ids_get_ids_of_their_own():
+    outcomes, intake = read(row("a\n\nq"), row("a\n\nq"), row("a\n\nq"), keep_duplicate_content=True)
+    assert len({outcome["id"] for outcome in outcomes}) == 3
+    assert intake.n_duplicate_content == 2
+
+
+def test_a_file_given_twice_is_all_duplicates(tmp_path):
+    path = write_jsonl(tmp_path / "a.jsonl", [row("a\n\nq", id="1"), row("b\n\nq", id="2")])
+    result = run_samples([path, path], tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert len(read_rows(tmp_path / "s.parquet", SAMPLES)) == 2
+    assert json.loads((tmp_path / "summary.json").read_text())["rejected_by_reason"] == {"duplicate_content": 2}
+
+
+def test_half_a_surrogate_anywhere_in_the_messages_is_rejected():
+    value = row("a\n\nq")
+    value["messages"][0]["name"] = "\ud800"
+    assert one(value).reason == "invalid_unicode"
+
+
 def run_samples(path, out, *extra, **options):
     files = [path] if not isinstance(path, list) else path
     outputs = ("--samples", out / "s.parquet", "--rejects", out / "r.jsonl", "--summary", out / "summary.json")

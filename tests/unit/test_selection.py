@@ -134,8 +134,24 @@ def test_only_complete_samples_are_ranked():
         rank_samples(scores(status=["no_context"] * 6), SelectionOptions())
 
 
+def test_absurd_perplexities_do_not_spoil_the_rest():
+    frame = scores(nll_short=[2.0, 900.0, 1.0, 3.0, 2.5, 1.5])
+    for hmp_norm in ("minmax", "rank", "log", "softmax"):
+        ranking = rank_samples(frame, SelectionOptions(hmp_norm=hmp_norm))
+        assert np.isfinite(ranking["score"]).all()
+        assert ranking["id"][0] == "s1"
+
+
 @pytest.mark.parametrize(
-    "options", [{"alpha": 1.5}, {"alpha": -0.1}, {"hmp_norm": "x"}, {"orientation": "up"}, {"layers": "some"}]
+    "options",
+    [
+        {"alpha": 1.5},
+        {"alpha": -0.1},
+        {"hmp_norm": "x"},
+        {"score_norm": "log"},
+        {"orientation": "up"},
+        {"layers": "some"},
+    ],
 )
 def test_bad_options_are_refused(options):
     with pytest.raises(SettingsError, match=next(iter(options))):

@@ -5,7 +5,6 @@ import pytest
 
 from gateau.errors import ScoreError
 from gateau.schemas import SEGMENT_RESULT
-from gateau.scoring import store as store_module
 from gateau.scoring.store import ProgressStore
 
 SETTINGS = {"model": "m", "length": 3}
@@ -39,9 +38,8 @@ def test_an_interrupted_job_keeps_what_was_flushed(tmp_path):
     assert ("a" in open_store(tmp_path), "b" in open_store(tmp_path)) == (True, False)
 
 
-def test_slow_samples_are_flushed_one_by_one(tmp_path, monkeypatch):
-    monkeypatch.setattr(store_module, "_FLUSH_SECONDS", 0.0)
-    store = open_store(tmp_path)
+def test_slow_samples_are_flushed_one_by_one(tmp_path):
+    store = ProgressStore(tmp_path, "segment_pass", SETTINGS, SEGMENT_RESULT, flush_seconds=0)
     store.add("a", result(1))
     assert "a" in open_store(tmp_path)
 
@@ -66,6 +64,33 @@ def test_a_part_that_another_job_merged_away_is_found_again(tmp_path):
     reader = open_store(tmp_path)
     writer.close()
     assert list(reader.get(["k1", "k0"])) == [result(1), result(0)]
+
+
+def test_an_error_saves_what_was_pending(tmp_path):
+    def fail_after_one():
+        with open_store(tmp_path) as store:
+            store.add("a", result(1))
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail_after_one()
+    assert "a" in open_store(tmp_path)
+
+
+def test_a_failing_file_system_is_no_damage(tmp_path, monkeypatch):
+    """EIO or ESTALE must stop the job, not set a healthy part aside."""
+    store = open_store(tmp_path)
+    store.add("a", result(1))
+    store.close()
+
+    def fail(*_args, **_options):
+        raise OSError(116, "Stale file handle")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pq, "read_table", fail)
+        with pytest.raises(OSError, match="Stale file handle"):
+            open_store(tmp_path)
+    assert "a" in open_store(tmp_path)
 
 
 def test_other_settings_see_nothing(tmp_path):

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import time
 
 import pytest
 import yaml
+from safetensors.torch import load_file, save_file
 
 from gateau.schemas import RANKING, SCORES
 from gateau.tables import read_rows
@@ -43,6 +45,10 @@ def finished(tmp_path_factory):
     config = small_config(directory)
     result = snakemake(directory, config)
     assert result.returncode == 0, result.stdout
+    other = shutil.copytree(TINY_PAIR / "long", directory / "other_long")
+    weights = load_file(other / "model.safetensors")
+    weights["model.norm.weight"] *= 1.1
+    save_file(weights, other / "model.safetensors", metadata={"format": "pt"})
     return directory, config
 
 
@@ -99,10 +105,7 @@ def test_a_second_run_has_nothing_to_do_and_touching_changes_nothing(finished):
             {"models": {"short": {"path": str(TINY_PAIR / "short"), "window": 128}}},
             {"short_pass", "scores"} | AFTER_SCORES,
         ),
-        (
-            {"models": {"long": {"path": str(TINY_PAIR / "short"), "window": 1024}}},
-            {"long_pass", "segment_pass", "scores"} | AFTER_SCORES,
-        ),
+        ({"models": {"long": "other_long"}}, {"long_pass", "segment_pass", "scores"} | AFTER_SCORES),
         ({"scoring": {"max_length": 700}}, {"index", "scores"} | PASSES | AFTER_SCORES),
         ({"scoring": {"prompt": "{context} {instruction} {response}"}}, {"index", "scores"} | PASSES | AFTER_SCORES),
         ({"scoring": {"shards": 2}}, {"index", "scores"} | PASSES | AFTER_SCORES),
@@ -161,6 +164,16 @@ def test_after_a_remark_in_the_code_no_model_is_loaded(finished, tmp_path):
     assert final_files(copy) == final_files(directory)
 
 
+def test_a_moved_repository_and_run_directory_rerun_nothing(finished, tmp_path):
+    directory, config = finished
+    moved = tmp_path / "moved"
+    shutil.copytree(directory, moved)
+    for role in ("short", "long"):
+        shutil.copytree(TINY_PAIR / role, moved / f"models/{role}")
+    config = merged(config, {"models": {"short": "models/short", "long": "models/long"}})
+    assert planned_rules(moved, config) == set()
+
+
 def test_appended_rows_are_the_only_ones_computed(finished, tmp_path):
     directory, config = finished
     config = merged(config, {"data": {"long": ["raw.jsonl"], "planted": None}})
@@ -216,6 +229,36 @@ def test_killed_at_any_moment_a_rerun_ends_with_the_same_files(finished, tmp_pat
     print("killed with", killed_during)
 
 
+def test_killed_inside_a_shard_only_the_rest_is_computed(tmp_path):
+    """The kill comes when some samples of the shard are in the store and others are not."""
+    rows = {"data": {"planted": {"rows": {"far": 60}, "duplicates": 0}}, "scoring": {"progress_seconds": 0}}
+    config = small_config(tmp_path, **rows, cam={"segment_length": 16})
+    target = "results/segment_pass/0000-of-0001.parquet"
+    store = tmp_path / "results/progress/segment_pass"
+    with open(tmp_path / "killed.log", "wb") as log:
+        command = snakemake_command(tmp_path, config, target)
+        process = subprocess.Popen(command, stdout=log, stderr=log, cwd=ROOT, start_new_session=True)
+        deadline = time.monotonic() + 120
+        while not list(store.glob("*/part-*.parquet")) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        kill_tree(process)
+    finished_before = len(list(store.glob("*/part-*.parquet")))
+    assert finished_before > 0
+    assert not (tmp_path / target).exists()
+    assert snakemake(tmp_path, config, "--unlock").returncode == 0
+    result = snakemake(tmp_path, config, target)
+    assert result.returncode == 0, result.stdout
+    (log_file,) = (tmp_path / "results/logs/segment_pass").iterdir()
+    counts = re.search(r"(\d+) samples, (\d+) found in .*, (\d+) to compute", log_file.read_text())
+    total, found, computed = map(int, counts.groups())
+    assert finished_before <= found < total
+    assert found + computed == total
+    interrupted = parquet_content(tmp_path / target)
+    shutil.rmtree(tmp_path / "results")
+    assert snakemake(tmp_path, config, target).returncode == 0
+    assert parquet_content(tmp_path / target) == interrupted
+
+
 # --- what a user can get wrong ---
 
 
@@ -235,6 +278,10 @@ def test_killed_at_any_moment_a_rerun_ends_with_the_same_files(finished, tmp_pat
         ({"models": {"short": {"path": "./nowhere"}}}, "./nowhere: no such model directory"),
         ({"scoring": {"max_length": 64000}}, "has a window of 1024 tokens: lower it"),
         ({"data": {"long": "absent.jsonl", "planted": None}}, "absent.jsonl"),
+        ({"models": {"short": str(TINY_PAIR / "long")}}, "set scoring.short_context: truncate"),
+        ({"selection": {"score_norm": "log"}}, "log"),
+        ({"experiments": {0.8: {"alpha": 0.8}}}, "put numbers in quotes"),
+        ({"experiments": {"gateau": None}}, "keep at least one"),
     ],
     ids=lambda value: json.dumps(value) if isinstance(value, dict) else "",
 )
@@ -295,18 +342,15 @@ def test_truncation_to_a_short_window_has_its_own_limit(tmp_path):
 
 def broken_model(tmp_path, change):
     """The long model with its weights changed."""
-    import torch
-    from safetensors.torch import load_file, save_file
-
     path = shutil.copytree(TINY_PAIR / "long", tmp_path / "broken")
     weights = load_file(path / "model.safetensors")
-    change(weights, torch)
+    change(weights)
     save_file(weights, path / "model.safetensors", metadata={"format": "pt"})
     return path
 
 
 def test_nan_from_a_model_is_counted_and_stops_the_run_with_advice(tmp_path):
-    path = broken_model(tmp_path, lambda weights, torch: weights["model.norm.weight"].fill_(float("nan")))
+    path = broken_model(tmp_path, lambda weights: weights["model.norm.weight"].fill_(float("nan")))
     result = snakemake(tmp_path, small_config(tmp_path, models={"long": str(path)}))
     assert result.returncode != 0
     assert "10 of 10 samples have NaN or infinite scores" in result.stdout

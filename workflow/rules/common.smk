@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import sys
 from pathlib import Path
 
@@ -20,17 +21,22 @@ from gateau.sources import code_digest
 
 RESULTS = config["results_dir"].rstrip("/")
 PROGRESS = config["progress_dir"] or f"{RESULTS}/progress"
+PROGRESS_OPTIONS = f"--progress-dir {shlex.quote(PROGRESS)} --progress-seconds {config['scoring']['progress_seconds']}"
 RAW_LONG = [config["data"]["long"]] if isinstance(config["data"]["long"], str) else config["data"]["long"]
 SHARDS = [f"{shard:04d}" for shard in range(config["scoring"]["shards"])]
 SHARD_FILE = f"{{shard}}-of-{len(SHARDS):04d}"
 GPUS_PER_PASS = 0 if config["scoring"]["device"] == "cpu" else 1
+if not all(isinstance(name, str) for name in config["experiments"]):
+    raise WorkflowError("the names of experiments must be text: put numbers in quotes")
 # an experiment set to null is dropped: so a user's file can leave out one that config.yaml defines
 EXPERIMENTS = [name for name, options in config["experiments"].items() if options is not None]
+if not EXPERIMENTS:
+    raise WorkflowError("every experiment is set to null; keep at least one")
 
 
 wildcard_constraints:
     shard=r"\d+",
-    experiment="|".join(map(re.escape, EXPERIMENTS)) or "none",
+    experiment="|".join(map(re.escape, EXPERIMENTS)),
 
 
 def script(name):
@@ -72,6 +78,12 @@ def check_models():
                         f"scoring.max_length is {max_length}, but models.long ({spec.path}) has a window of {window} "
                         f"tokens: lower it to {window} or scale the model with models.long.rope_parameters"
                     )
+        short, long = model("short"), model("long")
+        if short["path"] == long["path"] and config["scoring"]["short_context"] == "ntk":
+            raise UserError(
+                f"models.short and models.long are the same model ({long['path']}), which already knows long contexts: "
+                "set scoring.short_context: truncate, and models.short.window to the short window"
+            )
     except UserError as error:
         raise WorkflowError(str(error)) from None
 
@@ -81,10 +93,11 @@ def pass_params(role):
     spec = {key: value for key, value in model(role).items() if key != "path"}
     return {
         "model": lambda wildcards, input: json.dumps(model(role), sort_keys=True),
-        "progress": lambda wildcards, input: PROGRESS,
+        "progress": lambda wildcards, input: PROGRESS_OPTIONS,
         "threads": lambda wildcards, input: config["scoring"]["threads"],
         "shard": lambda wildcards: int(wildcards.shard),
         "weights": model_fingerprint(role),
+        "tokenizer": tokenizer_fingerprint(model(role)["path"], model(role).get("revision")),
         "options": verbatim(json.dumps(spec, sort_keys=True)),
         "prompt": verbatim(config["scoring"]["prompt"]),
         "max_length": config["scoring"]["max_length"],
@@ -98,8 +111,9 @@ PASS_COMMAND = (
     "python {params.script:q} --samples {input.samples:q} --index {input.index:q} --shard {params.shard}"
     " --model {params.model:q} --prompt {params.prompt:q} --max-length {params.max_length}"
     " --device {params.device} --dtype {params.dtype} --attention {params.attention} --threads {params.threads}"
-    " --progress-dir {params.progress:q} --output {output:q} {params.own} > {log:q} 2>&1"
+    " {params.progress} --output {output:q} {params.own} > {log:q} 2>&1"
 )
+SEGMENT_COMMAND = PASS_COMMAND.replace("{params.own}", "{params.own} {params.batches}")
 
 
 check_models()

@@ -55,20 +55,22 @@ def _measure(samples_path: str, encoder: PromptEncoder, max_length: int) -> Iter
 
 
 def _lengths(sample: EncodedSample, max_length: int) -> dict[str, Any]:
-    if sample.fits(max_length):
-        status = "ok" if sample.context else "no_context"
+    status = "ok" if sample.context else "no_context"
+    if not sample.response:
+        status = "no_response"
+    elif not sample.fits(max_length):
+        status = "too_long"
+    else:
         sample = sample.truncated(max_length)
         if status == "ok" and not sample.context:
             status = "too_long"
-    else:
-        status = "too_long"
     return {
         "status": status,
         "n_context": len(sample.context),
         "n_response": len(sample.response),
         "n_tokens": sample.n_tokens,
         "truncated_tokens": sample.truncated_tokens,
-        "cost": 0.0 if status == "too_long" else sample_cost(sample),
+        "cost": sample_cost(sample) if status in ("ok", "no_context") else 0.0,
     }
 
 

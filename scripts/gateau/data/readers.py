@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,8 @@ import pyarrow as pa
 from gateau.errors import DataError
 
 _MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
+_DAMAGED = (OSError, EOFError, zlib.error)
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _WHITESPACE = b" \t\r\n"
 
 
@@ -64,13 +67,13 @@ def _read_file(path: str) -> Iterator[Record | Rejection]:
     with _open(path) as stream:
         try:
             first = _first_byte(path, stream)
-        except (OSError, EOFError) as error:
+        except _DAMAGED as error:
             raise DataError(f"{path}: cannot be decompressed ({error}); fetch it again") from error
     with _open(path) as stream:
         rows = _read_array(path, stream) if first == b"[" else _read_lines(path, stream)
         try:
             yield from rows
-        except (OSError, EOFError) as error:
+        except _DAMAGED as error:
             raise DataError(f"{path}: the archive breaks off or is damaged ({error}); fetch it again") from error
 
 
@@ -89,7 +92,7 @@ def _open(path: str) -> BinaryIO:
 def _first_byte(path: str, stream: BinaryIO) -> bytes:
     """The first byte that is neither white space nor a byte-order mark."""
     while block := stream.read(1 << 16):
-        stripped = block.removeprefix(b"\xef\xbb\xbf").lstrip(_WHITESPACE)
+        stripped = block.removeprefix(_BYTE_ORDER_MARK).lstrip(_WHITESPACE)
         if stripped:
             return stripped[:1]
     raise DataError(f"{path}: the file is empty")
@@ -112,7 +115,7 @@ def _lines(stream: BinaryIO) -> Iterator[bytes]:
 def _read_lines(path: str, stream: BinaryIO) -> Iterator[Record | Rejection]:
     for number, raw in enumerate(_lines(stream), start=1):
         if number == 1:
-            raw = raw.removeprefix(b"\xef\xbb\xbf")
+            raw = raw.removeprefix(_BYTE_ORDER_MARK)
         if not raw.strip(_WHITESPACE):
             continue
         origin = Origin(path, number)
@@ -134,14 +137,31 @@ def _read_lines(path: str, stream: BinaryIO) -> Iterator[Record | Rejection]:
                 f"{error.msg} at column {error.colno}; "
                 + ("the last line breaks off: fetch the file again" if cut_off else "write one JSON object per line"),
             )
-        except RecursionError:
-            yield Rejection(origin, None, "not_json", "nested too deeply; write one plain JSON object per line")
+        except (RecursionError, ValueError) as error:  # nested too deeply, or a number of thousands of digits
+            yield Rejection(origin, None, "not_json", f"{error}; write one plain JSON object per line")
+
+
+class _WithoutMark:
+    """A binary stream without the byte-order mark that it may start with, which the array parser does not know."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self._start: bytes | None = None
+
+    def read(self, size: int = -1) -> bytes:
+        if size == 0:
+            return b""
+        if self._start is None:
+            self._start = self._stream.read(len(_BYTE_ORDER_MARK))
+            if self._start != _BYTE_ORDER_MARK:
+                return self._start
+        return self._stream.read(size)
 
 
 def _read_array(path: str, stream: BinaryIO) -> Iterator[Record]:
     number = 0
     try:
-        for number, value in enumerate(ijson.items(stream, "item", use_float=True), start=1):
+        for number, value in enumerate(ijson.items(_WithoutMark(stream), "item", use_float=True), start=1):
             yield Record(Origin(path, number), value)
     except (ijson.JSONError, UnicodeDecodeError) as error:
         raise DataError(

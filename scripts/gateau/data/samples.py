@@ -62,14 +62,13 @@ def read_samples(
     Of several rows with one id the first is kept; so is the first of several rows with one content, unless
     ``keep_duplicate_content``. Memory grows by two short digests a row, never with its text.
     """
-    ids: dict[bytes, Origin] = {}
-    contents: dict[bytes, Origin] = {}
+    kept = _Kept(keep_duplicate_content)
     for record in records:
         intake.n_rows += 1
         outcome = record if isinstance(record, Rejection) else _sample_or_rejection(record)
         if not isinstance(outcome, Rejection):
-            origin = Origin(outcome["file"], outcome["line"])
-            outcome = _reject_duplicate(outcome, origin, ids, contents, intake, keep_duplicate_content)
+            intake.n_duplicate_content += kept.has_content(outcome)
+            outcome = kept.admit(outcome)
         if isinstance(outcome, Rejection):
             intake.rejected[outcome.reason] += 1
             if len(intake.first_rejections) < _EXAMPLES:
@@ -82,28 +81,52 @@ def read_samples(
         yield outcome
 
 
-def _reject_duplicate(
-    sample: dict[str, Any],
-    origin: Origin,
-    ids: dict[bytes, Origin],
-    contents: dict[bytes, Origin],
-    intake: Intake,
-    keep_duplicate_content: bool,
-) -> dict[str, Any] | Rejection:
-    """``sample`` if it is new, else why it is not; remembers it either way."""
-    id_key = hashlib.blake2b(sample["id"].encode(), digest_size=16).digest()
-    content_key = bytes.fromhex(sample["digest"])[:16]
-    twin = contents.setdefault(content_key, origin)
-    intake.n_duplicate_content += twin != origin
-    if twin != origin and not keep_duplicate_content:
-        where = f"{twin.file} line {twin.line}"
-        advice = f"same content as {where}, which is kept; set data.duplicate_content: keep to keep both"
-        return Rejection(origin, sample["id"], "duplicate_content", advice)
-    namesake = ids.setdefault(id_key, origin)
-    if namesake != origin:
-        advice = f"the id is taken by {namesake.file} line {namesake.line}, which is kept; give each row its own id"
-        return Rejection(origin, sample["id"], "duplicate_id", advice)
-    return sample
+class _Kept:
+    """Ids and contents of the rows kept so far, as digests, with the place each was first seen."""
+
+    def __init__(self, keep_duplicate_content: bool) -> None:
+        self._keep_duplicate_content = keep_duplicate_content
+        self._ids: dict[bytes, Origin] = {}
+        self._contents: dict[bytes, Origin] = {}
+
+    def has_content(self, sample: dict[str, Any]) -> bool:
+        """Whether a kept row has this content."""
+        return _content_key(sample) in self._contents
+
+    def admit(self, sample: dict[str, Any]) -> dict[str, Any] | Rejection:
+        """``sample``, remembered, or why it is not kept. What is not kept leaves no trace here."""
+        origin = Origin(sample["file"], sample["line"])
+        twin = self._contents.get(_content_key(sample))
+        if twin is not None and not self._keep_duplicate_content:
+            advice = (
+                f"same content as {twin.file} line {twin.line}, which is kept; data.duplicate_content: keep keeps both"
+            )
+            return Rejection(origin, sample["id"], "duplicate_content", advice)
+        if sample["_id_derived"]:
+            sample = {**sample, "id": self._free_id(sample["id"])}
+        namesake = self._ids.get(_id_key(sample["id"]))
+        if namesake is not None:
+            advice = f"the id is taken by {namesake.file} line {namesake.line}, which is kept; give each row its own id"
+            return Rejection(origin, sample["id"], "duplicate_id", advice)
+        self._ids[_id_key(sample["id"])] = origin
+        self._contents.setdefault(_content_key(sample), origin)
+        return sample
+
+    def _free_id(self, derived: str) -> str:
+        """The derived id, numbered from the second row of one content on."""
+        name, number = derived, 1
+        while _id_key(name) in self._ids:
+            number += 1
+            name = f"{derived}-{number}"
+        return name
+
+
+def _id_key(sample_id: str) -> bytes:
+    return hashlib.blake2b(sample_id.encode(), digest_size=16).digest()
+
+
+def _content_key(sample: dict[str, Any]) -> bytes:
+    return bytes.fromhex(sample["digest"])[:16]
 
 
 def _sample_or_rejection(record: Record) -> dict[str, Any] | Rejection:
@@ -137,6 +160,7 @@ def _sample(record: Record) -> dict[str, Any]:
         if not text.strip():
             raise _Invalid(f"empty_{name}", f"the {name} is empty or only white space; drop the row or mend it")
     digest = hashlib.sha256(json.dumps([context, instruction, response]).encode()).hexdigest()
+    serialised = _clean(json.dumps(messages, ensure_ascii=False), "messages")
     row_id = _raw_id(row)
     dataset, length = row.get("dataset"), row.get("length")
     return {
@@ -149,7 +173,7 @@ def _sample(record: Record) -> dict[str, Any]:
         "context": context,
         "instruction": instruction,
         "response": response,
-        "messages": json.dumps(messages, ensure_ascii=False),
+        "messages": serialised,
         "digest": digest,
     }
 

@@ -12,7 +12,7 @@ import torch
 from gateau.command import progress
 from gateau.errors import ModelError
 from gateau.model_files import ModelSpec
-from gateau.models import Runtime, load_config, load_model, load_tokenizer, tokenizer_digest
+from gateau.models import Runtime, check_window, load_config, load_model, load_tokenizer, resolved, tokenizer_digest
 from gateau.prompts import PromptEncoder
 from gateau.schemas import INDEX, SAMPLES
 from gateau.scoring.passes import ScoringPass
@@ -37,6 +37,7 @@ def pass_parser(description: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--attention", default="auto")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads; fixed, since sums depend on their number")
     parser.add_argument("--progress-dir", required=True)
+    parser.add_argument("--progress-seconds", type=float, default=20.0, help="at most this much work is lost by a kill")
     parser.add_argument("--output", required=True)
     return parser
 
@@ -45,13 +46,23 @@ def run_pass(
     args: argparse.Namespace,
     spec: ModelSpec,
     make_pass: Callable[[Any, PromptEncoder], ScoringPass],
+    *,
+    dynamic_ntk: bool = False,
+    whole_window: bool = False,
     **pass_options: Any,
 ) -> None:
     """Score one shard as the arguments say. ``make_pass`` gets the model's config and the prompt encoder.
 
+    Args:
+        dynamic_ntk: extend the model's window by dynamic NTK scaling of its rotary base.
+        whole_window: the model must hold ``--max-length`` tokens in its window as it is.
+        pass_options: what else changes the numbers, for the progress store.
+
     Raises:
-        ModelError: the model cannot be loaded, or its tokenizer is not the one that the index was made with.
+        ModelError: the model cannot be loaded, its window is too short, or its tokenizer is not the one that the index
+            was made with.
     """
+    spec = resolved(spec)
     torch.set_num_threads(args.threads)
     tokenizer = load_tokenizer(spec)
     if tokenizer_digest(tokenizer) != read_metadata(args.index, INDEX)["tokenizer"]:
@@ -59,7 +70,9 @@ def run_pass(
             f"{spec.path}: its tokenizer differs from that of models.long; homologous models share vocabulary and "
             "BOS habit: choose models of one family"
         )
-    config = load_config(spec)
+    config = load_config(spec, dynamic_ntk)
+    if whole_window:
+        check_window(spec, config, args.max_length)
     runtime = Runtime(args.device, args.dtype, args.attention)
     encoder = PromptEncoder(tokenizer, args.prompt)
     scoring_pass = make_pass(config, encoder)
@@ -76,7 +89,7 @@ def run_pass(
         samples=SampleReader(args.samples, SAMPLES),
         encoder=encoder,
         max_length=args.max_length,
-        store=ProgressStore(args.progress_dir, scoring_pass.name, settings, scoring_pass.schema),
+        store=ProgressStore(args.progress_dir, scoring_pass.name, settings, scoring_pass.schema, args.progress_seconds),
         load_model=load,
         output=args.output,
         watch=lambda rows, total: progress(rows, scoring_pass.name, "sample", total),

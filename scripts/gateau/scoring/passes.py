@@ -135,15 +135,15 @@ class SegmentPass:
             "nll_response_only": self._response_only(model, sample.response),
         }
 
-    def _response_only(self, model: PreTrainedModel, response: list[int]) -> float:
+    def _response_only(self, model: PreTrainedModel, response: list[int]) -> float | None:
         """Without anything to start from, the first token cannot be predicted and the mean is over the others."""
         predicted = len(response) if self.start else len(response) - 1
-        return _mean_nll(model, [[*self.start, *response]], predicted)[0] if predicted else float("nan")
+        return _mean_nll(model, [[*self.start, *response]], predicted)[0] if predicted else None
 
 
 def _mean_nll(model: PreTrainedModel, sequences: list[list[int]], n_response: int) -> list[float]:
     """Mean NLL over the last ``n_response`` tokens of each sequence, summed in float64."""
-    means: list[float] = response_nll(model, _batch(model, sequences), n_response).double().mean(1).tolist()
+    means: list[float] = response_nll(model, _batch(model, sequences), n_response).cpu().double().mean(1).tolist()
     return means
 
 

@@ -18,13 +18,14 @@ _NUMERICS = ("prompts.py", "models.py", "scoring/perplexity.py", "scoring/attent
 def pass_settings(
     spec: ModelSpec, config: Any, runtime: Runtime, prompt: str, max_length: int, **pass_options: Any
 ) -> Mapping[str, Any]:
-    """A JSON-ready mapping that differs whenever a pass would compute other numbers.
+    """A JSON-ready mapping that differs whenever a pass would compute other numbers, rounding apart.
 
-    The device is not part of it: the same dtype and backend agree across devices to rounding.
+    ``spec`` is resolved: of a hub model, the commit counts. Device, batch size and the versions of torch and
+    transformers are not part of it: they change the last digits only, and must not throw away finished work.
     """
     described = runtime.describe(config)
     return {
-        "weights": weights_fingerprint(spec.path, spec.revision or getattr(config, "_commit_hash", None)),
+        "weights": weights_fingerprint(spec.path, spec.revision),
         "tokenizer": tokenizer_fingerprint(spec.path, spec.revision),
         "window": spec.window,
         "rope_parameters": spec.rope_parameters,

@@ -21,6 +21,7 @@ from gateau.tables import open_table, write_rows
 logger = logging.getLogger(__name__)
 
 Row = dict[str, Any]
+_COMPUTED = ("ok", "no_context")
 _TEXTS = ["id", "context", "instruction", "response", "digest"]
 
 
@@ -44,31 +45,30 @@ def score_shard(
     """
     keys = samples.digests([row["row"] for row in index])
     statuses = {row["id"]: _status(row, scoring_pass) for row in index}
-    missing = [
-        row for row, key in zip(index, keys, strict=True) if statuses[row["id"]] != "too_long" and key not in store
-    ]
+    computable = [(row, key) for row, key in zip(index, keys, strict=True) if statuses[row["id"]] in _COMPUTED]
+    missing = [row["row"] for row, key in computable if key not in store]
     logger.info("%s: %d samples, %d found in %s, %d to compute", scoring_pass.name, len(index),
-                len(index) - len(missing), store.directory, len(missing))  # fmt: skip
+                len(computable) - len(missing), store.directory, len(missing))  # fmt: skip
     model = load_model() if missing else None
-    for text in watch(samples.read([row["row"] for row in missing]), len(missing)):
-        assert model is not None
-        sample = encoder.encode([text["context"]], [text["instruction"]], [text["response"]])[0].truncated(max_length)
-        result = _compute(scoring_pass, model, sample, text["id"])
-        if _finite(result):
-            store.add(text["digest"], result)
-        else:
-            logger.warning(
-                "%s: non-finite result for sample %s (%d tokens)", scoring_pass.name, text["id"], sample.n_tokens
-            )
-            statuses[text["id"]] = "non_finite"
-    store.close()
+    with store:
+        for text in watch(samples.read(missing), len(missing)):
+            assert model is not None
+            parts = [text["context"]], [text["instruction"]], [text["response"]]
+            sample = encoder.encode(*parts)[0].truncated(max_length)
+            result = _compute(scoring_pass, model, sample, text["id"])
+            if _finite(result):
+                store.add(text["digest"], result)
+            else:  # not stored: a rerun tries again
+                logger.warning("non-finite result for sample %s (%d tokens)", text["id"], sample.n_tokens)
+                statuses[text["id"]] = "non_finite"
     schema = shard_schema(scoring_pass.schema)
     write_rows(output, schema, _output_rows(index, keys, statuses, store, scoring_pass.schema), row_group_size=32)
 
 
 def _status(row: Row, scoring_pass: ScoringPass) -> str:
     n_frame = row["n_tokens"] - row["n_context"]
-    return row["status"] if scoring_pass.fits(n_frame) else "too_long"
+    status: str = row["status"]
+    return "too_long" if status in _COMPUTED and not scoring_pass.fits(n_frame) else status
 
 
 def _compute(scoring_pass: ScoringPass, model: PreTrainedModel, sample: EncodedSample, sample_id: str) -> Row:
@@ -77,15 +77,15 @@ def _compute(scoring_pass: ScoringPass, model: PreTrainedModel, sample: EncodedS
     except torch.OutOfMemoryError as error:
         raise ScoreError(
             f"{scoring_pass.name}: sample {sample_id} ({sample.n_tokens} tokens) exceeds the device memory ({error}); "
-            "lower scoring.max_length or scoring.segment_batch_tokens, use bfloat16 with flash-attn, or a larger GPU. "
-            "Finished samples are kept"
+            "lower scoring.segment_batch_tokens (finished samples are kept), or use a larger GPU, bfloat16 with "
+            "flash-attn, or a smaller scoring.max_length (these start the pass anew)"
         ) from error
 
 
 def _finite(result: Row) -> bool:
-    """Whether no number of the result is infinite or NaN. (A lone token given nothing has a NaN by definition.)"""
-    values = (result[name] for name in ("token_nll", "segment_nll", "attention") if name in result)
-    return all(math.isfinite(number) for value in values for number in value)
+    """Whether no number of the result is infinite or NaN."""
+    columns = (value if isinstance(value, list) else [value] for value in result.values())
+    return all(math.isfinite(number) for column in columns for number in column if number is not None)
 
 
 def _output_rows(
@@ -94,7 +94,7 @@ def _output_rows(
     empty = dict.fromkeys(schema.names)
     for row, key in zip(index, keys, strict=True):
         status = statuses[row["id"]]
-        result = next(iter(store.get([key]))) if status in ("ok", "no_context") else empty
+        result = next(iter(store.get([key]))) if status in _COMPUTED else empty
         yield {"id": row["id"], "status": status, **result}
 
 

@@ -15,7 +15,9 @@ import time
 import uuid
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import pyarrow as pa
@@ -26,9 +28,9 @@ from gateau.files import atomic_path, write_text
 
 logger = logging.getLogger(__name__)
 
-_FLUSH_SECONDS = 20.0
 _FLUSH_BYTES = 64 * 2**20
 _OPEN_PARTS = 4
+_LOOKS = 5
 _WRITING: dict[str, Any] = {"compression": "zstd", "write_page_checksum": True}
 
 
@@ -40,10 +42,19 @@ def settings_digest(settings: Mapping[str, Any]) -> str:
 class ProgressStore:
     """Results of one pass under one set of settings.
 
-    ``schema`` is the schema of a result without its key; ``key`` (the sample's content digest) is added here.
+    ``schema`` is the schema of a result without its key; ``key`` (the sample's content digest) is added here. Results
+    are written together once ``flush_seconds`` have passed since the last time.
     """
 
-    def __init__(self, root: str | Path, pass_name: str, settings: Mapping[str, Any], schema: pa.Schema) -> None:
+    def __init__(
+        self,
+        root: str | Path,
+        pass_name: str,
+        settings: Mapping[str, Any],
+        schema: pa.Schema,
+        flush_seconds: float = 20.0,
+    ) -> None:
+        self._flush_seconds = flush_seconds
         self.directory = Path(root) / pass_name / settings_digest(settings)
         self._schema = schema.insert(0, pa.field("key", pa.string()))
         self._pending: list[dict[str, Any]] = []
@@ -60,6 +71,18 @@ class ProgressStore:
     def __contains__(self, key: str) -> bool:
         return key in self._where
 
+    def __enter__(self) -> ProgressStore:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Merge what this job has written; after an error, only save it."""
+        if kind is None:
+            self.close()
+        else:
+            self.flush()
+
     def _scan(self) -> dict[str, tuple[Path, int]]:
         """Where each stored key lies. A part that cannot be read is set aside by name and its samples computed anew."""
         where: dict[str, tuple[Path, int]] = {}
@@ -69,17 +92,19 @@ class ProgressStore:
             except FileNotFoundError:  # merged by another job between listing and reading
                 continue
             except (pa.ArrowInvalid, OSError) as error:
+                if not _is_damage(error):
+                    raise
                 logger.warning("%s is damaged (%s); renamed to *.damaged, its samples are computed again", part, error)
-                part.replace(part.with_suffix(".damaged"))
+                _set_aside(part)
                 continue
             where.update({key: (part, number) for number, key in enumerate(keys)})
         return where
 
     def add(self, key: str, result: Mapping[str, Any]) -> None:
-        """Keep one result; it reaches the disk within some twenty seconds or at :meth:`close`."""
+        """Keep one result; it reaches the disk with the first result after ``flush_seconds``, or at the end."""
         self._pending.append({"key": key, **result})
         self._pending_bytes += sum(len(value) * 4 if isinstance(value, Sequence) else 8 for value in result.values())
-        if time.monotonic() - self._flushed_at > _FLUSH_SECONDS or self._pending_bytes > _FLUSH_BYTES:
+        if time.monotonic() - self._flushed_at > self._flush_seconds or self._pending_bytes > _FLUSH_BYTES:
             self.flush()
 
     def flush(self) -> None:
@@ -115,16 +140,22 @@ class ProgressStore:
             ScoreError: a part whose content fails its checksum; it is set aside for the rerun.
         """
         for key in keys:
-            part, number = self._where[key]
-            try:
-                table = self._part(part)
-            except FileNotFoundError:  # merged by another job since our scan
-                self._where = self._scan()
-                part, number = self._where[key]
-                table = self._part(part)
+            table, number = self._find(key)
             row = table.slice(number, 1).to_pylist()[0]
             row.pop("key")
             yield row
+
+    def _find(self, key: str) -> tuple[pa.Table, int]:
+        """The part that holds a key, looked for again while other jobs merge theirs."""
+        for _ in range(_LOOKS):
+            if key in self._where:
+                part, number = self._where[key]
+                try:
+                    return self._part(part), number
+                except FileNotFoundError:
+                    pass
+            self._where = self._scan()
+        raise KeyError(key)
 
     def _part(self, path: Path) -> pa.Table:
         if path not in self._open:
@@ -133,7 +164,9 @@ class ProgressStore:
             except FileNotFoundError:
                 raise
             except (pa.ArrowInvalid, OSError) as error:
-                path.replace(path.with_suffix(".damaged"))
+                if not _is_damage(error):
+                    raise
+                _set_aside(path)
                 raise ScoreError(
                     f"{path} is damaged ({error}); it was renamed to *.damaged: rerun, and only its samples are "
                     "computed again"
@@ -152,3 +185,13 @@ class ProgressStore:
     def _register(self, part: Path, keys: Sequence[str]) -> None:
         self._own_parts.append(part)
         self._where.update({key: (part, number) for number, key in enumerate(keys)})
+
+
+def _is_damage(error: pa.ArrowInvalid | OSError) -> bool:
+    """Whether a part's content is wrong, as against a file system that fails (then the error carries an errno)."""
+    return isinstance(error, pa.ArrowInvalid) or error.errno is None
+
+
+def _set_aside(part: Path) -> None:
+    with suppress(FileNotFoundError):  # another job was faster
+        part.replace(part.with_suffix(".damaged"))

@@ -11,14 +11,12 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from gateau.selection.norms import softmax
+from gateau.selection.norms import perplexity, softmax
 
 Array = NDArray[np.float64]
 
-_LARGEST_NLL = 700.0  # exp of more overflows float64
-
 IMPORTANCE: dict[str, Callable[[Array], Array]] = {
-    "softmax_neg_ppl": lambda nll: softmax(-np.exp(np.minimum(nll, _LARGEST_NLL))),
+    "softmax_neg_ppl": lambda nll: softmax(-perplexity(nll)),
     "inverse_ppl": lambda nll: np.exp(-nll),
     "softmax_loglik": lambda nll: softmax(-nll),
 }

@@ -14,7 +14,7 @@ import pandas as pd
 
 from gateau.errors import ScoreError, SettingsError
 from gateau.selection.awareness import DEFAULT_IMPORTANCE, IMPORTANCE, contextual_awareness
-from gateau.selection.norms import NORMS
+from gateau.selection.norms import NORMS, SCORE_NORMS, perplexity
 
 _ATTENTION = {"all": "segment_attention", "second_half": "segment_attention_second_half"}
 _ORIENTATIONS = ("challenge", "aligned")
@@ -37,7 +37,7 @@ class SelectionOptions:
             raise SettingsError(f"selection.alpha is {self.alpha}; it must lie in [0, 1]")
         for name, value, known in (
             ("hmp_norm", self.hmp_norm, NORMS),
-            ("score_norm", self.score_norm, NORMS),
+            ("score_norm", self.score_norm, SCORE_NORMS),
             ("importance", self.importance, IMPORTANCE),
             ("layers", self.layers, _ATTENTION),
             ("orientation", self.orientation, _ORIENTATIONS),
@@ -63,7 +63,7 @@ def rank_samples(scores: pd.DataFrame, options: SelectionOptions) -> pd.DataFram
         counts = scores["status"].value_counts().to_dict()
         raise ScoreError(f"no sample can be ranked (status: {counts}); see the docs of each status in README")
     hmp_norm, score_norm = NORMS[options.hmp_norm], NORMS[options.score_norm]
-    ppl_short, ppl_long = (np.exp(usable[name].to_numpy(dtype=np.float64)) for name in ("nll_short", "nll_long"))
+    ppl_short, ppl_long = (perplexity(usable[name].to_numpy(dtype=np.float64)) for name in ("nll_short", "nll_long"))
     hmp = hmp_norm(ppl_short) - hmp_norm(ppl_long)
     attention = usable[_ATTENTION[options.layers]]
     cas = np.array(
@@ -74,6 +74,11 @@ def rank_samples(scores: pd.DataFrame, options: SelectionOptions) -> pd.DataFram
     )
     oriented = 1 - cas if options.orientation == "challenge" else cas
     score = options.alpha * score_norm(hmp) + (1 - options.alpha) * score_norm(oriented)
+    if not np.isfinite(score).all():
+        raise ScoreError(
+            f"{int((~np.isfinite(score)).sum())} samples get no finite score under hmp_norm {options.hmp_norm} and "
+            f"score_norm {options.score_norm}; choose norms that withstand outliers, such as log and rank"
+        )
     ranking = pd.DataFrame({"id": usable["id"].to_numpy(), "score": score, "hmp": hmp, "cas": cas})
     ranking = ranking.sort_values(["score", "id"], ascending=[False, True], kind="stable", ignore_index=True)
     ranking["rank"] = np.arange(1, len(ranking) + 1)

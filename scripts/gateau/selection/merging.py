@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -14,7 +13,7 @@ from gateau.selection.awareness import DEFAULT_IMPORTANCE, contextual_awareness,
 from gateau.tables import iterate_rows, read_rows
 
 Row = dict[str, Any]
-_BAD = ("too_long", "non_finite", "no_context")
+_BAD = ("no_response", "too_long", "non_finite", "no_context")
 
 
 def merge_scores(
@@ -78,7 +77,7 @@ def _merge(index: Row, short: Row, long: Row, segments: Row, segment_length: int
         "nll_short": _mean(short["token_nll"]),
         "nll_long": _mean(long["token_nll"]),
         "nll_instruction_only": segments["nll_instruction_only"],
-        "nll_response_only": _number(segments["nll_response_only"]),
+        "nll_response_only": segments["nll_response_only"],
         "segment_nll": segments["segment_nll"],
         **{
             name: None if profile is None else segment_means(profile, segment_length)
@@ -93,10 +92,6 @@ def _merge(index: Row, short: Row, long: Row, segments: Row, segment_length: int
 
 def _mean(token_nll: Sequence[float] | None) -> float | None:
     return None if token_nll is None else float(np.mean(np.asarray(token_nll, dtype=np.float64)))
-
-
-def _number(value: float | None) -> float | None:
-    return None if value is None or math.isnan(value) else value
 
 
 def non_finite_share(rows: Iterator[Row] | Sequence[Row]) -> float:

@@ -11,6 +11,15 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 
 
+_LARGEST_NLL = 700.0  # exp of more overflows float64
+
+
+def perplexity(nll: Array) -> Array:
+    """exp(mean NLL), bounded to stay finite."""
+    bounded: Array = np.exp(np.minimum(nll, _LARGEST_NLL))
+    return bounded
+
+
 def minmax(values: Array) -> Array:
     """(v - min) / (max - min), in [0, 1]; all zeros for constant values. One outlier squeezes all others together."""
     spread = values.max() - values.min()
@@ -45,6 +54,8 @@ def none(values: Array) -> Array:
     return values
 
 
+# HMP and CAS may be negative or zero: a logarithm is for perplexities alone
+SCORE_NORMS = ("minmax", "softmax", "rank", "zscore", "none")
 NORMS: dict[str, Callable[[Array], Array]] = {
     "minmax": minmax, "softmax": softmax, "rank": rank, "zscore": zscore, "log": log, "none": none,
 }  # fmt: skip
