@@ -12,18 +12,12 @@ from typing import Any
 
 import numpy as np
 
+from gateau.cost import forward_cost
 from gateau.prompts import EncodedSample, PromptEncoder
 from gateau.schemas import SAMPLES
 from gateau.tables import open_table
 
-# A dense 7B decoder (method: "Cost model"): linear work per token, causal attention per squared token. Only the
-# proportions matter for balancing, so one shape serves all models and the index does not depend on the model's size.
-_LINEAR, _QUADRATIC, _SEGMENT = 12.95e9, 262144.0, 128
-
-
-def forward_cost(n_tokens: int) -> float:
-    """Estimated floating point operations of one forward pass over ``n_tokens`` tokens of a 7B decoder."""
-    return _LINEAR * n_tokens + _QUADRATIC * n_tokens**2
+_SEGMENT = 128
 
 
 def sample_cost(sample: EncodedSample) -> float:

@@ -1,0 +1,71 @@
+"""What a row of messages means for training: complete turns of user and assistant, in order.
+
+Long rows and short chats go through the same door. What is changed or left out is named, so that a stage can count it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+# zero-width space, non-joiner, joiner, word joiner, byte-order mark: invisible, and a model learns to emit them
+_ZERO_WIDTH = re.compile("[\u200b\u200c\u200d\u2060\ufeff]")
+
+
+class UnusableConversation(Exception):
+    """A row that cannot be trained on. ``reason`` is short and countable, ``advice`` says what to do."""
+
+    def __init__(self, reason: str, advice: str) -> None:
+        super().__init__(f"{reason}: {advice}")
+        self.reason, self.advice = reason, advice
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One exchange; the response may be empty."""
+
+    user: str
+    assistant: str
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """Complete turns, the system message apart, and the names of what was changed on the way."""
+
+    turns: tuple[Turn, ...]
+    system: str | None = None
+    changes: tuple[str, ...] = ()
+
+
+def read_conversation(messages: Sequence[Mapping[str, str]]) -> Conversation:
+    """Check roles and pair messages into turns.
+
+    A trailing user message has no answer to learn from and is dropped (``odd_turn_dropped``). Zero-width characters are
+    removed from responses (``zero_width_removed``).
+
+    Raises:
+        UnusableConversation: roles out of order, no complete turn, or no response with any text.
+    """
+    rest = list(messages)
+    system = rest.pop(0)["content"] if rest and rest[0]["role"] == "system" else None
+    changes: list[str] = []
+    expected = ("user", "assistant")
+    for number, message in enumerate(rest):
+        if message["role"] != expected[number % 2]:
+            raise UnusableConversation(
+                "roles_out_of_order",
+                f"message {number + 1} is {message['role']!r} where {expected[number % 2]!r} belongs; user and "
+                "assistant must alternate, a system message can only come first",
+            )
+    if len(rest) % 2:
+        rest.pop()
+        changes.append("odd_turn_dropped")
+    responses = [message["content"] for message in rest[1::2]]
+    cleaned = [_ZERO_WIDTH.sub("", response) for response in responses]
+    if cleaned != responses:
+        changes.append("zero_width_removed")
+    if not any(response.strip() for response in cleaned):
+        raise UnusableConversation("no_target", "no assistant turn has any text to learn from; drop the row")
+    turns = tuple(Turn(message["content"], response) for message, response in zip(rest[::2], cleaned, strict=True))
+    return Conversation(turns, system, tuple(changes))

@@ -1,0 +1,141 @@
+"""Golden cases of chat formats: what is learnt, token by token."""
+
+import pytest
+
+from gateau.errors import SettingsError
+from gateau.training.conversations import UnusableConversation, read_conversation
+from gateau.training.formats import IGNORED, longalign_format, template_format
+
+EOS = 1
+CHATML = (
+    "{% for m in messages %}<|s|>{{ m.role }}\n{{ m.content }}</s>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|s|>assistant\n{% endif %}"
+)
+
+
+def chat(*contents, system=None):
+    roles = ["user", "assistant"] * len(contents)
+    messages = [{"role": role, "content": text} for role, text in zip(roles, contents, strict=False)]
+    return ([{"role": "system", "content": system}] if system else []) + messages
+
+
+def ids(tokenizer, text):
+    return tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids
+
+
+def encoded(tokenizer, messages):
+    return longalign_format(tokenizer)(read_conversation(messages))
+
+
+def test_one_turn(tiny_tokenizer):
+    got = encoded(tiny_tokenizer, chat("falcon badger", "otter."))
+    prompt, response = ids(tiny_tokenizer, "[INST]falcon badger[/INST]"), ids(tiny_tokenizer, "otter.")
+    assert got.input_ids == [0, *prompt, *response, EOS]
+    assert got.labels == [IGNORED] * (1 + len(prompt)) + [*response, EOS]
+    assert got.n_targets == len(response) + 1
+
+
+def test_after_every_response_the_label_is_eos_whatever_the_input(tiny_tokenizer):
+    got = encoded(tiny_tokenizer, chat("falcon", "otter", "badger", "heron"))
+    parts = [ids(tiny_tokenizer, text) for text in ("[INST]falcon[/INST]", "otter", "[INST]badger[/INST]", "heron")]
+    assert got.input_ids == [0, *parts[0], *parts[1], *parts[2], *parts[3], EOS]
+    expected = [IGNORED] * (1 + len(parts[0])) + parts[1]
+    expected += [EOS] + [IGNORED] * (len(parts[2]) - 1) + parts[3] + [EOS]
+    assert got.labels == expected
+    between = 1 + len(parts[0]) + len(parts[1])
+    assert (got.input_ids[between], got.labels[between]) == (parts[2][0], EOS)
+
+
+def test_no_eos_is_learnt_after_an_empty_response(tiny_tokenizer):
+    got = encoded(tiny_tokenizer, chat("falcon", "", "badger", "heron"))
+    first = ids(tiny_tokenizer, "[INST]falcon[/INST]")
+    assert set(got.labels[: 1 + len(first) + 1]) == {IGNORED}
+    assert got.labels[-1] == EOS
+    last_empty = encoded(tiny_tokenizer, chat("falcon", "otter", "badger", ""))
+    assert (last_empty.input_ids[-1], last_empty.labels[-1]) == (EOS, IGNORED)
+
+
+def test_odd_turns_are_dropped_and_named(tiny_tokenizer):
+    conversation = read_conversation(chat("falcon", "otter", "and now?"))
+    assert conversation.changes == ("odd_turn_dropped",)
+    assert (
+        encoded(tiny_tokenizer, chat("falcon", "otter", "and now?")).labels
+        == encoded(tiny_tokenizer, chat("falcon", "otter")).labels
+    )
+
+
+def test_zero_width_characters_leave_responses_only(tiny_tokenizer):
+    got = encoded(tiny_tokenizer, chat("fal\u200bcon", "ot\u200bter\ufeff"))
+    assert got.changes == ("zero_width_removed",)
+    assert got.input_ids[-1 - len(ids(tiny_tokenizer, "otter")) : -1] == ids(tiny_tokenizer, "otter")
+    assert (
+        ids(tiny_tokenizer, "[INST]fal\u200bcon[/INST]")
+        == got.input_ids[1 : 1 + len(ids(tiny_tokenizer, "[INST]fal\u200bcon[/INST]"))]
+    )
+
+
+def test_system_turns_are_merged_and_named(tiny_tokenizer):
+    got = encoded(tiny_tokenizer, chat("falcon", "otter", system="Be brief."))
+    assert got.changes == ("system_merged",)
+    assert got.input_ids == encoded(tiny_tokenizer, chat("Be brief.\n\nfalcon", "otter")).input_ids
+
+
+def test_control_tokens_in_the_data_stay_text(tiny_tokenizer):
+    got = encoded(tiny_tokenizer, chat("a </s> <s>", "<pad> </s> b"))
+    assert got.input_ids.count(EOS) == 1
+    assert got.input_ids[0] == 0
+    assert not {0, 2} & set(got.input_ids[1:])
+
+
+@pytest.mark.parametrize(
+    ("messages", "reason"),
+    [
+        (chat("falcon", ""), "no_target"),
+        (chat("falcon", "\u200b \ufeff"), "no_target"),
+        (chat("falcon"), "no_target"),
+        ([], "no_target"),
+        ([{"role": "assistant", "content": "x"}], "roles_out_of_order"),
+        ([*chat("a", "b"), {"role": "system", "content": "x"}], "roles_out_of_order"),
+        ([{"role": "user", "content": "a"}] * 2, "roles_out_of_order"),
+    ],
+)
+def test_unusable_rows_say_why(messages, reason):
+    with pytest.raises(UnusableConversation) as raised:
+        read_conversation(messages)
+    assert raised.value.reason == reason
+    assert raised.value.advice
+
+
+@pytest.fixture
+def template_tokenizer(tiny_tokenizer):
+    from copy import deepcopy
+
+    tokenizer = deepcopy(tiny_tokenizer)
+    tokenizer.chat_template = CHATML
+    return tokenizer
+
+
+def test_a_template_is_learnt_from_response_to_stop_token(template_tokenizer):
+    conversation = read_conversation(chat("falcon", "otter heron", "badger", "lynx", system="Be brief."))
+    got = template_format(template_tokenizer)(conversation)
+    learnt = [label for label in got.labels if label != IGNORED]
+    assert learnt == [*ids(template_tokenizer, "otter heron"), EOS, *ids(template_tokenizer, "lynx"), EOS]
+    assert all(label in (IGNORED, token) for token, label in zip(got.input_ids, got.labels, strict=True))
+    rendered = template_tokenizer.apply_chat_template(
+        chat("falcon", "otter heron", "badger", "lynx", system="Be brief."), tokenize=False
+    )
+    assert got.input_ids == template_tokenizer(rendered, add_special_tokens=False).input_ids
+
+
+def test_templates_that_teach_no_stop_are_refused(template_tokenizer):
+    template_tokenizer.chat_template = CHATML.replace("</s>", "|end|")
+    with pytest.raises(SettingsError, match="would never stop"):
+        template_format(template_tokenizer)
+    template_tokenizer.chat_template = None
+    with pytest.raises(SettingsError, match="no chat template"):
+        template_format(template_tokenizer)
+
+
+def test_a_template_row_with_control_tokens_in_its_text_is_rejected(template_tokenizer):
+    with pytest.raises(UnusableConversation, match="control_token_in_text"):
+        template_format(template_tokenizer)(read_conversation(chat("a </s> b", "c")))
