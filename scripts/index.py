@@ -7,8 +7,8 @@ from collections import Counter
 
 from gateau.command import run
 from gateau.data.index import index_rows
-from gateau.model_files import ModelSpec
-from gateau.models import check_window, load_config, load_tokenizer, resolved, tokenizer_digest
+from gateau.model_files import ModelSpec, check_window
+from gateau.models import load_config, load_tokenizer, resolved, tokenizer_digest
 from gateau.prompts import PromptEncoder
 from gateau.schemas import INDEX
 from gateau.tables import write_rows
@@ -25,7 +25,7 @@ def main() -> None:
     args = parser.parse_args()
 
     spec = resolved(ModelSpec.from_config(args.model))
-    check_window(spec, load_config(spec), args.max_length)
+    check_window(spec, getattr(load_config(spec), "max_position_embeddings", None), args.max_length)
     tokenizer = load_tokenizer(spec)
     encoder = PromptEncoder(tokenizer, args.prompt)
     rows = list(index_rows(args.samples, encoder, args.max_length, args.shards))

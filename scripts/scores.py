@@ -3,6 +3,7 @@
 import argparse
 import logging
 from collections import Counter
+from pathlib import Path
 
 from gateau.command import run
 from gateau.errors import ScoreError
@@ -15,13 +16,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--index", required=True)
     for name in ("short", "long", "segments"):
-        parser.add_argument(f"--{name}", nargs="+", required=True, help=f"shard files of the {name} pass, in one order")
+        parser.add_argument(f"--{name}", type=Path, required=True, help=f"folder of the {name} pass's shard files")
+    parser.add_argument("--shards", type=int, required=True, help="how many shard files each folder holds")
     parser.add_argument("--segment-length", type=int, required=True)
     parser.add_argument("--max-non-finite-share", type=float, default=0.01)
     parser.add_argument("--output", required=True, help="output: scores.parquet")
     args = parser.parse_args()
 
-    rows = merge_scores(args.index, args.short, args.long, args.segments, args.segment_length)
+    short, long, segments = (shard_files(folder, args.shards) for folder in (args.short, args.long, args.segments))
+    rows = merge_scores(args.index, short, long, segments, args.segment_length)
     share = non_finite_share(rows)
     bad = [row["id"] for row in rows if row["status"] == "non_finite"]
     if share > args.max_non_finite_share:
@@ -32,6 +35,14 @@ def main() -> None:
         )
     write_rows(args.output, SCORES, rows)
     logging.info("%d samples: %s", len(rows), dict(Counter(row["status"] for row in rows)))
+
+
+def shard_files(folder: Path, shards: int) -> list[str]:
+    """The files of one pass in the order of shards; files of another number of shards are not looked at."""
+    files = sorted(folder.glob(f"*-of-{shards:04d}.parquet"))
+    if len(files) != shards:
+        raise ScoreError(f"{folder} holds {len(files)} of {shards} shards; rerun the workflow to make the missing ones")
+    return [str(file) for file in files]
 
 
 if __name__ == "__main__":

@@ -81,6 +81,15 @@ class ModelSpec:
         return int(window) if window else None
 
 
+def check_window(spec: ModelSpec, window: int | None, max_length: int) -> None:
+    """Raise ModelError when sequences of ``max_length`` exceed θ_L's window and nothing extends it."""
+    if window and window < max_length and not spec.rope_parameters:
+        raise ModelError(
+            f"scoring.max_length is {max_length}, but models.long ({spec.path}) has a window of {window} tokens: "
+            f"lower it to {window} or scale the model with models.long.rope_parameters"
+        )
+
+
 @cache
 def weights_fingerprint(path: str, revision: str | None) -> str:
     """Digest of a local model: config.json in full, and of each weight file its size and a sample of its bytes.

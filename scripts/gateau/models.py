@@ -145,16 +145,6 @@ def _scale_rope(spec: ModelSpec, config: Any, scaling: dict[str, Any]) -> None:
     config.rope_parameters = {**current, "full_attention": full} if by_layer_type else full
 
 
-def check_window(spec: ModelSpec, config: Any, max_length: int) -> None:
-    """Raise ModelError when sequences of ``max_length`` exceed the model's window and nothing extends it."""
-    window = getattr(config, "max_position_embeddings", None)
-    if window and window < max_length and not spec.rope_parameters:
-        raise ModelError(
-            f"scoring.max_length is {max_length}, but models.long ({spec.path}) has a window of {window} tokens: "
-            f"lower it to {window} or scale the model with models.long.rope_parameters"
-        )
-
-
 def load_model(spec: ModelSpec, config: Any, runtime: Runtime) -> PreTrainedModel:
     """The model in evaluation mode on its device. Raises ModelError when it cannot be loaded."""
     device, dtype, attention = runtime.resolved_device(), runtime.resolved_dtype(), runtime.resolved_attention(config)

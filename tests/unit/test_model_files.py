@@ -10,8 +10,8 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from gateau.errors import ModelError, SettingsError
-from gateau.model_files import ModelSpec, tokenizer_fingerprint, weights_fingerprint
-from gateau.models import Runtime, check_window, load_config, load_model, load_tokenizer, resolved, tokenizer_digest
+from gateau.model_files import ModelSpec, check_window, tokenizer_fingerprint, weights_fingerprint
+from gateau.models import Runtime, load_config, load_model, load_tokenizer, resolved, tokenizer_digest
 
 from helpers import ROOT, TINY_PAIR, run_script
 
@@ -131,10 +131,12 @@ def test_a_hub_model_is_filed_under_its_commit(tmp_path):
 
 
 def test_a_window_that_is_too_short_is_refused():
-    config = load_config(ModelSpec(str(TINY_PAIR / "long")))
-    check_window(ModelSpec("org/name"), config, 1024)
+    window = load_config(ModelSpec(str(TINY_PAIR / "long"))).max_position_embeddings
+    check_window(ModelSpec("org/name"), window, 1024)
+    check_window(ModelSpec("org/name"), None, 10**6)
+    check_window(ModelSpec("org/name", rope_parameters={"rope_type": "yarn"}), window, 10**6)
     with pytest.raises(ModelError, match="window of 1024 tokens"):
-        check_window(ModelSpec("org/name"), config, 1025)
+        check_window(ModelSpec("org/name"), window, 1025)
 
 
 def test_window_and_rope_parameters_replace_the_models_own():

@@ -385,6 +385,16 @@ def test_the_report_is_built_and_lint_is_clean(finished):
     assert "Congratulations" in lint.stdout
 
 
+def test_commands_stay_short_however_many_shards(tmp_path):
+    """The system refuses one argument of more than 128 KB, and a shell command is one argument."""
+    config = small_config(tmp_path, scoring={"shards": 1500})
+    result = snakemake(tmp_path, config, "results/scores/scores.parquet", "--dry-run", "--printshellcmds")
+    assert result.returncode == 0, result.stdout
+    commands = [line for line in result.stdout.splitlines() if "scores.py" in line]
+    assert commands
+    assert max(map(len, commands)) < 10_000
+
+
 @pytest.mark.parametrize("how", ["workflow-profile by name", "profile by path", "profile by link"])
 def test_the_slurm_profile_is_found_each_documented_way(tmp_path, how):
     """A dry run of the whole DAG; no cluster is asked."""

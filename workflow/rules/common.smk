@@ -16,7 +16,7 @@ sys.path.insert(0, str(SCRIPTS))
 os.environ.update(PATH=os.pathsep.join([str(Path(sys.executable).parent), *os.get_exec_path()]))
 
 from gateau.errors import UserError
-from gateau.model_files import ModelSpec, tokenizer_fingerprint, weights_fingerprint
+from gateau.model_files import ModelSpec, check_window, tokenizer_fingerprint, weights_fingerprint
 from gateau.sources import code_digest
 
 RESULTS = config["results_dir"].rstrip("/")
@@ -67,17 +67,13 @@ def experiment_options(wildcards):
 
 def check_models():
     """Raise WorkflowError now, not after hours, for local models that are missing or too short for max_length."""
-    max_length = config["scoring"]["max_length"]
     try:
         for role in ("short", "long"):
             spec = ModelSpec.from_config(model(role))
             if spec.is_local:
-                window = spec.context_window()
-                if role == "long" and window and window < max_length and not spec.rope_parameters:
-                    raise UserError(
-                        f"scoring.max_length is {max_length}, but models.long ({spec.path}) has a window of {window} "
-                        f"tokens: lower it to {window} or scale the model with models.long.rope_parameters"
-                    )
+                spec.config()
+                if role == "long":
+                    check_window(spec, spec.context_window(), config["scoring"]["max_length"])
         short, long = model("short"), model("long")
         if short["path"] == long["path"] and config["scoring"]["short_context"] == "ntk":
             raise UserError(

@@ -23,9 +23,14 @@ rule scores:
         code=code_digest("scores.py"),
         segment_length=config["cam"]["segment_length"],
         max_non_finite_share=config["scoring"]["max_non_finite_share"],
+        # folders, not files: a shell command ends at 128 KB, some thousand paths
+        folders=lambda wildcards, input: " ".join(
+            f"--{name} {shlex.quote(str(Path(input[name][0]).parent))}" for name in ("short", "long", "segments")
+        ),
+        shards=lambda wildcards, input: len(SHARDS),
     shell:
-        "python {params.script:q} --index {input.index:q} --short {input.short:q} --long {input.long:q}"
-        " --segments {input.segments:q} --segment-length {params.segment_length}"
+        "python {params.script:q} --index {input.index:q} {params.folders} --shards {params.shards}"
+        " --segment-length {params.segment_length}"
         " --max-non-finite-share {params.max_non_finite_share} --output {output:q} > {log:q} 2>&1"
 
 

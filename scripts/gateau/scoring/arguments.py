@@ -11,8 +11,8 @@ import torch
 
 from gateau.command import progress
 from gateau.errors import ModelError
-from gateau.model_files import ModelSpec
-from gateau.models import Runtime, check_window, load_config, load_model, load_tokenizer, resolved, tokenizer_digest
+from gateau.model_files import ModelSpec, check_window
+from gateau.models import Runtime, load_config, load_model, load_tokenizer, resolved, tokenizer_digest
 from gateau.prompts import PromptEncoder
 from gateau.schemas import INDEX, SAMPLES
 from gateau.scoring.passes import ScoringPass
@@ -72,7 +72,7 @@ def run_pass(
         )
     config = load_config(spec, dynamic_ntk)
     if whole_window:
-        check_window(spec, config, args.max_length)
+        check_window(spec, getattr(config, "max_position_embeddings", None), args.max_length)
     runtime = Runtime(args.device, args.dtype, args.attention)
     encoder = PromptEncoder(tokenizer, args.prompt)
     scoring_pass = make_pass(config, encoder)
