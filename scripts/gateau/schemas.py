@@ -21,8 +21,17 @@ SAMPLES = table_schema(
     context=(pa.string(), "long context c; empty when the user turn has no blank line"),
     instruction=(pa.string(), "instruction x"),
     response=(pa.string(), "response y: the last assistant turn"),
-    messages=(pa.string(), "the row's messages as JSON, untouched"),
+    messages=(pa.string(), "the row's messages as JSON, untouched if it came with `messages`"),
     digest=(pa.string(), "sha256 of context, instruction and response: the key of everything computed from them"),
+)
+
+CHATS = table_schema(
+    id=(pa.string(), "the row's own id, or one derived from its content"),
+    file=(pa.string(), "raw file the row came from"),
+    line=(pa.int64(), "1-based line (JSON array: element) in that file"),
+    dataset=(pa.string(), "the row's own data set label, null if it has none"),
+    messages=(pa.string(), "the row's messages as JSON: role and content, and whatever else stood beside them"),
+    digest=(pa.string(), "sha256 of the messages' roles and contents: the key of a chat's content"),
 )
 
 INDEX = table_schema(

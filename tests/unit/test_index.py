@@ -5,8 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateau.data.index import assign_shards, index_rows
+from gateau.data.intake import Intake
 from gateau.data.readers import read_records
-from gateau.data.samples import Intake, read_samples
+from gateau.data.samples import LONG_ROWS
 from gateau.prompts import DEFAULT_TEMPLATE, PromptEncoder
 from gateau.schemas import SAMPLES
 from gateau.tables import write_rows
@@ -15,7 +16,7 @@ from helpers import row, write_jsonl
 
 
 def index(tmp_path, tokenizer, rows, max_length=200, shards=1):
-    samples = read_samples(read_records([str(write_jsonl(tmp_path / "in.jsonl", rows))]), Intake())
+    samples = Intake(LONG_ROWS).read(read_records([str(write_jsonl(tmp_path / "in.jsonl", rows))]))
     write_rows(tmp_path / "samples.parquet", SAMPLES, samples, row_group_size=2)
     encoder = PromptEncoder(tokenizer, DEFAULT_TEMPLATE)
     return {entry["id"]: entry for entry in index_rows(str(tmp_path / "samples.parquet"), encoder, max_length, shards)}

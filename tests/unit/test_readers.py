@@ -97,8 +97,8 @@ def test_empty_file(tmp_path, content):
 
 
 def test_missing_file(tmp_path):
-    with pytest.raises(DataError, match=r"absent\.jsonl: no such file"):
-        values(tmp_path / "absent.jsonl")
+    with pytest.raises(DataError, match=r"absent\.jsonl: no such file; set data\.short"):
+        list(read_records([str(tmp_path / "absent.jsonl")], "data.short"))
 
 
 def test_json_array_with_a_byte_order_mark(tmp_path):

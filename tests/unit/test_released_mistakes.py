@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 import torch
 
+from gateau.data.intake import Intake
 from gateau.data.readers import Rejection, read_records
-from gateau.data.samples import Intake, read_samples
+from gateau.data.samples import LONG_ROWS
 from gateau.errors import ScoreError
 from gateau.prompts import DEFAULT_TEMPLATE, EncodedSample, PromptEncoder
 from gateau.schemas import SAMPLES
@@ -25,7 +26,7 @@ from unit.test_merging import Run
 
 
 def samples_of(path, *rows):
-    outcomes = list(read_samples(read_records([str(write_jsonl(path / "in.jsonl", rows))]), Intake()))
+    outcomes = list(Intake(LONG_ROWS).read(read_records([str(write_jsonl(path / "in.jsonl", rows))])))
     return [o for o in outcomes if isinstance(o, dict)], [o for o in outcomes if isinstance(o, Rejection)]
 
 

@@ -6,8 +6,9 @@ import signal
 
 import pytest
 
+from gateau.data.intake import Intake
 from gateau.data.readers import Origin, Record, Rejection
-from gateau.data.samples import Intake, read_samples
+from gateau.data.samples import LONG_ROWS
 from gateau.schemas import SAMPLES
 from gateau.tables import read_rows
 
@@ -15,9 +16,9 @@ from helpers import row, run_script, write_jsonl
 
 
 def read(*rows, **options):
-    intake = Intake()
+    intake = Intake(LONG_ROWS, **options)
     records = (Record(Origin("f.jsonl", n), value) for n, value in enumerate(rows, start=1))
-    return list(read_samples(records, intake, **options)), intake
+    return list(intake.read(records)), intake
 
 
 def one(value):
@@ -71,6 +72,16 @@ def test_a_system_message_is_context_and_a_trailing_user_turn_is_ignored():
     assert parts(value) == ("Be brief.\n\ndoc", "q?", "a")
 
 
+def test_conversations_as_sharegpt_writes_them_are_read_too():
+    spoken = [("system", "Be brief."), ("human", "doc\n\nq?"), ("gpt", "a"), ("user", "more\n\nq2?"), ("bard", "b")]
+    value = {"conversations": [{"from": speaker, "value": text, "markdown": None} for speaker, text in spoken]}
+    assert parts(value) == ("Be brief.\n\ndoc\n\nq?\n\na\n\nmore", "q2?", "b")
+    roles = ("system", "user", "assistant", "user", "assistant")
+    expected = [{"role": role, "content": text} for role, (_, text) in zip(roles, spoken, strict=True)]
+    assert json.loads(one(value)["messages"]) == expected
+    assert one(value)["id"] == one({"messages": expected})["id"]
+
+
 @pytest.mark.parametrize(
     ("value", "reason"),
     [
@@ -80,6 +91,7 @@ def test_a_system_message_is_context_and_a_trailing_user_turn_is_ignored():
         ({"messages": ["text"]}, "bad_message"),
         ({"messages": [{"role": "human", "content": "x"}]}, "bad_role"),
         ({"messages": [{"role": ["user"], "content": "x"}]}, "bad_role"),
+        ({"conversations": [{"from": "observation", "value": "x"}]}, "bad_role"),
         ({"messages": [{"role": "user", "content": ["x"]}]}, "content_not_text"),
         ({"messages": [{"role": "user", "content": None}]}, "content_not_text"),
         ({"messages": [{"role": "user", "content": "only a question"}]}, "no_response"),
@@ -181,7 +193,7 @@ def test_script_refuses_data_that_is_mostly_broken_and_shows_where(tmp_path):
 def test_script_refuses_data_without_any_sample(tmp_path):
     result = run_samples(write_jsonl(tmp_path / "in.jsonl", [row("a", "")]), tmp_path, "--max-rejected-share", 1)
     assert result.returncode == 1
-    assert "no usable row among 1 (empty_response 1)" in result.stderr
+    assert "no usable row among 1 (empty_response 1); mend data.long" in result.stderr
 
 
 def test_a_row_of_5_megabytes(tmp_path):

@@ -51,19 +51,19 @@ class Rejection:
     advice: str
 
 
-def read_records(paths: Sequence[str]) -> Iterator[Record | Rejection]:
-    """Yield every record of ``paths`` in order.
+def read_records(paths: Sequence[str], setting: str = "data.long") -> Iterator[Record | Rejection]:
+    """Yield every record of ``paths``, which the configuration key ``setting`` names, in order.
 
     Raises:
         DataError: a file is missing, empty, a broken archive, or a JSON array that breaks off.
     """
     for path in paths:
+        if not Path(path).is_file():
+            raise DataError(f"{path}: no such file; set {setting} to jsonl or JSON array files")
         yield from _read_file(path)
 
 
 def _read_file(path: str) -> Iterator[Record | Rejection]:
-    if not Path(path).is_file():
-        raise DataError(f"{path}: no such file; set data.long to the LongAlign-style jsonl to select from")
     with _open(path) as stream:
         try:
             first = _first_byte(path, stream)
