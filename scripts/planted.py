@@ -1,21 +1,30 @@
-"""Rule ``planted``: generate the demo's long data, rows whose dependency on the context is known."""
+"""Rule ``planted``: generate the demo's data, long rows whose dependency on the context is known and short chats."""
 
 import argparse
 import json
+from collections.abc import Iterable
 
 from gateau.command import run
-from gateau.data.planted import PlantedShape, planted_rows
+from gateau.data.planted import PlantedShape, planted_chats, planted_rows
 from gateau.files import atomic_path
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--planted", type=json.loads, required=True, help="the data.planted section, as JSON")
-    parser.add_argument("--output", required=True, help="output: jsonl")
+    parser.add_argument("--output", required=True, help="output: long rows, jsonl")
+    parser.add_argument("--chats", help="output: short chats, jsonl")
     args = parser.parse_args()
-    shape = PlantedShape(min_lines=args.planted["min_lines"], max_lines=args.planted["max_lines"])
-    rows = planted_rows(args.planted["rows"], args.planted["seed"], shape, args.planted["duplicates"])
-    with atomic_path(args.output) as temporary, temporary.open("w", encoding="utf-8") as output:
+    planted = args.planted
+    shape = PlantedShape(min_lines=planted["min_lines"], max_lines=planted["max_lines"])
+    write_jsonl(args.output, planted_rows(planted["rows"], planted["seed"], shape, planted["duplicates"]))
+    if args.chats:
+        write_jsonl(args.chats, planted_chats(planted.get("chats", 0), planted["seed"]))
+
+
+def write_jsonl(path: str, rows: Iterable[dict[str, object]]) -> None:
+    """Write one JSON object per line, atomically."""
+    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as output:
         for row in rows:
             output.write(json.dumps(row, ensure_ascii=False) + "\n")
 

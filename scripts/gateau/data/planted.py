@@ -15,6 +15,8 @@ is written to the row's ``dataset`` field, so that a ranking can be judged again
 The words are few on purpose: the committed pair of tiny models (:mod:`train_tiny_pair`) was trained on this
 language and really recalls notes inside its window. All kinds share one distribution of lengths and of note counts,
 so neither length nor style tells them apart.
+
+Short chats in ShareGPT's format speak the same language (:func:`planted_chats`).
 """
 
 from __future__ import annotations
@@ -153,3 +155,31 @@ def _longalign_row(row_id: str, kind: str, context: str, instruction: str, respo
         "length": len(user.split()) + len(response.split()),
         "messages": [{"role": "user", "content": user}, {"role": "assistant", "content": response}],
     }
+
+
+def planted_chats(count: int, seed: int) -> Iterator[dict[str, object]]:
+    """Yield ShareGPT rows of one to three turns, each of which asks for a note of the first message or for a fact.
+
+    The first message holds a few lines, three notes among them, so that no two chats are alike even where they ask for
+    the same facts.
+    """
+    rng = random.Random(f"chats {seed}")
+    for number in range(count):
+        conversation = []
+        for question, answer in _chat_turns(rng):
+            conversation += [{"from": "human", "value": question}, {"from": "gpt", "value": answer}]
+        yield {"id": f"planted-chat-{number:05d}", "conversations": conversation}
+
+
+def _chat_turns(rng: random.Random) -> list[tuple[str, str]]:
+    """The turns of one chat as (user message, response)."""
+    notes = {subject: note(subject, rng.sample(CODES, 5)) for subject in rng.sample(SUBJECTS, 3)}
+    lines = [*notes.values(), *(filler(rng) for _ in range(rng.randint(1, 2)))]
+    rng.shuffle(lines)
+    facts = rng.sample(range(len(FACT_NAMES)), 3)
+    turns = [
+        fact(number) if rng.random() < 0.25 else (f"What does note {subject} say?", line)
+        for number, (subject, line) in zip(facts, notes.items(), strict=True)
+    ]
+    (question, answer), *later = turns[: rng.randint(1, 3)]
+    return [("\n".join(lines) + f"\n\n{question}", answer), *later]
