@@ -50,12 +50,12 @@ def _rows(node: dict[str, Any], schema: dict[str, Any], prefix: str) -> Iterator
         if "properties" not in resolved:
             default = json.dumps(value.get("default", resolved.get("default")), ensure_ascii=False)
             text = str(value.get("description", resolved.get("description", ""))).replace("|", "\\|")
-            yield f"`{key}`", _kind(resolved), f"`{default}`", text
+            yield f"`{key}`", _kind(resolved, schema), f"`{default}`", text
         for alternative in alternatives:
             yield from _rows(alternative, schema, f"{key}.")
         if isinstance(resolved.get("additionalProperties"), dict) and "properties" in resolved["additionalProperties"]:
             names = ", ".join(f"`{option}`" for option in resolved["additionalProperties"]["properties"])
-            yield f"`{key}.<name>`", "object", "`{}`", f"Overrides of `selection`: {names}."
+            yield f"`{key}.<name>`", "object", "`{}`", f"Overrides of `selection` and `mixture`: {names}."
 
 
 def _resolve(node: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
@@ -67,11 +67,12 @@ def _resolve(node: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
     return node
 
 
-def _kind(node: dict[str, Any]) -> str:
+def _kind(node: dict[str, Any], schema: dict[str, Any]) -> str:
+    node = _resolve(node, schema)
     if "enum" in node:
         return " \\| ".join(f"`{value}`" for value in node["enum"])
     if "oneOf" in node:
-        return " or ".join(_kind(option) for option in node["oneOf"])
+        return " or ".join(_kind(option, schema) for option in node["oneOf"])
     kinds = node.get("type", "any")
     text = " or ".join(kinds) if isinstance(kinds, list) else str(kinds)
     bounds = [f"{sign} {node[key]}" for key, sign in (("minimum", "≥"), ("maximum", "≤")) if key in node]

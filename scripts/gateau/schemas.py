@@ -96,3 +96,30 @@ RANKING = table_schema(
     hmp_norm=(pa.string(), "norm inside hmp"),
     score_norm=(pa.string(), "norm of hmp and of cas before they are added"),
 )
+
+TOKENS = table_schema(
+    id=(pa.string(), "sample or chat id"),
+    source=(pa.string(), "long or short"),
+    input_ids=(pa.list_(pa.int32()), "token ids, no padding"),
+    labels=(pa.list_(pa.int32()), "what each position should be predicted as, -100 where nothing is learnt"),
+    n_tokens=(pa.int64(), "length of both lists"),
+    n_targets=(pa.int64(), "labels that are learnt"),
+)
+
+MIXTURE = table_schema(
+    id=(pa.string(), "sample or chat id"),
+    source=(pa.string(), "long or short"),
+    split=(pa.string(), "train, or held_out: never trained on, to measure the loss"),
+    row=(pa.int64(), "0-based row in the source's token table"),
+    n_tokens=(pa.int64(), "length in tokens"),
+    n_targets=(pa.int64(), "tokens that are learnt"),
+)
+
+PLAN = table_schema(
+    epoch=(pa.int32(), "0-based epoch; null in rows of the held-out measurement"),
+    step=(pa.int32(), "0-based optimiser step, counted over all epochs; null in rows of the held-out measurement"),
+    rank=(pa.int32(), "process"),
+    micro_step=(pa.int32(), "0-based micro-step within the step"),
+    sequences=(pa.list_(pa.int64()), "0-based rows of the mixture, packed in this order"),
+    n_tokens=(pa.int64(), "tokens of the micro-batch"),
+)

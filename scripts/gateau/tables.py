@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -43,6 +44,23 @@ def write_rows(
     return count
 
 
+def write_tables(
+    path: str | os.PathLike[str], schema: pa.Schema, tables: Iterable[pa.Table], *, metadata: Mapping[str, str]
+) -> str:
+    """Write Arrow tables of exactly ``schema``, one row group each, atomically; return the digest of their content.
+
+    The digest covers values and their division into tables; it stands in the file's metadata as ``content``.
+    """
+    digest = hashlib.sha256()
+    with atomic_path(path) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+        for table in tables:
+            writer.write_table(table)
+            for batch in table.combine_chunks().to_batches():
+                digest.update(batch.serialize())
+        writer.add_key_value_metadata({**metadata, "content": digest.hexdigest()})
+    return digest.hexdigest()
+
+
 def _chunks(rows: Iterable[Mapping[str, Any]], size: int) -> Iterator[list[Mapping[str, Any]]]:
     chunk: list[Mapping[str, Any]] = []
     for row in rows:
@@ -82,6 +100,11 @@ def open_table(path: str | os.PathLike[str], schema: pa.Schema) -> pq.ParquetFil
     return file
 
 
+def count_rows(path: str | os.PathLike[str]) -> int:
+    """Rows of a Parquet file, from its footer alone."""
+    return int(pq.read_metadata(path).num_rows)
+
+
 def _columns(schema: pa.Schema) -> str:
     return ", ".join(f"{name}: {kind}" for name, kind in zip(schema.names, schema.types, strict=True))
 
@@ -107,6 +130,7 @@ def read_table(path: str | os.PathLike[str], schema: pa.Schema) -> pa.Table:
 
 
 def read_metadata(path: str | os.PathLike[str], schema: pa.Schema) -> dict[str, str]:
-    """The key-value metadata given to :func:`write_rows`."""
+    """The key-value metadata given to :func:`write_rows` or :func:`write_tables`."""
     with open_table(path, schema) as file:
-        return {key.decode(): value.decode() for key, value in (file.schema_arrow.metadata or {}).items()}
+        entries = file.metadata.metadata or {}
+        return {key.decode(): value.decode() for key, value in entries.items() if key != b"ARROW:schema"}

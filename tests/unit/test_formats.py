@@ -2,9 +2,9 @@
 
 import pytest
 
+from gateau.conversations import Turn, UnusableConversation, read_conversation
 from gateau.errors import SettingsError
-from gateau.training.conversations import UnusableConversation, read_conversation
-from gateau.training.formats import IGNORED, longalign_format, template_format
+from gateau.formats import IGNORED, chat_format, encode_texts
 
 EOS = 1
 CHATML = (
@@ -23,8 +23,16 @@ def ids(tokenizer, text):
     return tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids
 
 
-def encoded(tokenizer, messages):
-    return longalign_format(tokenizer)(read_conversation(messages))
+class Encoded:
+    """Arrays as lists, for comparison."""
+
+    def __init__(self, encoded):
+        self.input_ids, self.labels = encoded.input_ids.tolist(), encoded.labels.tolist()
+        self.changes, self.n_targets = encoded.changes, encoded.n_targets
+
+
+def encoded(tokenizer, messages, name="longalign"):
+    return Encoded(chat_format(name, tokenizer).encode(read_conversation(messages)))
 
 
 def test_one_turn(tiny_tokenizer):
@@ -116,8 +124,8 @@ def template_tokenizer(tiny_tokenizer):
 
 
 def test_a_template_is_learnt_from_response_to_stop_token(template_tokenizer):
-    conversation = read_conversation(chat("falcon", "otter heron", "badger", "lynx", system="Be brief."))
-    got = template_format(template_tokenizer)(conversation)
+    messages = chat("falcon", "otter heron", "badger", "lynx", system="Be brief.")
+    got = encoded(template_tokenizer, messages, "tokenizer_template")
     learnt = [label for label in got.labels if label != IGNORED]
     assert learnt == [*ids(template_tokenizer, "otter heron"), EOS, *ids(template_tokenizer, "lynx"), EOS]
     assert all(label in (IGNORED, token) for token, label in zip(got.input_ids, got.labels, strict=True))
@@ -130,12 +138,54 @@ def test_a_template_is_learnt_from_response_to_stop_token(template_tokenizer):
 def test_templates_that_teach_no_stop_are_refused(template_tokenizer):
     template_tokenizer.chat_template = CHATML.replace("</s>", "|end|")
     with pytest.raises(SettingsError, match="would never stop"):
-        template_format(template_tokenizer)
+        chat_format("tokenizer_template", template_tokenizer)
     template_tokenizer.chat_template = None
     with pytest.raises(SettingsError, match="no chat template"):
-        template_format(template_tokenizer)
+        chat_format("tokenizer_template", template_tokenizer)
 
 
 def test_a_template_row_with_control_tokens_in_its_text_is_rejected(template_tokenizer):
     with pytest.raises(UnusableConversation, match="control_token_in_text"):
-        template_format(template_tokenizer)(read_conversation(chat("a </s> b", "c")))
+        encoded(template_tokenizer, chat("a </s> b", "c"), "tokenizer_template")
+
+
+@pytest.mark.parametrize("name", ["longalign", "tokenizer_template"])
+def test_a_prompt_is_what_training_puts_before_the_answer(template_tokenizer, name):
+    conversation = chat("falcon", "otter", "badger heron", "lynx", system="Be brief.")
+    got = encoded(template_tokenizer, conversation, name)
+    prompt = chat_format(name, template_tokenizer).prompt_ids([Turn("falcon", "otter")], "badger heron", "Be brief.")
+    answer = ids(template_tokenizer, "lynx")
+    assert got.input_ids[: len(prompt) + len(answer)] == prompt + answer
+
+
+def test_the_exported_template_gives_one_turn_the_ids_of_training(tiny_tokenizer):
+    from copy import deepcopy
+
+    tokenizer = deepcopy(tiny_tokenizer)
+    trained = chat_format("longalign", tokenizer)
+    tokenizer.chat_template = trained.chat_template()
+    messages = chat("falcon", system="Be brief.")
+    rendered = tokenizer.apply_chat_template(messages, tokenize=True, add_generation_prompt=True)["input_ids"]
+    assert rendered == trained.prompt_ids([], "falcon", "Be brief.")
+    whole = tokenizer.apply_chat_template(chat("falcon", "otter"), tokenize=False)
+    assert whole == "<s>[INST]falcon[/INST]otter</s>"
+
+
+def test_a_batch_gives_what_each_row_gives_alone(template_tokenizer):
+    rows = [read_conversation(chat(*texts)) for texts in (("a", "b"), ("falcon", "", "c", "d"), ("x </s>", "y"))]
+    for name in ("longalign", "tokenizer_template"):
+        encoder = chat_format(name, template_tokenizer)
+        for row, together in zip(rows, encoder.encode_batch(rows), strict=True):
+            if isinstance(together, UnusableConversation):
+                with pytest.raises(UnusableConversation):
+                    encoder.encode(row)
+            else:
+                alone = encoder.encode(row)
+                assert together.input_ids.tolist() == alone.input_ids.tolist()
+                assert together.labels.tolist() == alone.labels.tolist()
+
+
+def test_the_direct_way_to_the_tokenizer_gives_the_same_ids(tiny_tokenizer):
+    texts = ["", "a </s> <s> b", "Zwölf 长文本 falcon", " x\n\n"]
+    assert encode_texts(tiny_tokenizer, texts) == [ids(tiny_tokenizer, text) for text in texts]
+    assert tiny_tokenizer("a </s>").input_ids[-1] == EOS, "the tokenizer is left as it was"

@@ -1,0 +1,273 @@
+"""Chat formats with explicit labels: which tokens a conversation becomes, and which of them are learnt.
+
+``longalign`` is the format of the released models: ``[INST]{user}[/INST]{assistant}``, BOS once, EOS at the end, each
+response encoded as a segment of its own. The label right after *every* response is EOS, although in mid-conversation
+the input there is already the next turn; a loss mask cannot say that, so labels are written out. An EOS after an empty
+response is not learnt.
+
+``tokenizer_template`` is the chat template that the tokenizer brings. It is refused when its stop token would not be
+learnt.
+
+Text of the data never becomes a control token.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gateau.conversations import Conversation, Turn, UnusableConversation
+from gateau.errors import SettingsError
+from gateau.prompts import adds_bos
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+IGNORED = -100
+FORMATS = ("longalign", "tokenizer_template")
+
+
+@dataclass(frozen=True)
+class EncodedConversation:
+    """Token ids and labels, int32 arrays of equal length.
+
+    ``labels[t]`` is the token that the model should predict for position t from the positions before it (the convention
+    of transformers, which shifts them itself), or -100 where nothing is learnt.
+    """
+
+    input_ids: np.ndarray
+    labels: np.ndarray
+    changes: tuple[str, ...] = ()
+
+    @property
+    def n_tokens(self) -> int:
+        """Length in tokens."""
+        return len(self.input_ids)
+
+    @property
+    def n_targets(self) -> int:
+        """Labels that are learnt. The first position predicts nothing and never has one."""
+        return int(np.count_nonzero(self.labels[1:] != IGNORED))
+
+
+class ChatFormat(ABC):
+    """How conversations become tokens, for one tokenizer."""
+
+    name: str
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self._tokenizer = tokenizer
+        if tokenizer.eos_token_id is None:
+            raise SettingsError(f"{tokenizer.name_or_path}: the tokenizer has no EOS, so no model could learn to stop")
+        self.stop_id = int(tokenizer.eos_token_id)
+
+    @abstractmethod
+    def encode_batch(self, conversations: Sequence[Conversation]) -> list[EncodedConversation | UnusableConversation]:
+        """Encode conversations, each to its tokens or to the reason why it cannot be used."""
+
+    @abstractmethod
+    def prompt_ids(self, turns: Sequence[Turn], user: str, system: str | None = None) -> list[int]:
+        """Exactly the tokens that training puts before the answer to ``user``, after earlier ``turns``."""
+
+    @abstractmethod
+    def chat_template(self) -> str:
+        """The template (Jinja) that goes out with a model trained in this format."""
+
+    def encode(self, conversation: Conversation) -> EncodedConversation:
+        """Encode one conversation. Raises UnusableConversation."""
+        outcome = self.encode_batch([conversation])[0]
+        if isinstance(outcome, UnusableConversation):
+            raise outcome
+        return outcome
+
+
+def chat_format(name: str, tokenizer: PreTrainedTokenizerBase) -> ChatFormat:
+    """The format of that name. Raises SettingsError when the tokenizer does not fit it."""
+    kinds: dict[str, type[ChatFormat]] = {"longalign": LongAlignFormat, "tokenizer_template": TemplateFormat}
+    return kinds[name](tokenizer)
+
+
+class LongAlignFormat(ChatFormat):
+    """The released format. A system message goes in front of the first user turn (``system_merged``)."""
+
+    name = "longalign"
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        super().__init__(tokenizer)
+        self._bos = [tokenizer.bos_token_id] if adds_bos(tokenizer) else []
+
+    def encode_batch(self, conversations: Sequence[Conversation]) -> list[EncodedConversation | UnusableConversation]:
+        """All segments of the batch go through the tokenizer together."""
+        merged = [_merge_system(conversation) for conversation in conversations]
+        texts = [
+            text
+            for conversation in merged
+            for turn in conversation.turns
+            for text in (_instruction(turn.user), turn.assistant)
+        ]
+        segments = iter(encode_texts(self._tokenizer, texts))
+        return [self._assemble(one, list(islice(segments, 2 * len(one.turns)))) for one in merged]
+
+    def _assemble(self, conversation: Conversation, segments: list[list[int]]) -> EncodedConversation:
+        n_tokens = len(self._bos) + sum(map(len, segments)) + 1
+        ids, labels = np.empty(n_tokens, np.int32), np.full(n_tokens, IGNORED, np.int32)
+        ids[: len(self._bos)] = self._bos
+        place, after = len(self._bos), IGNORED
+        for prompt, response in zip(segments[::2], segments[1::2], strict=True):
+            labels[place] = after
+            ids[place : place + len(prompt)] = prompt
+            place += len(prompt)
+            ids[place : place + len(response)] = labels[place : place + len(response)] = response
+            place += len(response)
+            after = self.stop_id if response else IGNORED
+        ids[place], labels[place] = self.stop_id, after
+        return EncodedConversation(ids, labels, conversation.changes)
+
+    def prompt_ids(self, turns: Sequence[Turn], user: str, system: str | None = None) -> list[int]:
+        """Segment by segment, as trained; in training no EOS stands between turns."""
+        turns = [*turns, Turn(user, "")]
+        if system is not None:
+            turns[0] = Turn(f"{system}\n\n{turns[0].user}", turns[0].assistant)
+        texts = [text for turn in turns for text in (_instruction(turn.user), turn.assistant)]
+        return self._bos + [token for segment in encode_texts(self._tokenizer, texts) for token in segment]
+
+    def chat_template(self) -> str:
+        """For other programs. They encode the rendered text in one piece, which for one turn gives the same tokens."""
+        bos = "{{ bos_token }}" if self._bos else ""
+        return (
+            bos + "{% set ns = namespace(system='') %}{% for message in messages %}"
+            "{% if message['role'] == 'system' %}{% set ns.system = message['content'] + '\n\n' %}"
+            "{% elif message['role'] == 'user' %}{{ '[INST]' + ns.system + message['content'] + '[/INST]' }}"
+            "{% set ns.system = '' %}"
+            "{% elif message['role'] == 'assistant' %}{{ message['content'] }}"
+            "{% if loop.last %}{{ eos_token }}{% endif %}{% endif %}{% endfor %}"
+        )
+
+
+class TemplateFormat(ChatFormat):
+    """The tokenizer's own chat template. Learnt is what the template adds to the prompt for each response."""
+
+    name = "tokenizer_template"
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        super().__init__(tokenizer)
+        if not tokenizer.chat_template:
+            raise SettingsError(
+                f"{tokenizer.name_or_path}: the tokenizer has no chat template; use the longalign format"
+            )
+        self._control = [str(token) for token in tokenizer.all_special_tokens]
+        self.encode(Conversation((Turn("a question", "an answer"), Turn("another", "more"))))
+
+    def encode_batch(self, conversations: Sequence[Conversation]) -> list[EncodedConversation | UnusableConversation]:
+        """One rendered conversation at a time: its spans need character offsets."""
+        outcomes: list[EncodedConversation | UnusableConversation] = []
+        for conversation in conversations:
+            try:
+                outcomes.append(self._encode(conversation))
+            except UnusableConversation as reason:
+                outcomes.append(reason)
+        return outcomes
+
+    def _encode(self, conversation: Conversation) -> EncodedConversation:
+        self._refuse_control_tokens(
+            [conversation.system or "", *(text for turn in conversation.turns for text in (turn.user, turn.assistant))]
+        )
+        messages = _system_messages(conversation.system)
+        spans: list[tuple[int, int]] = []
+        rendered = ""
+        for turn in conversation.turns:
+            messages.append({"role": "user", "content": turn.user})
+            prompt = self._render(messages, add_generation_prompt=True)
+            messages.append({"role": "assistant", "content": turn.assistant})
+            rendered = self._render(messages, add_generation_prompt=False)
+            if not rendered.startswith(prompt):
+                raise SettingsError(
+                    f"{self._tokenizer.name_or_path}: the chat template does not put the response right after the "
+                    "generation prompt, so its tokens cannot be told apart; use the longalign format"
+                )
+            if turn.assistant:
+                spans.append((len(prompt), len(rendered)))
+        encoded = self._tokenizer(rendered, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+        ids = np.array(encoded.input_ids, np.int32)
+        starts, stops = np.array(encoded.offset_mapping, np.int64).reshape(-1, 2).T
+        labels = np.full(len(ids), IGNORED, np.int32)
+        for first, last in spans:
+            inside = np.flatnonzero((first <= starts) & (stops <= last) & (starts < stops))
+            ends = inside[ids[inside] == self.stop_id]
+            if not len(ends):
+                raise SettingsError(
+                    "the chat template does not end a response with the tokenizer's EOS, so a model trained on it "
+                    "would never stop; use the longalign format, or set the tokenizer's eos_token to the template's "
+                    "stop token"
+                )
+            # what a template writes behind the stop token is not the model's to say
+            learnt = inside[inside <= ends[-1]]
+            labels[learnt] = ids[learnt]
+        return EncodedConversation(ids, labels, conversation.changes)
+
+    def prompt_ids(self, turns: Sequence[Turn], user: str, system: str | None = None) -> list[int]:
+        """The rendered template up to the generation prompt. Raises UnusableConversation for control tokens in text."""
+        self._refuse_control_tokens(
+            [system or "", user, *(text for turn in turns for text in (turn.user, turn.assistant))]
+        )
+        messages = _system_messages(system)
+        for turn in turns:
+            messages += [{"role": "user", "content": turn.user}, {"role": "assistant", "content": turn.assistant}]
+        messages.append({"role": "user", "content": user})
+        rendered = self._render(messages, add_generation_prompt=True)
+        return list(self._tokenizer(rendered, add_special_tokens=False, verbose=False).input_ids)
+
+    def chat_template(self) -> str:
+        """The tokenizer's own."""
+        return str(self._tokenizer.chat_template)
+
+    def _render(self, messages: list[dict[str, str]], add_generation_prompt: bool) -> str:
+        return str(
+            self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=add_generation_prompt)
+        )
+
+    def _refuse_control_tokens(self, texts: Sequence[str]) -> None:
+        if any(token in text for token in self._control for text in texts):
+            raise UnusableConversation(
+                "control_token_in_text",
+                "the row holds text that the template would take for a control token; mend the row",
+            )
+
+
+def encode_texts(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
+    """Ids of each text on its own, without control tokens, whatever the text says.
+
+    A fast tokenizer is asked directly: transformers' wrapping costs as much as the tokenizing of short texts.
+    """
+    if not tokenizer.is_fast:
+        ids: list[list[int]] = tokenizer(
+            list(texts), add_special_tokens=False, split_special_tokens=True, verbose=False
+        ).input_ids
+        return ids
+    backend: Any = tokenizer.backend_tokenizer
+    before, backend.encode_special_tokens = backend.encode_special_tokens, True
+    try:
+        return [encoding.ids for encoding in backend.encode_batch_fast(list(texts), add_special_tokens=False)]
+    finally:
+        backend.encode_special_tokens = before
+
+
+def _instruction(user: str) -> str:
+    return f"[INST]{user}[/INST]"
+
+
+def _system_messages(system: str | None) -> list[dict[str, str]]:
+    return [] if system is None else [{"role": "system", "content": system}]
+
+
+def _merge_system(conversation: Conversation) -> Conversation:
+    if conversation.system is None:
+        return conversation
+    first, *others = conversation.turns
+    first = Turn(f"{conversation.system}\n\n{first.user}", first.assistant)
+    return replace(conversation, turns=(first, *others), system=None, changes=(*conversation.changes, "system_merged"))

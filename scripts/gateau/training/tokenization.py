@@ -1,0 +1,302 @@
+"""Rows of messages become token ids and labels: over-long rows, rejections, and all cores at work.
+
+The parent process reads and writes in order; workers encode chunks of rows. So the table does not depend on how many
+there are.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import sys
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from gateau.conversations import Conversation, Turn, UnusableConversation, read_conversation
+from gateau.errors import DataError
+from gateau.formats import IGNORED, ChatFormat, EncodedConversation, chat_format
+from gateau.schemas import TOKENS
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+OVER_LONG = ("drop", "truncate_context", "truncate_right", "error")
+# One chunk is a worker's task and a row group of the table: enough text to be worth the way there, little enough that a
+# rank of the training reads single rows cheaply.
+CHUNK_CHARACTERS, CHUNK_ROWS = 1 << 19, 512
+_CUTS = 8
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class TokensOptions:
+    """Format and limits, as configured under ``tokens``."""
+
+    format: str
+    max_length: int
+    over_long: str
+
+
+@dataclass(frozen=True)
+class RejectedRow:
+    """One row that is not trained on: its place in the raw data, a countable reason, and what to do."""
+
+    id: str
+    file: str
+    line: int
+    reason: str
+    advice: str
+
+
+@dataclass
+class TokensReport:
+    """Counts over one source; complete when :func:`tokenize_rows` is exhausted."""
+
+    rows: int = 0
+    accepted: int = 0
+    tokens: int = 0
+    targets: int = 0
+    longest: int = 0
+    rejected: Counter[str] = field(default_factory=Counter)
+    changes: Counter[str] = field(default_factory=Counter)
+
+    def summary(self) -> dict[str, Any]:
+        """A JSON-ready summary."""
+        return {
+            "rows": self.rows,
+            "sequences": self.accepted,
+            "tokens": self.tokens,
+            "targets": self.targets,
+            "longest": self.longest,
+            "rejected": sum(self.rejected.values()),
+            "rejected_by_reason": dict(sorted(self.rejected.items())),
+            "changes": dict(sorted(self.changes.items())),
+        }
+
+
+@dataclass(frozen=True)
+class _Chunk:
+    """What a worker sends back: accepted rows as flat arrays, rejections, names of changes."""
+
+    ids: list[str]
+    lengths: np.ndarray
+    input_ids: np.ndarray
+    labels: np.ndarray
+    n_targets: np.ndarray
+    rejected: list[RejectedRow]
+    changes: Counter[str]
+
+
+class RowEncoder:
+    """Encodes chunks of rows with one tokenizer."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, options: TokensOptions) -> None:
+        self._tokenizer = tokenizer
+        self._format: ChatFormat = chat_format(options.format, tokenizer)
+        self._options = options
+
+    def encode(self, rows: Sequence[Row]) -> list[EncodedConversation | UnusableConversation]:
+        """Each row's tokens, at most ``max_length``, or why it has none.
+
+        Raises DataError for an over-long row where ``over_long`` is ``error``.
+        """
+        outcomes: list[Any] = [_conversation(row) for row in rows]
+        usable = [place for place, outcome in enumerate(outcomes) if isinstance(outcome, Conversation)]
+        conversations = [outcomes[place] for place in usable]
+        for place, encoded in zip(usable, self._format.encode_batch(conversations), strict=True):
+            conversation = outcomes[place]
+            outcomes[place] = encoded
+            if isinstance(encoded, EncodedConversation) and encoded.n_tokens > self._options.max_length:
+                try:
+                    outcomes[place] = self._fit(conversation, encoded, rows[place])
+                except UnusableConversation as reason:
+                    outcomes[place] = reason
+        return [_with_targets(outcome) for outcome in outcomes]
+
+    def chunk(self, rows: Sequence[Row]) -> _Chunk:
+        """:meth:`encode` with the results as flat arrays, which cross from process to process at little cost."""
+        accepted: list[tuple[str, EncodedConversation]] = []
+        rejected: list[RejectedRow] = []
+        for row, outcome in zip(rows, self.encode(rows), strict=True):
+            if isinstance(outcome, EncodedConversation):
+                accepted.append((row["id"], outcome))
+            else:
+                rejected.append(RejectedRow(row["id"], row["file"], row["line"], outcome.reason, outcome.advice))
+        encoded = [outcome for _, outcome in accepted]
+        return _Chunk(
+            ids=[row_id for row_id, _ in accepted],
+            lengths=np.array([one.n_tokens for one in encoded], np.int64),
+            input_ids=np.concatenate([one.input_ids for one in encoded] or [np.empty(0, np.int32)]),
+            labels=np.concatenate([one.labels for one in encoded] or [np.empty(0, np.int32)]),
+            n_targets=np.array([one.n_targets for one in encoded], np.int64),
+            rejected=rejected,
+            changes=Counter(change for one in encoded for change in one.changes),
+        )
+
+    def _fit(self, conversation: Conversation, encoded: EncodedConversation, row: Row) -> EncodedConversation:
+        limit, mode = self._options.max_length, self._options.over_long
+        if mode == "error":
+            raise DataError(
+                f"{row['file']} line {row['line']} (id {row['id']}) has {encoded.n_tokens} tokens, tokens.max_length "
+                f"is {limit}: raise it, or set tokens.over_long to drop, truncate_context or truncate_right"
+            )
+        if mode == "drop":
+            raise UnusableConversation(
+                "too_long",
+                f"{encoded.n_tokens} tokens, tokens.max_length is {limit}: raise it or set tokens.over_long to "
+                "truncate_context",
+            )
+        if mode == "truncate_right":
+            changes = (*encoded.changes, "truncated_right")
+            return EncodedConversation(encoded.input_ids[:limit], encoded.labels[:limit], changes)
+        shorter = conversation
+        for _ in range(_CUTS):  # tokens at the seam may merge otherwise than before: seldom more than two rounds
+            shorter = self._cut_context(shorter, encoded.n_tokens - limit)
+            encoded = self._format.encode(shorter)
+            if encoded.n_tokens <= limit:
+                return replace(encoded, changes=(*encoded.changes, "truncated_context"))
+        raise UnusableConversation("too_long", "its context cannot be cut to tokens.max_length; mend the row")
+
+    def _cut_context(self, conversation: Conversation, excess: int) -> Conversation:
+        """The conversation without the first ``excess`` tokens of its longest user turn's context.
+
+        The context is what stands before the turn's last blank line, as in scoring, so the question stays whole.
+        """
+        place = max(range(len(conversation.turns)), key=lambda number: len(conversation.turns[number].user))
+        user, assistant = conversation.turns[place].user, conversation.turns[place].assistant
+        context = user.rstrip().rpartition("\n\n")[0]
+        offsets = self._tokenizer(
+            context, add_special_tokens=False, return_offsets_mapping=True, split_special_tokens=True, verbose=False
+        ).offset_mapping
+        if len(offsets) <= excess:
+            raise UnusableConversation(
+                "too_long",
+                "even without the context of its longest user turn it exceeds tokens.max_length: raise it or drop the "
+                "row",
+            )
+        turns = list(conversation.turns)
+        turns[place] = Turn(user[offsets[excess][0] :], assistant)
+        return replace(conversation, turns=tuple(turns))
+
+
+def _conversation(row: Row) -> Conversation | UnusableConversation:
+    try:
+        return read_conversation(json.loads(row["messages"]))
+    except UnusableConversation as reason:
+        return reason
+
+
+def _with_targets(outcome: EncodedConversation | UnusableConversation) -> EncodedConversation | UnusableConversation:
+    if isinstance(outcome, EncodedConversation) and outcome.n_targets == 0:
+        return UnusableConversation("no_target", "nothing is left to learn once the row is cut; see tokens.over_long")
+    return outcome
+
+
+def tokenize_rows(
+    rows: Iterable[Row], encoder: RowEncoder, source: str, report: TokensReport, workers: int
+) -> Iterator[tuple[pa.Table, list[RejectedRow]]]:
+    """Yield one table of schema TOKENS per chunk of rows, in order, with the rows rejected from it.
+
+    Args:
+        rows: id, file, line and messages (JSON) of each row.
+        workers: processes; 1 stays in this one.
+    """
+    for chunk in _encoded_chunks(_chunks(rows), encoder, workers):
+        report.rows += len(chunk.ids) + len(chunk.rejected)
+        report.accepted += len(chunk.ids)
+        report.tokens += int(chunk.lengths.sum())
+        report.targets += int(chunk.n_targets.sum())
+        report.longest = max(report.longest, int(chunk.lengths.max(initial=0)))
+        report.rejected.update(row.reason for row in chunk.rejected)
+        report.changes.update(chunk.changes)
+        yield _table(chunk, source), chunk.rejected
+
+
+def _chunks(rows: Iterable[Row]) -> Iterator[list[Row]]:
+    chunk: list[Row] = []
+    characters = 0
+    for row in rows:
+        chunk.append(row)
+        characters += len(row["messages"])
+        if characters >= CHUNK_CHARACTERS or len(chunk) >= CHUNK_ROWS:
+            yield chunk
+            chunk, characters = [], 0
+    if chunk:
+        yield chunk
+
+
+def _encoded_chunks(chunks: Iterator[list[Row]], encoder: RowEncoder, workers: int) -> Iterator[_Chunk]:
+    if workers == 1:
+        yield from map(encoder.chunk, chunks)
+        return
+    # each worker is one core; the tokenizer's own threads would compete
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    start = "fork" if sys.platform == "linux" else "spawn"
+    with ProcessPoolExecutor(
+        workers, multiprocessing.get_context(start), initializer=_set_encoder, initargs=(encoder,)
+    ) as pool:
+        running: deque[Future[_Chunk]] = deque()
+        submit = partial(pool.submit, _encode_chunk)
+        for chunk in chunks:
+            running.append(submit(chunk))
+            if len(running) >= 3 * workers:  # bounded, so that memory is
+                yield running.popleft().result()
+        while running:
+            yield running.popleft().result()
+
+
+_encoder: RowEncoder
+
+
+def _set_encoder(encoder: RowEncoder) -> None:
+    global _encoder
+    _encoder = encoder
+
+
+def _encode_chunk(rows: list[Row]) -> _Chunk:
+    return _encoder.chunk(rows)
+
+
+def _table(chunk: _Chunk, source: str) -> pa.Table:
+    offsets = pa.array(np.concatenate([[0], np.cumsum(chunk.lengths)]).astype(np.int32))
+    columns = {
+        "id": pa.array(chunk.ids, pa.string()),
+        "source": pa.array([source] * len(chunk.ids), pa.string()),
+        "input_ids": pa.ListArray.from_arrays(offsets, pa.array(chunk.input_ids)),
+        "labels": pa.ListArray.from_arrays(offsets, pa.array(chunk.labels)),
+        "n_tokens": pa.array(chunk.lengths),
+        "n_targets": pa.array(chunk.n_targets),
+    }
+    return pa.table([columns[name] for name in TOKENS.names], schema=TOKENS)
+
+
+def target_runs(input_ids: Sequence[int], labels: Sequence[int]) -> Iterator[tuple[bool, list[int]]]:
+    """Neighbouring tokens that are all learnt or all not, in order, for people to look at.
+
+    A label that differs from its token (the end of an answer in mid-conversation) comes as a run of its own before it.
+    """
+    run: list[int] = []
+    learnt = False
+    for token, label in zip(input_ids, labels, strict=True):
+        if label not in (IGNORED, token):
+            if run:
+                yield learnt, run
+            yield True, [label]
+            run, learnt = [token], False
+        elif (label != IGNORED) == learnt:
+            run.append(token)
+        else:
+            if run:
+                yield learnt, run
+            run, learnt = [token], label != IGNORED
+    if run:
+        yield learnt, run

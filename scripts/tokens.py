@@ -1,0 +1,87 @@
+"""Rule ``tokens``: samples or chats → ragged token ids and labels, counted rejections, a preview for people."""
+
+import argparse
+import json
+import logging
+from collections.abc import Iterator
+from dataclasses import asdict
+
+import pyarrow as pa
+
+from gateau.command import progress, run
+from gateau.errors import DataError
+from gateau.files import atomic_path, write_json, write_text
+from gateau.model_files import ModelSpec
+from gateau.models import load_tokenizer, resolved, tokenizer_digest
+from gateau.schemas import CHATS, SAMPLES, TOKENS
+from gateau.tables import count_rows, iterate_rows, write_tables
+from gateau.training.previews import preview_html, preview_text
+from gateau.training.tokenization import OVER_LONG, RejectedRow, RowEncoder, TokensOptions, TokensReport, tokenize_rows
+
+_EXAMPLES = 10
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", required=True, help="samples.parquet or chats.parquet")
+    parser.add_argument("--source", choices=("long", "short"), required=True)
+    parser.add_argument("--model", type=json.loads, required=True, help="models.base, as JSON")
+    parser.add_argument("--format", required=True)
+    parser.add_argument("--max-length", type=int, required=True)
+    parser.add_argument("--over-long", choices=OVER_LONG, required=True)
+    parser.add_argument("--max-rejected-share", type=float, required=True)
+    parser.add_argument("--preview", type=int, required=True, help="rows to render")
+    parser.add_argument("--workers", type=int, required=True)
+    parser.add_argument("--tokens", required=True, help="output: tokens, Parquet")
+    parser.add_argument("--rejects", required=True, help="output: jsonl")
+    parser.add_argument("--summary", required=True, help="output: JSON")
+    parser.add_argument("--preview-text", required=True, help="output: text")
+    parser.add_argument("--preview-html", required=True, help="output: HTML")
+    args = parser.parse_args()
+
+    tokenizer = load_tokenizer(resolved(ModelSpec.from_config(args.model)))
+    encoder = RowEncoder(tokenizer, TokensOptions(args.format, args.max_length, args.over_long))
+    schema = SAMPLES if args.source == "long" else CHATS
+    rows = progress(
+        iterate_rows(args.rows, schema, ["id", "file", "line", "messages"]), "tokens", "row", count_rows(args.rows)
+    )
+    report = TokensReport()
+    shown: list[tuple[str, list[int], list[int]]] = []
+    examples: list[RejectedRow] = []
+    with atomic_path(args.rejects) as temporary, temporary.open("w", encoding="utf-8") as rejects:
+
+        def tables() -> Iterator[pa.Table]:
+            for table, rejected in tokenize_rows(rows, encoder, args.source, report, args.workers):
+                for row in rejected:
+                    rejects.write(json.dumps(asdict(row), ensure_ascii=False) + "\n")
+                examples.extend(rejected[: _EXAMPLES - len(examples)])
+                for row in table.slice(0, max(args.preview - len(shown), 0)).to_pylist():
+                    shown.append((row["id"], row["input_ids"], row["labels"]))
+                yield table
+
+        metadata = {"tokenizer": tokenizer_digest(tokenizer), "format": args.format}
+        write_tables(args.tokens, TOKENS, tables(), metadata=metadata)
+    write_text(args.preview_text, preview_text(shown, tokenizer))
+    write_text(args.preview_html, preview_html(shown, tokenizer, f"Training rows, {args.source}"))
+    summary = {"source": args.source, "format": args.format, **report.summary()}
+    write_json(args.summary, summary)
+    logging.info("%s", json.dumps(summary, ensure_ascii=False))
+    _gate(report, args.max_rejected_share, examples)
+
+
+def _gate(report: TokensReport, max_rejected_share: float, examples: list[RejectedRow]) -> None:
+    """Refuse data of which too little can be trained on. Snakemake removes a failed rule's outputs, so it is logged."""
+    rejected = sum(report.rejected.values())
+    if report.accepted and rejected <= max_rejected_share * report.rows:
+        return
+    for row in examples:
+        logging.error("%s line %d (id %s): %s: %s", row.file, row.line, row.id, row.reason, row.advice)
+    reasons = ", ".join(f"{reason} {count}" for reason, count in report.rejected.most_common())
+    raise DataError(
+        f"{rejected} of {report.rows} rows cannot be trained on ({reasons}), more than tokens.max_rejected_share allows; "
+        "mend the rows (the first stand above), change tokens.max_length or tokens.over_long, or raise the bound"
+    )
+
+
+if __name__ == "__main__":
+    run(main)
