@@ -55,8 +55,8 @@ def main() -> None:
                 for row in rejected:
                     rejects.write(json.dumps(asdict(row), ensure_ascii=False) + "\n")
                 examples.extend(rejected[: _EXAMPLES - len(examples)])
-                for row in table.slice(0, max(args.preview - len(shown), 0)).to_pylist():
-                    shown.append((row["id"], row["input_ids"], row["labels"]))
+                new = table.slice(0, max(args.preview - len(shown), 0)).to_pylist()
+                shown.extend((row["id"], row["input_ids"], row["labels"]) for row in new)
                 yield table
 
         metadata = {"tokenizer": tokenizer_digest(tokenizer), "format": args.format}
@@ -78,8 +78,8 @@ def _gate(report: TokensReport, max_rejected_share: float, examples: list[Reject
         logging.error("%s line %d (id %s): %s: %s", row.file, row.line, row.id, row.reason, row.advice)
     reasons = ", ".join(f"{reason} {count}" for reason, count in report.rejected.most_common())
     raise DataError(
-        f"{rejected} of {report.rows} rows cannot be trained on ({reasons}), more than tokens.max_rejected_share allows; "
-        "mend the rows (the first stand above), change tokens.max_length or tokens.over_long, or raise the bound"
+        f"{rejected} of {report.rows} rows cannot be trained on ({reasons}), more than tokens.max_rejected_share "
+        "allows; mend the rows (the first stand above), change tokens.max_length or tokens.over_long, or raise the bound"
     )
 
 

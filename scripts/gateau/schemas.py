@@ -116,8 +116,8 @@ MIXTURE = table_schema(
 )
 
 PLAN = table_schema(
-    epoch=(pa.int32(), "0-based epoch; null in rows of the held-out measurement"),
-    step=(pa.int32(), "0-based optimiser step, counted over all epochs; null in rows of the held-out measurement"),
+    epoch=(pa.int32(), "0-based epoch"),
+    step=(pa.int32(), "0-based optimiser step, counted over all epochs"),
     rank=(pa.int32(), "process"),
     micro_step=(pa.int32(), "0-based micro-step within the step"),
     sequences=(pa.list_(pa.int64()), "0-based rows of the mixture, packed in this order"),

@@ -3,8 +3,9 @@
 ``sort``       one sequence per rank and micro-step; sorted by length, cut into groups of one sequence per rank, groups
                permuted (the released recipe, except that it drops the longest sequences and this drops none)
 ``pack``       sequences in random order packed next-fit up to the token budget (the released packing)
-``step_pack``  the steps of ``sort``, the sequences of each step packed onto the ranks up to the token budget: the same
-               sequences per step and so the same loss, in far fewer micro-steps
+``step_pack``  the steps of ``sort`` on eight ranks, the sequences of each step packed onto the ranks up to the token
+               budget: the same sequences per step and so the same loss, in far fewer micro-steps. Which sequences form
+               a step does not depend on the world size.
 
 Every rank runs the same number of micro-steps in a step: sharded optimisers call collectives in each of them.
 """
@@ -12,6 +13,7 @@ Every rank runs the same number of micro-steps in a step: sharded optimisers cal
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -22,6 +24,7 @@ from gateau.errors import SettingsError
 
 MicroBatch = list[int]
 PLANS = ("sort", "pack", "step_pack")
+_NEIGHBOURS = 8
 
 
 @dataclass(frozen=True)
@@ -83,36 +86,47 @@ def plan_epoch(
     """
     if method not in PLANS:
         raise SettingsError(f"unknown batch plan {method!r}; choose one of {', '.join(PLANS)}")
-    if sequences_per_step % world_size:
+    if method == "sort" and sequences_per_step % world_size:
         raise SettingsError(
-            f"{sequences_per_step} sequences a step cannot be shared evenly by {world_size} ranks; choose a multiple"
+            f"plan.sequences_per_step: {sequences_per_step} sequences cannot be shared evenly by {world_size} ranks; "
+            "choose a multiple"
         )
     if too_long := [number for number, length in enumerate(lengths) if length > token_budget]:
         longest = max(lengths)
         raise SettingsError(
             f"{len(too_long)} sequences are longer than the budget of {token_budget} tokens (the longest: {longest}); "
-            "raise it"
+            "raise plan.token_budget or lower tokens.max_length"
         )
     rng = np.random.default_rng([seed, epoch])
     if method == "pack":
         return _pack(lengths, rng, world_size, token_budget, sequences_per_step)
-    steps = _sorted_steps(lengths, rng, world_size, sequences_per_step)
+    group = world_size if method == "sort" else math.gcd(_NEIGHBOURS, sequences_per_step)
+    steps = _sorted_steps(lengths, rng, group, sequences_per_step)
     if method == "sort":
         return [_one_per_rank(groups, world_size) for groups in steps]
     return [_pack_step([n for group in groups for n in group], lengths, world_size, token_budget) for groups in steps]
 
 
+def deal_out(sequences: Sequence[int], lengths: Sequence[int], method: str, world_size: int, token_budget: int) -> Step:
+    """One step of these sequences on any number of ranks: same sequences, same loss, other ranks than planned for."""
+    if method != "sort":
+        return _pack_step(list(sequences), lengths, world_size, token_budget)
+    order = sorted(sequences, key=lambda number: (lengths[number], number))
+    groups = [order[start : start + world_size] for start in range(0, len(order), world_size)]
+    return _one_per_rank(groups, world_size)
+
+
 def _sorted_steps(
-    lengths: Sequence[int], rng: np.random.Generator, world_size: int, sequences_per_step: int
+    lengths: Sequence[int], rng: np.random.Generator, group_size: int, sequences_per_step: int
 ) -> list[list[MicroBatch]]:
-    """Groups of neighbours in length, one sequence per rank, permuted and dealt out to steps; the last may be small."""
+    """Groups of neighbours in length, permuted and dealt out to steps; the last may be small."""
     order = np.argsort(np.asarray(lengths), kind="stable").tolist()
-    whole = len(order) // world_size * world_size
-    groups = [order[start : start + world_size] for start in range(0, whole, world_size)]
+    whole = len(order) // group_size * group_size
+    groups = [order[start : start + group_size] for start in range(0, whole, group_size)]
     groups = [groups[number] for number in rng.permutation(len(groups))]
     if whole < len(order):
         groups.append(order[whole:])
-    per_step = sequences_per_step // world_size
+    per_step = sequences_per_step // group_size
     return [groups[start : start + per_step] for start in range(0, len(groups), per_step)]
 
 
