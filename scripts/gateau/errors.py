@@ -29,3 +29,7 @@ class ScoreError(UserError):
 
 class TableError(UserError):
     """A table between two stages that does not have the schema it should have."""
+
+
+class TrainingError(UserError):
+    """A training that cannot go on: its loss is not finite, or it was told to stop and will resume."""

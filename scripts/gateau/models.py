@@ -1,8 +1,8 @@
 """Loading models and tokenizers the one way this project does, and telling what was chosen.
 
 ``auto`` resolves to: device, CUDA if there is one, else CPU; dtype, bfloat16 on CUDA and float32 on CPU; attention,
-flash-attn 2 or 3 if installed on CUDA with half precision, else sdpa (eager for models that cap attention logits, which
-sdpa cannot).
+an installed flash-attn (2, 4 on Hopper and later, 3) on CUDA with half precision, else sdpa (eager for models that cap
+attention logits, which sdpa cannot).
 """
 
 from __future__ import annotations
@@ -17,7 +17,11 @@ import torch
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils.hub import resolve_revision
-from transformers.utils.import_utils import is_flash_attn_2_available, is_flash_attn_3_available
+from transformers.utils.import_utils import (
+    is_flash_attn_2_available,
+    is_flash_attn_3_available,
+    is_flash_attn_4_available,
+)
 
 from gateau.errors import ModelError, SettingsError
 from gateau.model_files import ModelSpec
@@ -37,12 +41,13 @@ class Runtime:
     device: str = "auto"
     dtype: str = "auto"
     attention: str = "auto"
+    setting: str = "scoring"  # section of the configuration, for messages
 
     def resolved_device(self) -> torch.device:
         """The torch device. Raises SettingsError for one that is not there."""
         if self.device != "auto":
             if self.device.startswith("cuda") and not torch.cuda.is_available():
-                raise SettingsError("scoring.device is cuda, but torch sees no CUDA device; use auto or cpu")
+                raise SettingsError(f"{self.setting}.device is cuda, but torch sees no CUDA device; use auto or cpu")
             return torch.device(self.device)
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
@@ -52,15 +57,24 @@ class Runtime:
             return torch.bfloat16 if self.resolved_device().type == "cuda" else torch.float32
         return _DTYPES[self.dtype]
 
-    def resolved_attention(self, config: Any) -> str:
-        """The attention backend for a model of this config."""
+    def resolved_attention(self, config: Any, packed: bool = False) -> str:
+        """The attention backend for a model of this config.
+
+        ``packed`` sequences, as in training, make a dense mask of S x S under sdpa: without flash-attn, CUDA gets
+        flex_attention instead.
+        """
         if self.attention != "auto":
             return self.attention
-        if self.resolved_device().type == "cuda" and self.resolved_dtype() != torch.float32:
+        on_cuda = self.resolved_device().type == "cuda"
+        if on_cuda and self.resolved_dtype() != torch.float32:
             if is_flash_attn_2_available():
                 return "flash_attention_2"
+            if is_flash_attn_4_available() and torch.cuda.get_device_capability() >= (9, 0):
+                return "flash_attention_4"
             if is_flash_attn_3_available():
                 return "flash_attention_3"
+        if on_cuda and packed:
+            return "flex_attention"
         return "eager" if getattr(config, "attn_logit_softcapping", None) else "sdpa"
 
     def describe(self, config: Any) -> dict[str, str]:
@@ -149,6 +163,14 @@ def load_model(spec: ModelSpec, config: Any, runtime: Runtime) -> PreTrainedMode
     """The model in evaluation mode on its device. Raises ModelError when it cannot be loaded."""
     device, dtype, attention = runtime.resolved_device(), runtime.resolved_dtype(), runtime.resolved_attention(config)
     logger.info("loading %s: %s on %s, attention %s", spec.path, dtype, device, attention)
+    model = load_pretrained(spec, config, dtype, attention)
+    model.to(device)  # type: ignore[arg-type]
+    model.eval()
+    return model
+
+
+def load_pretrained(spec: ModelSpec, config: Any, dtype: torch.dtype, attention: str) -> PreTrainedModel:
+    """The model as transformers places it. Raises ModelError when it, or a tensor of it, cannot be loaded."""
     model: PreTrainedModel
     report: dict[str, Any]
     try:
@@ -170,8 +192,6 @@ def load_model(spec: ModelSpec, config: Any, runtime: Runtime) -> PreTrainedMode
             f"{spec.path}: {len(absent)} tensors of the model are not in its weights ({', '.join(absent[:3])}, …); "
             "fetch the checkpoint again, or check that its config.json belongs to it"
         )
-    model.to(device)  # type: ignore[arg-type]
-    model.eval()
     return model
 
 

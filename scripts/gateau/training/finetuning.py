@@ -1,0 +1,391 @@
+"""Fine-tuning one rank: model, optimiser settings, checkpoint to start from, and the files that come out."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import platform
+import shutil
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import accelerate
+import numpy as np
+import torch
+import transformers
+from transformers import TrainingArguments
+
+from gateau.errors import SettingsError
+from gateau.files import atomic_path, write_json
+from gateau.model_files import ModelSpec, weights_fingerprint
+from gateau.models import Runtime, load_config, load_pretrained, resolved
+from gateau.schemas import MIXTURE, TOKENS
+from gateau.sources import meaning_digest
+from gateau.tables import read_metadata, read_rows
+from gateau.training.batching import deal_out
+from gateau.training.checkpoints import Checkpoint, newest_checkpoint, training_digest, universal
+from gateau.training.objective import check_dense_mask
+from gateau.training.packing import MixtureReader
+from gateau.training.plans import Plan, read_plan
+from gateau.training.trainer import CompleteCheckpoints, Preemption, RankSteps, SequenceMeanTrainer
+
+logger = logging.getLogger(__name__)
+
+_PACKAGE = Path(__file__).resolve().parents[1]
+_NUMERICS = (
+    "models.py",
+    "training/objective.py",
+    "training/packing.py",
+    "training/trainer.py",
+    "training/finetuning.py",
+)
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """The ``train`` settings that change the result."""
+
+    learning_rate: float
+    lr_scheduler: str
+    warmup_share: float
+    weight_decay: float
+    adam_beta1: float
+    adam_beta2: float
+    max_grad_norm: float
+    optimizer: str
+    lora: Mapping[str, Any] | None
+    dtype: str
+    attention: str
+    device: str
+    seed: int
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """The ``train`` settings that do not: where and how it runs."""
+
+    gradient_checkpointing: bool
+    deepspeed: str | None
+    nodes: int
+    ranks_per_node: int
+    threads: int
+    evaluate_steps: int
+    save_steps: int
+    checkpoint_dir: str
+    resume: str
+    report_to: str
+    peak_tflops: float | None
+    log_dir: str
+
+
+@dataclass(frozen=True)
+class TrainFiles:
+    """Inputs and outputs."""
+
+    mixture: str
+    plan: str
+    tokens: Mapping[str, str]
+    model: str
+    history: str
+    summary: str
+
+
+def finetune(experiment: str, spec: ModelSpec, options: TrainOptions, run: RunOptions, files: TrainFiles) -> bool:
+    """Train; False when told to stop before the end, with a checkpoint to go on from.
+
+    Every rank calls it; rank 0 writes the outputs.
+
+    Raises:
+        SettingsError, ModelError, TrainingError: what cannot work, with what to change.
+    """
+    started = time.time()
+    spec = resolved(spec)
+    torch.set_num_threads(run.threads)
+    world_size, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
+    runtime = Runtime(options.device, options.dtype, options.attention, setting="train")
+    on_cpu = runtime.resolved_device().type == "cpu"
+    dtype = runtime.resolved_dtype()
+    deepspeed = _deepspeed_config(run.deepspeed, options, on_cpu)
+
+    mixture = read_rows(files.mixture, MIXTURE)
+    lengths = [row["n_tokens"] for row in mixture]
+    plan = read_plan(files.plan).for_world(world_size, lengths)
+    folder = Path(run.checkpoint_dir) / training_digest(
+        _settings(spec, options, dtype, deepspeed, plan, mixture, files)
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    checkpoint = newest_checkpoint(folder) if run.resume == "auto" else None
+    if rank == 0:
+        logger.info(
+            "checkpoints of this training: %s (%s)", folder, checkpoint.directory.name if checkpoint else "none"
+        )
+    start = _start(checkpoint, deepspeed, world_size, rank)
+
+    n_steps = len(plan.steps)
+    # deepspeed's hooks are in place while these arguments live, so they come before the model
+    arguments = _training_arguments(options, run, folder, n_steps, on_cpu, dtype, deepspeed, experiment)
+    device = arguments.device  # asking for it starts the process group, which sharded loading needs
+    if deepspeed:
+        _start_deepspeed(on_cpu)
+    config = load_config(spec)
+    config.use_cache = False
+    attention = runtime.resolved_attention(config, packed=True)
+    check_dense_mask(attention, _longest_packed(plan, lengths))
+    _check_window(spec, config, max(lengths))
+    # without DeepSpeed, weights stay float32 and autocast computes in dtype; frozen weights need no such care
+    weights_dtype = dtype if deepspeed or options.lora else torch.float32
+    model = load_pretrained(spec, config, weights_dtype, attention)
+    if options.lora:
+        model = _with_adapters(model, options, run)
+    reader = MixtureReader(mixture, files.tokens)
+    preemption, markers = Preemption(), CompleteCheckpoints()
+    trainer = SequenceMeanTrainer(
+        model,
+        arguments,
+        RankSteps(plan.steps, rank, reader, lengths),
+        _held_out(mixture, plan, lengths, world_size, rank, reader),
+        plan.epochs,
+        run.peak_tflops,
+        [preemption, markers],
+    )
+    preemption.trainer = markers.trainer = trainer
+    trainer.remove_callback(transformers.PrinterCallback)
+    if rank == 0:
+        logger.info(
+            "%s: %d steps over %d sequences an epoch on %d ranks, attention %s, %s, %s", experiment, n_steps,
+            sum(row["split"] == "train" for row in mixture), world_size, attention, str(dtype).removeprefix("torch."),
+            f"DeepSpeed ZeRO-{deepspeed['zero_optimization']['stage']}" if deepspeed else "without DeepSpeed",
+        )  # fmt: skip
+    trainer.train(resume_from_checkpoint=str(start) if start else None)
+    if preemption.stopped:
+        logger.warning("stopped after step %d of %d; run again to go on", trainer.state.global_step, n_steps)
+        return False
+    _save_model(trainer, Path(files.model), rank)
+    if rank == 0:
+        _write_history(files.history, trainer.state.log_history)
+        described = {
+            "attention": attention,
+            "dtype": str(dtype).removeprefix("torch."),
+            "device": device.type,
+        }
+        write_json(
+            files.summary,
+            {
+                "experiment": experiment,
+                "base": {"path": spec.path, "revision": spec.revision},
+                "options": asdict(options),
+                **described,
+                "deepspeed_stage": deepspeed["zero_optimization"]["stage"] if deepspeed else None,
+                "world_size": world_size,
+                "steps": n_steps,
+                "epochs": plan.options.epochs,
+                "sequences": dict(Counter(row["source"] for row in mixture if row["split"] == "train")),
+                "tokens": sum(lengths[sequence] for step in plan.steps for sequence in step.sequences),
+                "losses": _first_and_last(trainer.state.log_history),
+                "resumed_from_step": checkpoint.step if checkpoint else None,
+                "seconds_of_this_run": time.time() - started,
+                "speed_of_this_run": trainer.speed.totals(),
+                "peak_gpu_bytes": torch.cuda.max_memory_allocated() if device.type == "cuda" else None,
+                "versions": _versions(),
+            },
+        )
+    trainer.accelerator.wait_for_everyone()
+    return True
+
+
+def _settings(
+    spec: ModelSpec,
+    options: TrainOptions,
+    dtype: torch.dtype,
+    deepspeed: Mapping[str, Any] | None,
+    plan: Plan,
+    mixture: Sequence[Mapping[str, Any]],
+    files: TrainFiles,
+) -> dict[str, Any]:
+    """All that changes the weights beyond rounding. The number of ranks and the packing are not part of it."""
+    stage = deepspeed["zero_optimization"]["stage"] if deepspeed else None
+    return {
+        "weights": weights_fingerprint(spec.path, spec.revision),
+        "rope_parameters": spec.rope_parameters,
+        "options": {**asdict(options), "dtype": str(dtype), "device": None, "attention": None},
+        "engine": f"zero{stage}" if deepspeed else "plain",  # their checkpoints differ
+        "steps": plan.composition_digest(),
+        "mixture": training_digest({"rows": [[row["source"], row["row"]] for row in mixture]}),
+        "tokens": {source: read_metadata(path, TOKENS)["content"] for source, path in files.tokens.items()},
+        "code": meaning_digest(_PACKAGE / name for name in _NUMERICS),
+    }
+
+
+def _deepspeed_config(path: str | None, options: TrainOptions, on_cpu: bool) -> dict[str, Any] | None:
+    if path is None:
+        return None
+    if options.optimizer == "adamw_8bit":
+        raise SettingsError("train.optimizer adamw_8bit does not go with DeepSpeed; set train.deepspeed: null")
+    if on_cpu:
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    try:
+        config = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError) as error:
+        raise SettingsError(f"train.deepspeed: cannot read {path} ({error}); see config/deepspeed") from error
+    if not isinstance(config, dict) or "stage" not in config.get("zero_optimization", {}):
+        raise SettingsError(f"train.deepspeed: {path} lacks zero_optimization.stage; see config/deepspeed")
+    return config
+
+
+def _start_deepspeed(on_cpu: bool) -> None:
+    import deepspeed
+
+    if on_cpu:  # its shared-memory collectives would be compiled first, which takes a minute and a compiler
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    deepspeed.init_distributed(dist_backend="gloo" if on_cpu else None)
+
+
+def _start(checkpoint: Checkpoint | None, deepspeed: dict[str, Any] | None, world_size: int, rank: int) -> Path | None:
+    """The folder to resume from; under DeepSpeed converted when another number of ranks wrote it."""
+    if checkpoint is None or not deepspeed or checkpoint.world_size == world_size:
+        return checkpoint.directory if checkpoint else None
+    deepspeed["checkpoint"] = {**deepspeed.get("checkpoint", {}), "load_universal": True}
+    if rank == 0:
+        return universal(checkpoint)
+    target = checkpoint.directory.with_name(f"universal-{checkpoint.step}")
+    while not (target / "complete.json").exists():  # process groups do not exist yet
+        time.sleep(1)
+    return target
+
+
+def _training_arguments(
+    options: TrainOptions,
+    run: RunOptions,
+    folder: Path,
+    n_steps: int,
+    on_cpu: bool,
+    dtype: torch.dtype,
+    deepspeed: dict[str, Any] | None,
+    experiment: str,
+) -> TrainingArguments:
+    os.environ["TENSORBOARD_LOGGING_DIR"] = run.log_dir
+    return TrainingArguments(
+        output_dir=str(folder),
+        run_name=experiment,
+        num_train_epochs=1,  # the plan holds all epochs
+        per_device_train_batch_size=1,
+        gradient_accumulation_steps=1,  # a step brings its own micro-batches
+        learning_rate=options.learning_rate,
+        lr_scheduler_type=options.lr_scheduler,
+        warmup_steps=math.ceil(options.warmup_share * n_steps),
+        weight_decay=options.weight_decay,
+        adam_beta1=options.adam_beta1,
+        adam_beta2=options.adam_beta2,
+        max_grad_norm=options.max_grad_norm,
+        optim=options.optimizer,
+        seed=options.seed,
+        use_cpu=on_cpu,
+        bf16=dtype == torch.bfloat16,
+        activation_checkpointing=run.gradient_checkpointing,
+        activation_checkpointing_kwargs={"use_reentrant": False},
+        deepspeed=deepspeed,
+        ddp_find_unused_parameters=False,
+        remove_unused_columns=False,
+        ignore_data_skip=True,  # the sampler starts where training stopped
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        eval_strategy="steps",
+        eval_steps=run.evaluate_steps,
+        save_strategy="steps",
+        save_steps=run.save_steps,
+        report_to=run.report_to,
+        disable_tqdm=True,
+        log_level="error",
+    )
+
+
+def _check_window(spec: ModelSpec, config: Any, longest: int) -> None:
+    window = getattr(config, "max_position_embeddings", None)
+    if window and window < longest and not spec.rope_parameters:
+        raise SettingsError(
+            f"the longest sequence has {longest} tokens, but models.base ({spec.path}) has a window of {window}: lower "
+            "tokens.max_length or scale the model with models.base.rope_parameters"
+        )
+
+
+def _longest_packed(plan: Plan, lengths: Sequence[int]) -> int:
+    packed = (batch for step in plan.steps for rank in step.ranks for batch in rank if len(batch) > 1)
+    return max((sum(lengths[sequence] for sequence in batch) for batch in packed), default=0)
+
+
+def _with_adapters(model: Any, options: TrainOptions, run: RunOptions) -> Any:
+    from peft import LoraConfig, get_peft_model
+
+    lora = dict(options.lora or {})
+    if run.gradient_checkpointing:
+        model.enable_input_require_grads()
+    return get_peft_model(
+        model,
+        LoraConfig(
+            r=lora["r"],
+            lora_alpha=lora.get("alpha", 2 * lora["r"]),
+            target_modules=lora.get("target_modules", "all-linear"),
+            task_type="CAUSAL_LM",
+        ),
+    )
+
+
+def _held_out(
+    mixture: Sequence[Mapping[str, Any]],
+    plan: Plan,
+    lengths: Sequence[int],
+    world_size: int,
+    rank: int,
+    reader: MixtureReader,
+) -> dict[str, RankSteps]:
+    """One step per source that has held-out rows."""
+    steps = {}
+    for source in ("long", "short"):
+        rows = [n for n, row in enumerate(mixture) if row["split"] == "held_out" and row["source"] == source]
+        if rows:
+            step = deal_out(rows, lengths, plan.options.method, world_size, plan.options.token_budget)
+            steps[source] = RankSteps([step], rank, reader, lengths)
+    return steps
+
+
+def _save_model(trainer: SequenceMeanTrainer, target: Path, rank: int) -> None:
+    """Weights and config under ``target``, whole or not at all."""
+    temporary = target.with_name(f".{target.name}.tmp")
+    if rank == 0:
+        shutil.rmtree(temporary, ignore_errors=True)
+    trainer.accelerator.wait_for_everyone()
+    trainer.save_model(str(temporary))
+    trainer.accelerator.wait_for_everyone()
+    if rank == 0:
+        (temporary / "training_args.bin").unlink(missing_ok=True)  # a pickle with paths of this machine
+        shutil.rmtree(target, ignore_errors=True)
+        temporary.rename(target)
+
+
+def _write_history(path: str, log_history: Sequence[Mapping[str, float]]) -> None:
+    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        for entry in log_history:
+            file.write(json.dumps(entry) + "\n")
+
+
+def _first_and_last(log_history: Sequence[Mapping[str, float]]) -> dict[str, list[float]]:
+    """First and last value of each loss."""
+    names = ("loss", "eval_loss", "eval_loss_long", "eval_loss_short")
+    values = {name: [entry[name] for entry in log_history if name in entry] for name in names}
+    return {name: [found[0], found[-1]] for name, found in values.items() if found}
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "accelerate": accelerate.__version__,
+        "numpy": np.__version__,
+    }

@@ -1,0 +1,123 @@
+"""Starts the ranks of a training on this machine, or on the nodes of a SLURM job, and stops them as one.
+
+The usual launchers kill ranks 30 seconds after a SIGTERM. A rank at 64k tokens may need minutes to finish its step and
+save: here signals are passed on and the ranks take their time. If one rank dies the others, which would wait for it for
+ever, are killed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from types import FrameType
+
+from gateau.errors import SettingsError, TrainingError
+
+logger = logging.getLogger(__name__)
+
+PREEMPTED = 75  # as sysexits.h: try again later
+_FORWARDED = (signal.SIGTERM, signal.SIGUSR1)
+_ON_NODE = "GATEAU_ON_NODE"
+_DIE_WITH_PARENT = 1  # prctl's PR_SET_PDEATHSIG
+
+
+def is_rank() -> bool:
+    """Whether this process was started as one rank of a training."""
+    return "LOCAL_RANK" in os.environ
+
+
+def launch(arguments: Sequence[str], nodes: int, ranks_per_node: int) -> int:
+    """Run ``python <arguments>`` once per rank and wait; the exit code is 0 only if all ranks succeed.
+
+    Raises:
+        SettingsError: several nodes outside a SLURM job.
+        TrainingError: a rank died.
+    """
+    if nodes > 1 and _ON_NODE not in os.environ:
+        return _launch_nodes(arguments, nodes)
+    address, port, first = _rendezvous(nodes, ranks_per_node)
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, *arguments],
+            env={
+                **os.environ, "RANK": str(first + local), "LOCAL_RANK": str(local),
+                "WORLD_SIZE": str(nodes * ranks_per_node), "LOCAL_WORLD_SIZE": str(ranks_per_node),
+                "MASTER_ADDR": address, "MASTER_PORT": str(port),
+            },
+            preexec_fn=_die_with_parent,
+        )
+        for local in range(ranks_per_node)
+    ]  # fmt: skip
+    _forward_signals(ranks)
+    return _wait(ranks, first)
+
+
+def _launch_nodes(arguments: Sequence[str], nodes: int) -> int:
+    """One launcher per node, through ``srun``, inside the job's allocation."""
+    if "SLURM_JOB_ID" not in os.environ:
+        raise SettingsError(f"train.nodes is {nodes}, but this is not a SLURM job; use the slurm profile or nodes: 1")
+    command = [
+        "srun", f"--nodes={nodes}", f"--ntasks={nodes}", "--ntasks-per-node=1", "--kill-on-bad-exit=1",
+        sys.executable, *arguments,
+    ]  # fmt: skip
+    step = subprocess.Popen(command, env={**os.environ, _ON_NODE: "1"})
+    _forward_signals([step])
+    return step.wait()
+
+
+def _rendezvous(nodes: int, ranks_per_node: int) -> tuple[str, int, int]:
+    """Address and port of rank 0, and this node's first rank."""
+    if nodes == 1:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            return "127.0.0.1", probe.getsockname()[1], 0
+    hosts = subprocess.run(
+        ["scontrol", "show", "hostnames", os.environ["SLURM_STEP_NODELIST"]], capture_output=True, text=True, check=True
+    ).stdout.split()
+    return hosts[0], 20000 + int(os.environ["SLURM_JOB_ID"]) % 20000, int(os.environ["SLURM_NODEID"]) * ranks_per_node
+
+
+def _forward_signals(processes: Sequence[subprocess.Popen[bytes]]) -> None:
+    def forward(number: int, frame: FrameType | None) -> None:
+        for process in processes:
+            with contextlib.suppress(ProcessLookupError):
+                process.send_signal(number)
+
+    for number in _FORWARDED:
+        signal.signal(number, forward)
+
+
+def _wait(ranks: Sequence[subprocess.Popen[bytes]], first: int) -> int:
+    while True:
+        codes = [rank.poll() for rank in ranks]
+        if all(code == 0 for code in codes):
+            return 0
+        if all(code in (PREEMPTED, 0) for code in codes):
+            return PREEMPTED
+        failed = [number for number, code in enumerate(codes) if code not in (None, 0, PREEMPTED)]
+        if failed:
+            time.sleep(1)  # ranks that fail together get to say why
+            for rank in ranks:
+                rank.kill()
+                rank.wait()
+            code = ranks[failed[0]].returncode
+            how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
+            raise TrainingError(
+                f"rank {first + failed[0]} {how} and the others were stopped; see the log above. Run again: training "
+                "goes on from its newest checkpoint"
+            )
+        time.sleep(0.1)
+
+
+def _die_with_parent() -> None:
+    """In the new process: be killed when the launcher is, so that no rank is left behind (Linux only)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)

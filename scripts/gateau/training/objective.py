@@ -1,0 +1,155 @@
+"""The training loss: mean over sequences of their mean token loss, from packed batches, with logits at targets only.
+
+L = (1/M) Σ_s (1/n_s) Σ_t CE_t over the M sequences of an optimiser step, however they are packed. Logits exist at
+targets only, in recomputed chunks over the output layer: at a vocabulary of 32 000, a chunk of 1024 takes 0.13 GB where
+all logits of 64k tokens would take 8.4 GB, twice over.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch.utils.checkpoint import checkpoint
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
+
+from gateau.errors import ModelError, SettingsError
+from gateau.training.packing import PackedBatch, pack
+
+logger = logging.getLogger(__name__)
+
+DENSE_MASK_LIMIT = 8192
+_CHUNK = 1024
+_DENSE = ("sdpa", "eager")
+_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.15, torch.float16: 0.05}
+
+
+class SequenceMeanLoss:
+    """Weighted target loss of a causal language model.
+
+    The output layer's ``forward`` is replaced by one that returns token losses while targets are set: so the layer is
+    called once per micro-batch whatever the number of targets, which sharded weights (ZeRO-3) need.
+    """
+
+    def __init__(self, model: Any) -> None:
+        head = model.get_output_embeddings()
+        if head is None:
+            raise ModelError(
+                f"{type(model).__name__} has no output embeddings, so it cannot be trained as a chat model"
+            )
+        check_mask_function(model.config)
+        self._attention = str(model.config._attn_implementation)
+        self._logits, self._targets, self._in_head = head.forward, None, True
+        self._checked = False
+        head.forward = self._head
+
+    def __call__(self, model: Any, batch: PackedBatch) -> torch.Tensor:
+        """Sum over the batch's sequences of their mean token loss; a float32 scalar with a graph, also for a filler."""
+        if not self._checked:
+            self._check(model, batch.input_ids.device)
+        return (self._token_losses(model, batch) * batch.weights).sum()
+
+    def _token_losses(self, model: Any, batch: PackedBatch) -> torch.Tensor:
+        """Cross-entropy at each target, float32 [K]."""
+        self._targets = batch.targets if self._in_head else None
+        try:
+            output = model(
+                **forward_arguments(batch, self._attention), logits_to_keep=batch.target_places
+            ).logits.squeeze(0)
+        finally:
+            self._targets = None
+        return output.squeeze(-1) if self._in_head else _cross_entropy(output, batch.targets)
+
+    def _head(self, hidden: torch.Tensor) -> torch.Tensor:
+        """The output layer: logits as ever, or losses [1, K, 1] in their place while targets are set."""
+        targets = self._targets
+        if targets is None:
+            return torch.as_tensor(self._logits(hidden))
+        losses = [
+            checkpoint(
+                self._chunk, hidden[0, start : start + _CHUNK], targets[start : start + _CHUNK], use_reentrant=False
+            )
+            for start in range(0, max(len(targets), 1), _CHUNK)
+        ]
+        return torch.cat(losses)[None, :, None]
+
+    def _chunk(self, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return _cross_entropy(self._logits(hidden), targets)
+
+    @torch.no_grad()
+    def _check(self, model: Any, device: torch.device) -> None:
+        """Ask the model itself, once, whether packing and the output layer do what they should.
+
+        Wrong masks give wrong losses without any error, and some models change logits behind the output layer.
+        """
+        self._checked = True
+        one, other = ([3, 4, 5, 6], [7, 3, 8])
+        parts = [_sequence(one), _sequence(other)]
+        together = self._token_losses(model, pack(parts).to(device))
+        alone = torch.cat([self._token_losses(model, pack([part]).to(device)) for part in parts])
+        self._in_head = False
+        plain = torch.cat([self._token_losses(model, pack([part]).to(device)) for part in parts])
+        tolerance = _TOLERANCE.get(next(model.parameters()).dtype, 0.15)
+        if device.type == "cuda" and torch.is_autocast_enabled():
+            tolerance = _TOLERANCE[torch.bfloat16]
+        self._in_head = bool((alone - plain).abs().max() <= tolerance)
+        if not self._in_head:
+            logger.warning(
+                "this model changes logits behind its output layer: all logits at targets are kept in memory"
+            )
+            together = self._token_losses(model, pack(parts).to(device))
+        if (together - plain).abs().max() > tolerance:
+            raise ModelError(
+                f"packed sequences see each other under attention {self._attention} in this model (losses differ by "
+                f"{float((together - plain).abs().max()):.2g}); set plan.method: sort, or another train.attention"
+            )
+
+
+def forward_arguments(batch: PackedBatch, attention: str) -> dict[str, Any]:
+    """What a model's forward needs so that packed sequences do not see each other.
+
+    Three ways to get it wrong raise no error: a cache (the default of ``use_cache``), an attention mask of ones, and an
+    attention function without a registered mask function. A lone sequence is plainly causal and needs nothing.
+    """
+    arguments: dict[str, Any] = {"input_ids": batch.input_ids, "attention_mask": None, "use_cache": False}
+    if len(batch.lengths) > 1:
+        arguments["position_ids"] = batch.position_ids
+        if attention.startswith("flash"):
+            arguments |= {f"cu_seq_lens_{side}": batch.sequence_starts for side in "qk"}
+            arguments |= {f"max_length_{side}": max(batch.lengths) for side in "qk"}
+    return arguments
+
+
+def check_mask_function(config: Any) -> None:
+    """Raise SettingsError for an attention function whose masks transformers does not know: it would apply none."""
+    attention = str(config._attn_implementation)
+    if attention not in ALL_MASK_ATTENTION_FUNCTIONS.valid_keys():
+        raise SettingsError(
+            f"attention {attention!r} has no registered mask function, so packed sequences would see each other; choose "
+            "another train.attention"
+        )
+
+
+def check_dense_mask(attention: str, longest_packed: int) -> None:
+    """Raise SettingsError when packing would build a mask of S x S that is too large.
+
+    ``longest_packed`` is the most tokens of a micro-batch that holds several sequences.
+    """
+    if attention in _DENSE and longest_packed > DENSE_MASK_LIMIT:
+        raise SettingsError(
+            f"train.attention {attention} builds a dense mask for packed sequences, and the plan packs up to "
+            f"{longest_packed} tokens (limit {DENSE_MASK_LIMIT}): install flash-attn, set train.attention: "
+            "flex_attention, plan.method: sort, or a smaller plan.token_budget"
+        )
+
+
+def _cross_entropy(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    return F.cross_entropy(logits.float(), targets, reduction="none")
+
+
+def _sequence(ids: list[int]) -> tuple[Any, Any]:
+    import numpy as np
+
+    return np.array(ids, np.int32), np.array(ids, np.int32)

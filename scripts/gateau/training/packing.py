@@ -1,0 +1,109 @@
+"""From token tables to packed micro-batches: sequences end to end, positions restarting, targets with their weights."""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from gateau.formats import IGNORED
+from gateau.schemas import TOKENS
+from gateau.tables import open_table
+
+_OPEN_GROUPS = 16
+
+
+@dataclass(frozen=True)
+class PackedBatch:
+    """Sequences packed into one row, without padding.
+
+    ``target_places[k]`` is the position whose hidden state predicts ``targets[k]``; ``weights[k]`` is 1 / (targets of its
+    sequence), so that weighted losses add up to the sum over sequences of their mean token loss.
+    """
+
+    input_ids: torch.Tensor  # int64 [1, T]
+    position_ids: torch.Tensor  # int64 [1, T], from 0 in each sequence
+    sequence_starts: torch.Tensor  # int32 [n + 1], cumulative lengths
+    target_places: torch.Tensor  # int64 [K]
+    targets: torch.Tensor  # int64 [K]
+    weights: torch.Tensor  # float32 [K]
+    lengths: tuple[int, ...]  # of the sequences; empty in a filler that only keeps ranks in step
+
+    def to(self, device: torch.device) -> PackedBatch:
+        """The same batch on another device."""
+        tensors = {
+            field.name: value.to(device, non_blocking=True)
+            for field in fields(self)
+            if isinstance(value := getattr(self, field.name), torch.Tensor)
+        }
+        return replace(self, **tensors)
+
+
+def pack(sequences: Sequence[tuple[np.ndarray, np.ndarray]]) -> PackedBatch:
+    """Pack (input_ids, labels) pairs. No sequence at all gives one token without targets, for ranks to stay in step."""
+    lengths = [len(ids) for ids, _ in sequences]
+    places: list[np.ndarray] = []
+    targets: list[np.ndarray] = []
+    weights: list[np.ndarray] = []
+    start = 0
+    for ids, labels in sequences:
+        learnt = np.flatnonzero(labels[1:] != IGNORED)
+        places.append(start + learnt)  # the label at t + 1 is predicted at t
+        targets.append(labels[1:][learnt])
+        weights.append(np.full(len(learnt), 1 / max(len(learnt), 1), np.float32))
+        start += len(ids)
+    ids = np.concatenate([ids for ids, _ in sequences]) if sequences else np.zeros(1, np.int64)
+    positions = np.concatenate([np.arange(length) for length in lengths or [1]])
+    return PackedBatch(
+        input_ids=torch.from_numpy(ids.astype(np.int64))[None],
+        position_ids=torch.from_numpy(positions)[None],
+        sequence_starts=torch.from_numpy(np.cumsum([0, *(lengths or [1])]).astype(np.int32)),
+        target_places=torch.from_numpy(_joined(places, np.int64)),
+        targets=torch.from_numpy(_joined(targets, np.int64)),
+        weights=torch.from_numpy(_joined(weights, np.float32)),
+        lengths=tuple(lengths),
+    )
+
+
+def _joined(parts: Sequence[np.ndarray], dtype: Any) -> np.ndarray:
+    return np.concatenate([np.empty(0, dtype), *parts]).astype(dtype)
+
+
+class TokenReader:
+    """Reads single rows of a token table; a few row groups stay decoded."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self._file = open_table(path, TOKENS)
+        sizes = [self._file.metadata.row_group(number).num_rows for number in range(self._file.num_row_groups)]
+        self._starts = np.cumsum([0, *sizes])
+        self._groups: OrderedDict[int, Any] = OrderedDict()
+
+    def read(self, row: int) -> tuple[np.ndarray, np.ndarray]:
+        """Token ids and labels of a row, int32."""
+        group = int(np.searchsorted(self._starts, row, side="right")) - 1
+        if group not in self._groups:
+            self._groups[group] = self._file.read_row_group(group, columns=["input_ids", "labels"])
+            while len(self._groups) > _OPEN_GROUPS:
+                self._groups.popitem(last=False)
+        self._groups.move_to_end(group)
+        table, place = self._groups[group], row - int(self._starts[group])
+        ids, labels = (table.column(name)[place].values.to_numpy() for name in ("input_ids", "labels"))
+        return ids, labels
+
+
+class MixtureReader:
+    """Packs rows of a mixture from the token tables of its sources."""
+
+    def __init__(self, mixture: Sequence[Mapping[str, Any]], tokens: Mapping[str, str | os.PathLike[str]]) -> None:
+        self._rows = mixture
+        self._readers = {source: TokenReader(path) for source, path in tokens.items()}
+
+    def batch(self, sequences: Sequence[int]) -> PackedBatch:
+        """The micro-batch of these rows of the mixture, packed in this order."""
+        rows = (self._rows[number] for number in sequences)
+        return pack([self._readers[row["source"]].read(row["row"]) for row in rows])

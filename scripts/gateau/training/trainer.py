@@ -1,0 +1,276 @@
+"""Hugging Face's Trainer on a batch plan: one item is one optimiser step, its loss the mean over sequences.
+
+The stock Trainer normalises by tokens over the global batch and takes a fixed number of micro-batches a step. Here a
+step brings its own micro-batches, as planned for this rank, and its number of sequences.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import signal
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+from transformers import Trainer, TrainerCallback, TrainingArguments
+
+from gateau.errors import TrainingError
+from gateau.training.batching import Step
+from gateau.training.checkpoints import mark_complete, prune
+from gateau.training.objective import SequenceMeanLoss
+from gateau.training.packing import MixtureReader, PackedBatch
+from gateau.training.throughput import peak_flops, training_flops
+
+logger = logging.getLogger(__name__)
+
+_LINE_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class RankStep:
+    """One optimiser step as one rank sees it."""
+
+    batches: list[PackedBatch]
+    n_sequences: int  # of all ranks
+    lengths: list[int]  # of all ranks' sequences
+
+
+class RankSteps(Dataset[RankStep]):
+    """The steps of a plan for one rank, read from the token tables when asked for."""
+
+    def __init__(self, steps: Sequence[Step], rank: int, reader: MixtureReader, lengths: Sequence[int]) -> None:
+        self._steps, self._rank, self._reader, self._lengths = steps, rank, reader, lengths
+
+    def __len__(self) -> int:
+        return len(self._steps)
+
+    def __getitem__(self, number: int) -> RankStep:
+        step = self._steps[number]
+        batches = [self._reader.batch(batch) for batch in step.ranks[self._rank]]
+        return RankStep(batches, len(step.sequences), [self._lengths[sequence] for sequence in step.sequences])
+
+
+class _Remaining(Sampler[int]):
+    """The steps that are still to do, in order. The Trainer's own skipping would read all the others first."""
+
+    def __init__(self, trainer: Trainer, count: int) -> None:
+        self._trainer, self._count = trainer, count
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(self._trainer.state.global_step, self._count))
+
+    def __len__(self) -> int:
+        return self._count
+
+
+class SequenceMeanTrainer(Trainer):
+    """Trains on planned steps and measures the held-out loss by source.
+
+    Args:
+        steps: the training, in order.
+        held_out: for each source the sequences that measure the loss, as one step.
+        epochs: the epoch of each step, for the log.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        args: TrainingArguments,
+        steps: RankSteps,
+        held_out: Mapping[str, RankSteps],
+        epochs: Sequence[int],
+        peak_tflops: float | None,
+        callbacks: list[TrainerCallback],
+    ) -> None:
+        self.objective = SequenceMeanLoss(model)
+        self._held_out, self._epochs = held_out, epochs
+        super().__init__(model=model, args=args, train_dataset=steps, eval_dataset=steps, callbacks=callbacks)
+        self.speed = Speed(self.model.config, args.world_size, _peak(peak_tflops, args.device), len(steps))
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """Whole steps, this rank's part of each; accelerate must not divide them again."""
+        steps: Any = self.train_dataset
+        return DataLoader(steps, batch_size=None, sampler=_Remaining(self, len(steps)))
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
+    ) -> tuple[list[Any], Any]:
+        """The next step and its number of sequences."""
+        step = next(epoch_iterator)
+        return [step], step.n_sequences
+
+    def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
+        """All micro-batches of one step, gradients synchronised in the last; the step's loss, world size times."""
+        model.train()
+        self.speed.begin()
+        deepspeed = self.is_deepspeed_enabled
+        total = torch.zeros((), device=self.args.device)
+        for number, batch in enumerate(inputs.batches, start=1):
+            last = number == len(inputs.batches)
+            self.accelerator.gradient_state._set_sync_gradients(last)
+            with nullcontext() if last or deepspeed else self.accelerator.no_sync(model=model):
+                loss = self._loss(model, batch) * (self.args.world_size / num_items_in_batch)
+                # DeepSpeed would divide by its own fixed number of micro-steps
+                self.accelerator.backward(loss, **({"scale_wrt_gas": False} if deepspeed else {}))
+            total += loss.detach()
+        if not torch.isfinite(total):
+            raise TrainingError(
+                f"the loss is {float(total)} in step {self.state.global_step + 1}: lower train.learning_rate, or look "
+                "for a damaged row among those of this step in plan.parquet"
+            )
+        self.speed.end(inputs.lengths)
+        return total
+
+    def _loss(self, model: Any, batch: PackedBatch) -> torch.Tensor:
+        with self.compute_loss_context_manager():
+            return self.objective(model, batch.to(self.args.device))
+
+    def floating_point_ops(self, inputs: Any) -> int:
+        """Counted by :class:`Speed`, from lengths."""
+        return 0
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Mean over held-out sequences of their mean token loss, for each source and over all."""
+        model: Any = self.model_wrapped
+        model.eval()
+        sums: dict[str, tuple[float, int]] = {}
+        with torch.no_grad():
+            for source, steps in self._held_out.items():
+                step = steps[0]
+                total = torch.zeros((), device=self.args.device)
+                for batch in step.batches:
+                    total += self._loss(model, batch)
+                sums[source] = (float(self.accelerator.reduce(total)), step.n_sequences)
+        model.train()
+        metrics = {f"eval_loss_{source}": total / count for source, (total, count) in sums.items()}
+        metrics["eval_loss"] = sum(total for total, _ in sums.values()) / sum(count for _, count in sums.values())
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add speed and epoch; one line for people at most every ten seconds."""
+        done = self.state.global_step
+        within = sum(epoch == self._epochs[done - 1] for epoch in self._epochs[:done]) if done else 0
+        whole = self._epochs.count(self._epochs[done - 1]) if done else 1
+        self.state.epoch = (self._epochs[done - 1] if done else 0) + within / whole
+        if "loss" in logs:
+            logs.update(self.speed.metrics())
+            self.speed.report(self.state.global_step, logs, self.is_world_process_zero())
+        elif self.is_world_process_zero() and "eval_loss" in logs:
+            losses = ", ".join(f"{name.removeprefix('eval_')} {value:.4f}" for name, value in logs.items())
+            logger.info("held out after step %d: %s", done, losses)
+        super().log(logs, start_time)
+
+
+class Speed:
+    """Tokens per second and share of the devices' peak, over the steps since the last log, and the time left."""
+
+    def __init__(self, config: Any, world_size: int, peak: float | None, n_steps: int) -> None:
+        self._config, self._peak, self._n_steps = config, peak and peak * world_size, n_steps
+        self._started = self._line_at = 0.0
+        self._tokens = self._flops = self._seconds = 0.0
+        self.total_tokens, self.total_flops, self.total_seconds, self.n_done = 0, 0.0, 0.0, 0
+
+    def begin(self) -> None:
+        """A step starts."""
+        self._started = self._started or time.monotonic()
+
+    def end(self, lengths: Sequence[int]) -> None:
+        """A step with these sequences is computed."""
+        now = time.monotonic()
+        elapsed, self._started = now - self._started, now
+        flops = training_flops(self._config, lengths)
+        self._tokens, self._flops = self._tokens + sum(lengths), self._flops + flops
+        self._seconds += elapsed
+        self.total_tokens, self.total_flops = self.total_tokens + sum(lengths), self.total_flops + flops
+        self.total_seconds, self.n_done = self.total_seconds + elapsed, self.n_done + 1
+
+    def metrics(self) -> dict[str, float]:
+        """Figures since the last call."""
+        seconds = max(self._seconds, 1e-9)
+        figures = {"tokens_per_second": self._tokens / seconds}
+        if self._peak:
+            figures["mfu"] = self._flops / seconds / self._peak
+        self._tokens = self._flops = self._seconds = 0.0
+        return figures
+
+    def totals(self) -> dict[str, float | int | None]:
+        """Figures of this run, for the summary."""
+        seconds = max(self.total_seconds, 1e-9)
+        return {
+            "tokens_per_second": self.total_tokens / seconds,
+            "tflops_per_second": self.total_flops / seconds / 1e12,
+            "mfu": self.total_flops / seconds / self._peak if self._peak else None,
+        }
+
+    def report(self, step: int, logs: Mapping[str, float], is_main: bool) -> None:
+        """The line for people."""
+        now = time.monotonic()
+        if not is_main or (now - self._line_at < _LINE_SECONDS and step < self._n_steps):
+            return
+        self._line_at = now
+        left = self.total_seconds / max(self.n_done, 1) * (self._n_steps - step)
+        mfu = f", {logs['mfu']:.0%} of peak" if "mfu" in logs else ""
+        logger.info(
+            "step %d of %d: loss %.4f, gradient norm %.3g, learning rate %.3g, %.0f tokens/s%s, %s left",
+            step, self._n_steps, logs["loss"], logs.get("grad_norm", math.nan), logs["learning_rate"],
+            logs["tokens_per_second"], mfu, _duration(left),
+        )  # fmt: skip
+
+
+class CompleteCheckpoints(TrainerCallback):
+    """Marks a checkpoint complete once all ranks have written theirs, then removes older ones."""
+
+    def __init__(self) -> None:
+        self.trainer: Trainer | None = None
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """After every save."""
+        if self.trainer is None:
+            raise RuntimeError("CompleteCheckpoints needs its trainer")
+        self.trainer.accelerator.wait_for_everyone()
+        if state.is_world_process_zero:
+            folder = Path(args.output_dir)
+            mark_complete(folder / f"checkpoint-{state.global_step}", args.world_size)
+            prune(folder)
+        self.trainer.accelerator.wait_for_everyone()
+
+
+class Preemption(TrainerCallback):
+    """SIGTERM or SIGUSR1 to any rank: all ranks save at the end of the step and stop."""
+
+    def __init__(self) -> None:
+        self.trainer: Trainer | None = None
+        self.requested = self.stopped = False
+        for number in (signal.SIGTERM, signal.SIGUSR1):
+            signal.signal(number, self._request)
+
+    def _request(self, number: int, frame: Any) -> None:
+        self.requested = True
+        logger.warning("got %s: saving a checkpoint at the end of this step", signal.Signals(number).name)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Agree over all ranks, so that each saves the same step."""
+        if self.trainer is None:
+            raise RuntimeError("Preemption needs its trainer")
+        flag = torch.tensor(int(self.requested), device=args.device)
+        if int(self.trainer.accelerator.reduce(flag)) and state.global_step < state.max_steps:
+            self.stopped = control.should_save = control.should_training_stop = True
+
+
+def _peak(peak_tflops: float | None, device: torch.device) -> float | None:
+    if peak_tflops is not None:
+        return peak_tflops * 1e12
+    return peak_flops(torch.cuda.get_device_name(device)) if device.type == "cuda" else None
+
+
+def _duration(seconds: float) -> str:
+    hours, rest = divmod(round(seconds), 3600)
+    return f"{hours}:{rest // 60:02d}:{rest % 60:02d}"
