@@ -1,0 +1,163 @@
+"""Chat with a model in the terminal: one this project trained, or any causal language model.
+
+With ``--prompt`` or ``--prompt-file`` the answer goes to standard output and nothing else does; without, a conversation
+starts, also from a pipe. Ctrl-C stops the running answer.
+"""
+
+import argparse
+import contextlib
+import os
+import re
+import sys
+from collections.abc import Iterator
+
+from transformers import set_seed
+
+from gateau.chatting import FORMATS, Answer, ChatSession, Sampling, choose_format, read_text
+from gateau.command import run
+from gateau.errors import ModelError, SettingsError, UserError
+from gateau.model_files import ModelSpec
+from gateau.models import Runtime, load_config, load_model, load_tokenizer
+
+_HELP = (
+    "/reset forgets the conversation, /system TEXT sets the system text, /quit or Ctrl-D leaves, Ctrl-C stops an answer"
+)
+_INTERRUPTED = 130  # as shells count a process that Ctrl-C ended
+
+
+def main() -> None:
+    args = _arguments()
+    spec = ModelSpec(args.model, args.revision, args.trust_remote_code)
+    if spec.is_local and not spec.directory.is_dir():
+        raise ModelError(f"{args.model}: no such model directory; give an existing one, or a hub name, with --model")
+    document = read_text(args.context).strip("\n") if args.context else None
+    question = read_text(args.prompt_file) if args.prompt_file else args.prompt
+    if question is not None and not question.strip():
+        raise SettingsError("the prompt is empty; write the question after --prompt or into --prompt-file")
+
+    tokenizer = load_tokenizer(spec)
+    format_name = choose_format(args.format, spec, tokenizer)
+    runtime = Runtime(args.device, args.dtype, args.attention, setting="chat")
+    session = ChatSession(
+        load_model(spec, load_config(spec), runtime),
+        tokenizer,
+        format_name,
+        Sampling(args.max_new_tokens, args.temperature, args.top_p),
+        args.system,
+        document,
+    )
+    set_seed(args.seed)
+    if format_name == "plain" and args.format == "auto":
+        _note("the model brings no chat format: it goes on with your text as it is (--format chooses another)")
+    if question is None:
+        _converse(session)
+    elif _ask(session, question).interrupted:
+        sys.exit(_INTERRUPTED)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, epilog=f"In a conversation: {_HELP}.")
+    parser.add_argument("--model", required=True, help="a model directory or hub name")
+    parser.add_argument("--revision", help="hub branch, tag or commit")
+    parser.add_argument("--trust-remote-code", action="store_true", help="run modelling code that comes with the model")
+    prompt = parser.add_mutually_exclusive_group()
+    prompt.add_argument("--prompt", help="ask this and end")
+    prompt.add_argument("--prompt-file", help="ask what stands in this file and end")
+    parser.add_argument("--system", help="system text")
+    parser.add_argument("--context", help="file with a long document, put before the first question")
+    parser.add_argument(
+        "--format", choices=("auto", *FORMATS), default="auto",
+        help="auto: what gateau.json beside the weights says, else the tokenizer's chat template, else plain",
+    )  # fmt: skip
+    parser.add_argument("--max-new-tokens", type=_positive, default=512, help="most tokens of an answer")
+    parser.add_argument("--temperature", type=float, default=0.0, help="0: always the likeliest token")
+    parser.add_argument("--top-p", type=float, default=1.0, help="draw from the likeliest tokens of this share")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="auto", help="auto, cpu, mps, cuda or cuda:1")
+    parser.add_argument("--dtype", choices=("auto", "float32", "bfloat16", "float16"), default="auto")
+    parser.add_argument("--attention", default="auto", help="attention backend, as scoring.attention")
+    args = parser.parse_args()
+    if args.temperature < 0 or not 0 < args.top_p <= 1:
+        parser.error("--temperature cannot be negative, and --top-p lies above 0 and not above 1")
+    return args
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("at least 1")
+    return number
+
+
+def _converse(session: ChatSession) -> None:
+    _note(_HELP)
+    for line in _lines():
+        command, _, rest = line.partition(" ")
+        if command == "/quit":
+            return
+        if command == "/reset":
+            session.turns = []
+            _note("the conversation starts anew")
+        elif command == "/system":
+            session.system = rest.strip() or None
+            _note("system text set" if session.system else "no system text")
+        elif re.fullmatch(r"/\w+", command):
+            _note(f"no command {command}; {_HELP}")
+        elif line.strip():
+            try:
+                answer = _ask(session, line)
+            except UserError as error:
+                _note(str(error))
+            except KeyboardInterrupt:  # before the first token
+                _note("stopped")
+            else:
+                _note(_figures(answer))
+
+
+def _lines() -> Iterator[str]:
+    """What is typed or piped, line by line."""
+    interactive = sys.stdin.isatty()
+    if interactive:
+        with contextlib.suppress(ImportError):
+            import readline  # noqa: F401  (line editing and history for input())
+    while True:
+        try:
+            line = input("> " if interactive else "")
+        except EOFError:
+            return
+        except KeyboardInterrupt:
+            print(file=sys.stderr)
+            _note(_HELP)
+        else:
+            yield line
+
+
+def _ask(session: ChatSession, question: str) -> Answer:
+    prompt = session.prepare(question)
+    if prompt.dropped_turns:
+        _note(
+            f"the conversation exceeds the model's window: its oldest {prompt.dropped_turns} of {len(session.turns)} "
+            "turns are left out; /reset starts anew, a smaller --max-new-tokens leaves more room"
+        )
+    answer = session.answer(prompt, lambda text: print(text, end="", flush=True))
+    print(flush=True)
+    return answer
+
+
+def _figures(answer: Answer) -> str:
+    rate = (answer.tokens - 1) / answer.seconds if answer.tokens > 1 and answer.seconds > 0 else 0.0
+    reused = f", {answer.reused_tokens} of them from before," if answer.reused_tokens else ""
+    return (
+        f"{'stopped, ' if answer.interrupted else ''}{answer.tokens} tokens, {rate:.1f} tokens/s; prompt "
+        f"{answer.prompt_tokens} tokens{reused} in {answer.prompt_seconds:.1f} s"
+    )
+
+
+def _note(text: str) -> None:
+    """A faint line beside the answer, never in it."""
+    faint = sys.stderr.isatty() and "NO_COLOR" not in os.environ
+    print(f"\033[2m{text}\033[0m" if faint else text, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    run(main)

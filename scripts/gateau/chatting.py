@@ -1,0 +1,312 @@
+"""Talking to a causal language model: prompts as training writes them, text as soon as it is whole, windows respected.
+
+Three formats: ``longalign`` and ``tokenizer_template`` as in :mod:`gateau.formats`, and ``plain``, a text that the
+model goes on with. Sampling and caches are transformers' own. What two prompts have in common, a long document above
+all, is read by the model only once.
+
+Not done here: batches, tools, and images.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import takewhile
+from pathlib import Path
+from typing import Any
+
+import torch
+from jinja2 import TemplateError
+from transformers import DynamicCache, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.cache_utils import DynamicLayer
+from transformers.generation.streamers import BaseStreamer
+from transformers.utils.hub import cached_file
+
+from gateau.conversations import Turn
+from gateau.errors import DataError, ModelError, SettingsError
+from gateau.formats import chat_format, encode_texts
+from gateau.model_files import ModelSpec
+from gateau.prompts import adds_bos
+
+FORMATS = ("longalign", "tokenizer_template", "plain")
+_RECORD = "gateau.json"
+
+
+def choose_format(requested: str, spec: ModelSpec, tokenizer: PreTrainedTokenizerBase) -> str:
+    """The format to talk in. ``auto``: what the model's gateau.json records, else its chat template, else plain.
+
+    Raises:
+        ModelError: gateau.json is not what our export writes.
+        SettingsError: a template is asked for and the tokenizer has none.
+    """
+    if requested == "auto":
+        return _recorded_format(spec) or ("tokenizer_template" if tokenizer.chat_template else "plain")
+    if requested == "tokenizer_template" and not tokenizer.chat_template:
+        raise SettingsError(f"{spec.path}: the tokenizer has no chat template; use --format longalign or plain")
+    return requested
+
+
+def _recorded_format(spec: ModelSpec) -> str | None:
+    file = cached_file(
+        spec.location,
+        _RECORD,
+        revision=spec.revision,
+        _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_connection_errors=False,
+    )
+    if file is None:
+        return None
+    try:
+        recorded = json.loads(Path(file).read_text(encoding="utf-8"))["chat_format"]
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+        raise ModelError(f"{file}: no JSON object with chat_format; export the model again or set --format") from error
+    if recorded not in FORMATS:
+        raise ModelError(f"{file}: unknown chat_format {recorded!r}; set --format to one of {', '.join(FORMATS)}")
+    return str(recorded)
+
+
+def prompt_ids(
+    format_name: str,
+    tokenizer: PreTrainedTokenizerBase,
+    turns: Sequence[tuple[str, str]],
+    user: str,
+    system: str | None,
+) -> list[int]:
+    """Ids up to where the answer to ``user`` begins, after ``turns`` of (question, answer).
+
+    Only a template's own control tokens count: longalign and plain encode such text as text.
+
+    Raises:
+        DataError: a text holds a control token of the template.
+        SettingsError: the template cannot render the conversation, e.g. because it knows no system role.
+    """
+    if format_name == "longalign":
+        return chat_format(format_name, tokenizer).prompt_ids([Turn(*turn) for turn in turns], user, system)
+    if format_name == "tokenizer_template":
+        return _template_ids(tokenizer, turns, user, system)
+    parts = [*([] if system is None else [system]), *(question + answer for question, answer in turns), user]
+    bos = [tokenizer.bos_token_id] if adds_bos(tokenizer) else []
+    return bos + encode_texts(tokenizer, ["\n\n".join(parts)])[0]
+
+
+def _template_ids(
+    tokenizer: PreTrainedTokenizerBase, turns: Sequence[tuple[str, str]], user: str, system: str | None
+) -> list[int]:
+    """The rendered template. Unlike in training, any template will do, also one that would not teach to stop."""
+    # all_special_tokens does not name the role markers of some models
+    control = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
+    control |= set(tokenizer.all_special_tokens)
+    for text in (system or "", user, *(text for turn in turns for text in turn)):
+        if found := sorted(token for token in control if token in text):
+            raise DataError(
+                f"the text holds {found[0]}, which the chat template would take for a control token; take it out, or "
+                "/reset if it stands in the conversation so far"
+            )
+    messages = [] if system is None else [{"role": "system", "content": system}]
+    for question, answer in turns:
+        messages += [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+    messages.append({"role": "user", "content": user})
+    try:
+        rendered = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    except TemplateError as error:
+        raise SettingsError(
+            f"the chat template refuses the conversation ({error}); leave out --system, or set --format"
+        ) from error
+    return list(tokenizer(str(rendered), add_special_tokens=False, verbose=False).input_ids)
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How an answer is drawn; temperature 0 always takes the likeliest token."""
+
+    max_new_tokens: int = 512
+    temperature: float = 0.0
+    top_p: float = 1.0
+
+    def generation_config(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> GenerationConfig:
+        """The model's own generation config (stop tokens, repetition penalty, …) with ours in its place."""
+        config = copy.deepcopy(model.generation_config) or GenerationConfig()
+        configured = config.eos_token_id
+        stops = set(configured if isinstance(configured, list) else [configured]) | {tokenizer.eos_token_id}
+        config.eos_token_id = sorted(stop for stop in stops if stop is not None) or None
+        if config.pad_token_id is None:
+            config.pad_token_id = tokenizer.pad_token_id if config.eos_token_id is None else config.eos_token_id[0]
+        config.max_new_tokens, config.max_length = self.max_new_tokens, None
+        config.do_sample = self.temperature > 0
+        if config.do_sample:
+            config.temperature, config.top_p, config.top_k = self.temperature, self.top_p, 0
+        else:  # neutral values: None would be filled from the model's own
+            config.temperature, config.top_p, config.top_k = 1.0, 1.0, 50
+        return config
+
+
+class WholeText(BaseStreamer):
+    """Shows text once no later token can change it: characters of several tokens wait for the last one.
+
+    Each time it decodes from the place where the piece before the last began, so that spaces between tokens come out as
+    in the whole text.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, show: Callable[[str], None]) -> None:
+        self._tokenizer, self._show = tokenizer, show
+        self.ids: list[int] = []
+        self.text = ""
+        self.first_at: float | None = None
+        self._is_prompt = True
+        self._from, self._shown = 0, 0
+
+    def put(self, value: torch.Tensor) -> None:
+        """Take the next ids; the first call brings the prompt and is passed over."""
+        if self._is_prompt:
+            self._is_prompt = False
+            return
+        self.first_at = self.first_at or time.monotonic()
+        self.ids += value.flatten().tolist()
+        self._advance(finished=False)
+
+    def end(self) -> None:
+        """Show what is left, whole or not."""
+        self._advance(finished=True)
+
+    def _advance(self, finished: bool) -> None:
+        known, longer = self._decode(self.ids[self._from : self._shown]), self._decode(self.ids[self._from :])
+        if longer.endswith("\ufffd") and not finished:
+            return
+        self._from, self._shown = self._shown, len(self.ids)
+        if piece := longer[len(known) :]:
+            self.text += piece
+            self._show(piece)
+
+    def _decode(self, ids: list[int]) -> str:
+        return str(self._tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A question ready for the model: its ids, and the turns that it still remembers."""
+
+    question: str
+    ids: list[int]
+    turns: list[tuple[str, str]]
+    dropped_turns: int
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back, and how fast. ``reused_tokens`` of the prompt were read for an earlier answer."""
+
+    text: str
+    prompt_tokens: int
+    reused_tokens: int
+    prompt_seconds: float  # until the first token
+    tokens: int
+    seconds: float  # from the first token on
+    interrupted: bool
+
+
+@dataclass
+class ChatSession:
+    """A conversation with a model.
+
+    ``document`` stands in front of the first question that is still remembered, joined by a blank line.
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    format_name: str
+    sampling: Sampling
+    system: str | None = None
+    document: str | None = None
+    turns: list[tuple[str, str]] = field(default_factory=list)
+    _cache: DynamicCache | None = field(default=None, repr=False)
+    _cached_ids: list[int] = field(default_factory=list, repr=False)
+
+    def prepare(self, question: str) -> Prompt:
+        """The prompt for a question; the oldest turns are left out where prompt and answer exceed the window.
+
+        Raises:
+            SettingsError: even without any turn the window is too small; or see :func:`prompt_ids`.
+            DataError: see :func:`prompt_ids`.
+        """
+        window = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        for dropped in range(len(self.turns) + 1):
+            turns = self.turns[dropped:]
+            ids = self._ids(turns, question)
+            if window is None or len(ids) + self.sampling.max_new_tokens <= window:
+                return Prompt(question, ids, turns, dropped)
+        raise SettingsError(
+            f"the prompt has {len(ids)} tokens and the answer may have {self.sampling.max_new_tokens} "
+            f"(--max-new-tokens), but the model's window is {window}: lower --max-new-tokens, shorten the question or "
+            "the document, or take a model with a longer window"
+        )
+
+    def answer(self, prompt: Prompt, show: Callable[[str], None]) -> Answer:
+        """Generate, handing text to ``show`` as it comes, and remember the turn. Ctrl-C ends the answer where it is."""
+        started = time.monotonic()
+        cache, reused = self._reusable_cache(prompt.ids)
+        stream = WholeText(self.tokenizer, show)
+        ids = torch.tensor([prompt.ids], device=self.model.device)
+        generate: Any = self.model.generate  # its annotations are those of a module's attribute
+        interrupted = False
+        try:
+            with torch.inference_mode():
+                generate(
+                    ids,
+                    attention_mask=torch.ones_like(ids),
+                    generation_config=self.sampling.generation_config(self.model, self.tokenizer),
+                    past_key_values=cache,
+                    streamer=stream,
+                )
+        except KeyboardInterrupt:
+            interrupted = True
+            self._cache = None  # its layers may have stopped at different tokens
+            stream.end()
+        else:
+            self._keep_cache(cache, prompt.ids + stream.ids)
+        self.turns = [*prompt.turns, (prompt.question, stream.text)] if stream.text else list(prompt.turns)
+        finished = time.monotonic()
+        first_at = stream.first_at or finished
+        return Answer(
+            text=stream.text,
+            prompt_tokens=len(prompt.ids),
+            reused_tokens=reused,
+            prompt_seconds=first_at - started,
+            tokens=len(stream.ids),
+            seconds=finished - first_at,
+            interrupted=interrupted,
+        )
+
+    def _ids(self, turns: Sequence[tuple[str, str]], question: str) -> list[int]:
+        if self.document is not None and turns:
+            (first, answer), *others = turns
+            turns = [(f"{self.document}\n\n{first}", answer), *others]
+        elif self.document is not None:
+            question = f"{self.document}\n\n{question}"
+        return prompt_ids(self.format_name, self.tokenizer, turns, question, self.system)
+
+    def _reusable_cache(self, ids: Sequence[int]) -> tuple[DynamicCache, int]:
+        """The cache cut back to what it shares with a prompt (all but its last token at most), and that many tokens."""
+        if self._cache is None:
+            return DynamicCache(config=self.model.config), 0
+        pairs = zip(self._cached_ids, ids[:-1], strict=False)
+        shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+        cache, self._cache = self._cache, None
+        cache.crop(shared - len(self._cached_ids))
+        return cache, shared
+
+    def _keep_cache(self, cache: DynamicCache, ids: list[int]) -> None:
+        """Keep a cache whose every layer can be cut back; those of sliding windows cannot."""
+        length = cache.get_seq_length()
+        if length <= len(ids) and all(type(layer) is DynamicLayer for layer in cache.layers):
+            self._cache, self._cached_ids = cache, ids[:length]
+
+
+def read_text(path: str) -> str:
+    """A UTF-8 text file. Raises DataError for another encoding."""
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8 text ({error}); convert it first") from error
