@@ -2,6 +2,8 @@
 # Each creates .venv once (needs Python 3.11 or 3.12) and does everything else itself.
 PYTHON ?= python3.11
 BIN := .venv/bin
+DEMO := results/demo/export/gateau_log
+QUESTION := Note falcon balor dekil mudil rigas. The old road turns past tall grass at dawn.\n\nWhat does note falcon say?
 
 .PHONY: demo test bench config-reference
 
@@ -9,11 +11,19 @@ demo: .venv/installed
 	$(BIN)/snakemake --workflow-profile local --configfile config/demo.yaml
 	@cat results/demo/selection/overview.md
 	@echo
+	@echo "A planted question to the model trained on the best samples ($(DEMO)):"
+	@echo "> $(QUESTION)"
+	@$(BIN)/python scripts/chat.py --model $(DEMO) --prompt "$$(printf '$(QUESTION)')"
+	@echo
 	@echo "Look at  results/demo/selection/overview.md                 this table"
 	@echo "         results/demo/selection/gateau/gateau_long.jsonl    the selected rows, best first"
 	@echo "         results/demo/selection/gateau/ranking.parquet      every sample's rank and scores"
 	@echo "         results/demo/selection/gateau/distributions.png    how the scores spread"
 	@echo "         results/demo/samples/rejects.jsonl                 rows left out, and why"
+	@echo "         results/demo/tokens/long_preview.html              what a model reads and what it learns"
+	@echo "         results/demo/plot_train/losses.png                 training and held-out losses"
+	@echo "         $(DEMO)/README.md                 the model's card"
+	@echo "Talk:    $(BIN)/python scripts/chat.py --model $(DEMO)"
 	@echo "Report:  $(BIN)/snakemake --configfile config/demo.yaml --report results/demo/report.html"
 
 test: .venv/installed

@@ -71,8 +71,8 @@ def _kind(node: dict[str, Any], schema: dict[str, Any]) -> str:
     node = _resolve(node, schema)
     if "enum" in node:
         return " \\| ".join(f"`{value}`" for value in node["enum"])
-    if "oneOf" in node:
-        return " or ".join(_kind(option, schema) for option in node["oneOf"])
+    if alternatives := node.get("oneOf", node.get("anyOf")):
+        return " or ".join(_kind(option, schema) for option in alternatives)
     kinds = node.get("type", "any")
     text = " or ".join(kinds) if isinstance(kinds, list) else str(kinds)
     bounds = [f"{sign} {node[key]}" for key, sign in (("minimum", "≥"), ("maximum", "≤")) if key in node]

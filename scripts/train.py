@@ -29,7 +29,7 @@ def main() -> None:
     args = parser.parse_args()
 
     nodes, ranks_per_node = args.run["nodes"], args.run["ranks_per_node"]
-    if nodes * ranks_per_node > 1 and not is_rank():
+    if (nodes * ranks_per_node > 1 or args.run["deepspeed"]) and not is_rank():
         sys.exit(launch(sys.argv, nodes, ranks_per_node))
 
     from gateau.training.finetuning import RunOptions, TrainFiles, TrainOptions, finetune

@@ -22,21 +22,29 @@ from gateau.sources import code_digest
 RESULTS = config["results_dir"].rstrip("/")
 PROGRESS = config["progress_dir"] or f"{RESULTS}/progress"
 PROGRESS_OPTIONS = f"--progress-dir {shlex.quote(PROGRESS)} --progress-seconds {config['scoring']['progress_seconds']}"
-RAW_LONG = [config["data"]["long"]] if isinstance(config["data"]["long"], str) else config["data"]["long"]
+
+
+def paths(value):
+    """A path, a list of them or nothing, as a list."""
+    return [value] if isinstance(value, str) else list(value or [])
+
+
+RAW_LONG, RAW_SHORT = paths(config["data"]["long"]), paths(config["data"]["short"])
+CHECKPOINTS = config["train"]["checkpoint_dir"] or f"{RESULTS}/checkpoints"
 SHARDS = [f"{shard:04d}" for shard in range(config["scoring"]["shards"])]
 SHARD_FILE = f"{{shard}}-of-{len(SHARDS):04d}"
 GPUS_PER_PASS = 0 if config["scoring"]["device"] == "cpu" else 1
+WORLD_SIZE = config["train"]["nodes"] * config["train"]["ranks_per_node"]
+GPUS_PER_NODE = 0 if config["train"]["device"] == "cpu" else config["train"]["ranks_per_node"]
 if not all(isinstance(name, str) for name in config["experiments"]):
     raise WorkflowError("the names of experiments must be text: put numbers in quotes")
-# an experiment set to null is dropped: so a user's file can leave out one that config.yaml defines
-EXPERIMENTS = [name for name, options in config["experiments"].items() if options is not None]
-if not EXPERIMENTS:
-    raise WorkflowError("every experiment is set to null; keep at least one")
+EXPERIMENTS = list(config["experiments"])
 
 
 wildcard_constraints:
     shard=r"\d+",
     experiment="|".join(map(re.escape, EXPERIMENTS)),
+    source="long|short",
 
 
 def script(name):
@@ -50,8 +58,8 @@ def verbatim(value):
 
 
 def model(role):
-    """The models.short or models.long section as an object with every option."""
-    value = config["models"][role]
+    """The models.short, models.long or models.base section as an object with every option."""
+    value = config["models"][role] or config["models"]["long"]
     return {"path": value} if isinstance(value, str) else {key: v for key, v in value.items() if v is not None}
 
 
@@ -60,15 +68,33 @@ def model_fingerprint(role):
     return weights_fingerprint(model(role)["path"], model(role).get("revision"))
 
 
-def experiment_options(wildcards):
-    """The selection section with the experiment's own options in their place."""
-    return json.dumps({**config["selection"], **config["experiments"][wildcards.experiment]}, sort_keys=True)
+def options_of(experiment):
+    """What an experiment selects and mixes: the two sections with its own options in their place."""
+    return {**config["selection"], **config["mixture"], **config["experiments"][experiment]}
+
+
+def is_ranked(experiment):
+    """Whether an experiment needs scores: no pass runs for the others."""
+    return options_of(experiment)["method"] == "gateau" and options_of(experiment)["n_long"] != 0
+
+
+RANKED = [experiment for experiment in EXPERIMENTS if is_ranked(experiment)]
+SOURCES = ["long", "short"] if RAW_SHORT else ["long"]
+if short_of := [name for name in EXPERIMENTS if options_of(name)["n_short"] and not RAW_SHORT]:
+    raise WorkflowError(f"experiment {short_of[0]} mixes short chats (n_short), but data.short is null")
+
+
+def experiment_options(*names):
+    """A parameter function: these options of the experiment, as JSON."""
+    return lambda wildcards: json.dumps(
+        {name: options_of(wildcards.experiment)[name] for name in names}, sort_keys=True
+    )
 
 
 def check_models():
     """Raise WorkflowError now, not after hours, for local models that are missing or too short for max_length."""
     try:
-        for role in ("short", "long"):
+        for role in ("short", "long", "base"):
             spec = ModelSpec.from_config(model(role))
             if spec.is_local:
                 spec.config()
@@ -101,6 +127,48 @@ def pass_params(role):
         "dtype": config["scoring"]["dtype"],
         "attention": config["scoring"]["attention"],
     }
+
+
+TRAIN_OPTIONS = [
+    "learning_rate",
+    "lr_scheduler",
+    "warmup_share",
+    "weight_decay",
+    "adam_beta1",
+    "adam_beta2",
+    "max_grad_norm",
+    "optimizer",
+    "lora",
+    "dtype",
+    "attention",
+    "device",
+    "seed",
+]
+
+
+def run_options(experiment):
+    """How a training runs: all that does not change its result."""
+    rest = {name: value for name, value in config["train"].items() if name not in TRAIN_OPTIONS}
+    deepspeed = rest["deepspeed"] and str(SCRIPTS.parent / rest["deepspeed"])
+    folder = f"{RESULTS}/logs/train/{experiment}.tensorboard"
+    return {**rest, "deepspeed": deepspeed, "checkpoint_dir": CHECKPOINTS, "log_dir": folder}
+
+
+def tokens_by_source(wildcards):
+    """Token tables by the name of their source."""
+    return {source: f"{RESULTS}/tokens/{source}.parquet" for source in SOURCES}
+
+
+def ranking_if_any(wildcards):
+    """The ranking of an experiment that has one."""
+    if not is_ranked(wildcards.experiment):
+        return {}
+    return {"ranking": f"{RESULTS}/selection/{wildcards.experiment}/ranking.parquet"}
+
+
+def named_files(files, *names):
+    """Arguments ``--name file`` for those that the rule has."""
+    return " ".join(f"--{name} {shlex.quote(str(files[name]))}" for name in names if files.get(name))
 
 
 PASS_COMMAND = (

@@ -5,7 +5,8 @@ if config["data"]["planted"]:
 
     rule planted:
         output:
-            f"{RESULTS}/planted/long.jsonl",
+            **({"short": f"{RESULTS}/planted/short.jsonl"} if config["data"]["planted"].get("chats") else {}),
+            long=f"{RESULTS}/planted/long.jsonl",
         log:
             f"{RESULTS}/logs/planted/planted.log",
         benchmark:
@@ -19,8 +20,10 @@ if config["data"]["planted"]:
             script=script("planted"),
             code=code_digest("planted.py"),
             planted=verbatim(json.dumps(config["data"]["planted"], sort_keys=True)),
+            chats=lambda wildcards, output: f"--chats {shlex.quote(output.short)}" if "short" in output.keys() else "",
         shell:
-            "python {params.script:q} --planted {params.planted:q} --output {output:q} > {log:q} 2>&1"
+            "python {params.script:q} --planted {params.planted:q} --output {output.long:q} {params.chats}"
+            " > {log:q} 2>&1"
 
 
 rule samples:
@@ -48,6 +51,35 @@ rule samples:
         "python {params.script:q} --input {input:q} --samples {output.samples:q} --rejects {output.rejects:q}"
         " --summary {output.summary:q} --duplicate-content {params.duplicate_content}"
         " --max-rejected-share {params.max_rejected_share} > {log:q} 2>&1"
+
+
+if RAW_SHORT:
+
+    rule chats:
+        input:
+            RAW_SHORT,
+        output:
+            chats=ensure(f"{RESULTS}/chats/chats.parquet", non_empty=True),
+            rejects=f"{RESULTS}/chats/rejects.jsonl",
+            summary=f"{RESULTS}/chats/summary.json",
+        log:
+            f"{RESULTS}/logs/chats/chats.log",
+        benchmark:
+            f"{RESULTS}/benchmarks/chats/chats.tsv"
+        conda:
+            "../../envs/gateau.yaml"
+        resources:
+            mem_mb=lambda wildcards, attempt: 4000 * attempt,
+            runtime=lambda wildcards, attempt: 120 * attempt,
+        params:
+            script=script("chats"),
+            code=code_digest("chats.py"),
+            duplicate_content=config["data"]["duplicate_content"],
+            max_rejected_share=config["data"]["max_rejected_share"],
+        shell:
+            "python {params.script:q} --input {input:q} --chats {output.chats:q} --rejects {output.rejects:q}"
+            " --summary {output.summary:q} --duplicate-content {params.duplicate_content}"
+            " --max-rejected-share {params.max_rejected_share} > {log:q} 2>&1"
 
 
 rule index:

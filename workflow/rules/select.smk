@@ -54,7 +54,7 @@ rule selection:
     params:
         script=script("selection"),
         code=code_digest("selection.py"),
-        options=experiment_options,
+        options=experiment_options("alpha", "hmp_norm", "score_norm", "importance", "layers", "orientation", "n_long"),
     shell:
         "python {params.script:q} --scores {input.scores:q} --samples {input.samples:q}"
         " --experiment {wildcards.experiment:q} --options {params.options:q} --ranking {output.ranking:q}"
@@ -93,7 +93,7 @@ rule plot_selection:
 rule overview:
     input:
         intake=rules.samples.output.summary,
-        summaries=expand(rules.selection.output.summary, experiment=EXPERIMENTS),
+        summaries=expand(rules.selection.output.summary, experiment=RANKED),
     output:
         report(
             f"{RESULTS}/selection/overview.md",

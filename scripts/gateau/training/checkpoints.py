@@ -68,12 +68,17 @@ def mark_complete(directory: Path, world_size: int) -> None:
 
 
 def prune(folder: Path, kept: int = KEPT) -> None:
-    """Remove all but the newest ``kept`` complete checkpoints, and every older incomplete one."""
+    """Remove all but the newest ``kept`` complete checkpoints, and what is older than the newest and incomplete."""
     numbered = sorted(_numbered(folder), reverse=True)
-    complete = [step for step, directory in numbered if (directory / _MARKER).exists()][:kept]
+    complete = [step for step, directory in numbered if (directory / _MARKER).exists()]
+    if not complete:
+        return
     for step, directory in numbered:
-        if complete and step < complete[-1] or (step not in complete and complete and step < complete[0]):
+        if step < complete[0] and step not in complete[:kept]:
             shutil.rmtree(directory, ignore_errors=True)
+    for converted in folder.glob("universal-*"):
+        if int(converted.name.removeprefix("universal-")) < complete[0]:
+            shutil.rmtree(converted, ignore_errors=True)
 
 
 def universal(checkpoint: Checkpoint) -> Path:
@@ -100,8 +105,8 @@ def universal(checkpoint: Checkpoint) -> Path:
             f"{checkpoint.world_size} ranks that wrote it, or set train.resume: never"
         )
     (target / "latest_universal").write_text(tag, encoding="utf-8")
-    for file in checkpoint.directory.glob("*.json"):
-        if file.name != _MARKER:
+    for file in checkpoint.directory.iterdir():  # the Trainer's own state; the weights are in the converted parts
+        if file.is_file() and file.name not in (_MARKER, "latest") and file.suffix in (".json", ".pt", ".pth"):
             shutil.copy(file, target / file.name)
     mark_complete(target, 0)
     return target

@@ -9,6 +9,7 @@ import os
 import platform
 import shutil
 import time
+import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -20,6 +21,7 @@ import numpy as np
 import torch
 import transformers
 from transformers import TrainingArguments
+from transformers.trainer_utils import IntervalStrategy
 
 from gateau.errors import SettingsError
 from gateau.files import atomic_path, write_json
@@ -105,6 +107,8 @@ def finetune(experiment: str, spec: ModelSpec, options: TrainOptions, run: RunOp
         SettingsError, ModelError, TrainingError: what cannot work, with what to change.
     """
     started = time.time()
+    transformers.utils.logging.disable_progress_bar()
+    warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")  # DeepSpeed's, not ours
     spec = resolved(spec)
     torch.set_num_threads(run.threads)
     world_size, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
@@ -129,7 +133,10 @@ def finetune(experiment: str, spec: ModelSpec, options: TrainOptions, run: RunOp
 
     n_steps = len(plan.steps)
     # deepspeed's hooks are in place while these arguments live, so they come before the model
+    held_out = any(row["split"] == "held_out" for row in mixture)
     arguments = _training_arguments(options, run, folder, n_steps, on_cpu, dtype, deepspeed, experiment)
+    arguments.eval_strategy = IntervalStrategy.STEPS if held_out else IntervalStrategy.NO
+    arguments.eval_on_start = held_out and start is None
     device = arguments.device  # asking for it starts the process group, which sharded loading needs
     if deepspeed:
         _start_deepspeed(on_cpu)
@@ -295,7 +302,6 @@ def _training_arguments(
         ignore_data_skip=True,  # the sampler starts where training stopped
         logging_steps=1,
         logging_nan_inf_filter=False,
-        eval_strategy="steps",
         eval_steps=run.evaluate_steps,
         save_strategy="steps",
         save_steps=run.save_steps,

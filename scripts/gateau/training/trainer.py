@@ -131,6 +131,19 @@ class SequenceMeanTrainer(Trainer):
         with self.compute_loss_context_manager():
             return self.objective(model, batch.to(self.args.device))
 
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """As ever; then every parameter group counts its own steps again.
+
+        From a universal checkpoint, ZeRO-3 of DeepSpeed 0.19 gives all groups one and the same step tensor, which each
+        of them then advances: Adam's bias correction would run ahead.
+        """
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if self.is_deepspeed_enabled:
+            engine: Any = self.model_wrapped
+            for state in engine.optimizer.optimizer.state.values():
+                if torch.is_tensor(state.get("step")):
+                    state["step"] = state["step"].clone()
+
     def floating_point_ops(self, inputs: Any) -> int:
         """Counted by :class:`Speed`, from lengths."""
         return 0

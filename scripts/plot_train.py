@@ -1,0 +1,25 @@
+"""Rule ``plot_train``: histories of all experiments → their training and held-out losses in one picture."""
+
+import argparse
+import json
+from pathlib import Path
+
+from gateau.command import run
+from gateau.training.plots import plot_losses
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--histories", nargs="+", type=Path, required=True, help="<experiment>/history.jsonl")
+    parser.add_argument("--output", required=True, help="output: PNG or SVG")
+    args = parser.parse_args()
+
+    histories = {
+        path.parent.name: [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        for path in args.histories
+    }
+    plot_losses(histories, args.output)
+
+
+if __name__ == "__main__":
+    run(main)
