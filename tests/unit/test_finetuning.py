@@ -1,0 +1,142 @@
+"""Training for real, on CPU ranks: the same loss however it is spread, the same weights however it is stopped."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+
+import psutil
+import pytest
+import torch
+
+from training import Problem
+
+STEPS = 24
+ZERO3 = {"ranks": 2, "deepspeed": "zero3", "save_steps": 6}
+
+
+@pytest.fixture(scope="module")
+def problem(tmp_path_factory):
+    return Problem(tmp_path_factory.mktemp("training"), epochs=3)
+
+
+def trained(problem, name, **settings):
+    result = problem.train(name, **settings)
+    assert result.returncode == 0, result.stdout
+    return result.stdout
+
+
+@pytest.fixture(scope="module")
+def single(problem):
+    trained(problem, "single")
+    return problem.losses("single")
+
+
+@pytest.fixture(scope="module")
+def zero3(problem):
+    """An undisturbed training on two ranks."""
+    log = trained(problem, "zero3", **ZERO3)
+    assert f"{STEPS} steps" in log
+    return problem.weights("zero3")
+
+
+def test_it_learns_and_records_what_it_did(problem, single):
+    summary = json.loads((problem.folder / "single/summary.json").read_text())
+    first, last = summary["losses"]["eval_loss"]
+    assert len(single) == summary["steps"] == STEPS
+    assert last < first
+    assert sum(single[-6:]) < sum(single[:6])
+    assert summary["sequences"] == {"long": 17, "short": 41}
+    history = [json.loads(line) for line in (problem.folder / "single/history.jsonl").read_text().splitlines()]
+    for entry in (e for e in history if "eval_loss" in e):
+        assert entry["eval_loss"] == pytest.approx((3 * entry["eval_loss_long"] + 3 * entry["eval_loss_short"]) / 6)
+    assert [e["epoch"] for e in history if "loss" in e][7] == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("name", ["ddp", "zero2", "zero3"])
+def test_spread_over_ranks_the_losses_are_the_same_to_five_digits(problem, single, zero3, name):
+    if name != "zero3":
+        trained(problem, name, ranks=2, deepspeed=None if name == "ddp" else name)
+    assert problem.losses(name) == pytest.approx(single, rel=1e-5)
+
+
+def stopped(problem, name, stop, **settings):
+    """Start a training, stop it once its second checkpoint stands, and return its exit code and log."""
+    command = problem.command(name, **{**ZERO3, **settings})
+    log = problem.folder / f"{name}.log"
+    with log.open("w") as file:
+        process = subprocess.Popen(
+            command, stdout=file, stderr=subprocess.STDOUT, env={**os.environ, "OMP_NUM_THREADS": "1"}
+        )
+        deadline = time.monotonic() + 120
+        while not list((problem.folder / name).rglob("checkpoint-12/complete.json")):
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        stop(psutil.Process(process.pid).children())
+        return process.wait(timeout=120), log.read_text()
+
+
+def same_as(problem, name, weights):
+    found = problem.weights(name)
+    assert found.keys() == weights.keys()
+    assert all(torch.equal(found[key], weights[key]) for key in weights)
+
+
+def test_told_to_stop_it_saves_and_goes_on_to_the_same_weights(problem, zero3):
+    code, log = stopped(problem, "told", lambda ranks: ranks[1].send_signal(signal.SIGUSR1))
+    assert code == 75, log
+    assert "run again to go on" in log
+    assert not (problem.folder / "told/model").exists()
+    assert "checkpoint-" in trained(problem, "told", **ZERO3).split("\n")[0]
+    same_as(problem, "told", zero3)
+    assert problem.losses("told") == problem.losses("zero3")
+
+
+def test_with_a_rank_killed_it_fails_and_goes_on_to_the_same_weights(problem, zero3):
+    code, log = stopped(problem, "killed", lambda ranks: ranks[1].kill())
+    assert code == 1
+    assert "rank 1 was killed by SIGKILL" in log
+    trained(problem, "killed", **ZERO3)
+    same_as(problem, "killed", zero3)
+
+
+def test_it_goes_on_with_another_number_of_ranks(problem, single, zero3):
+    code, _ = stopped(problem, "moved", lambda ranks: [rank.send_signal(signal.SIGTERM) for rank in ranks])
+    assert code == 75
+    assert "converting" in trained(problem, "moved", **{**ZERO3, "ranks": 1})
+    assert problem.losses("moved") == pytest.approx(single, rel=1e-5)
+
+
+def test_adapters_train_alone_and_merge(problem):
+    options = {"lora": {"r": 4, "alpha": 8, "target_modules": "all-linear"}}
+    trained(problem, "lora", options=options)
+    files = {file.name for file in (problem.folder / "lora/model").iterdir()}
+    assert {"adapter_model.safetensors", "adapter_config.json"} <= files
+    assert "model.safetensors" not in files
+    losses = problem.losses("lora")
+    assert sum(losses[-6:]) < sum(losses[:6])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"options": {"learning_rate": 1e30}}, "lower train.learning_rate"),
+        ({"options": {"device": "cuda"}}, "train.device is cuda"),
+        ({"deepspeed": "absent", "ranks": 1}, "cannot read"),
+        ({"deepspeed": "zero3", "options": {"optimizer": "adamw_8bit"}}, "set train.deepspeed: null"),
+        ({"nodes": 2}, "not a SLURM job"),
+    ],
+)
+def test_what_cannot_work_says_so(problem, settings, message):
+    result = problem.train("wrong", **settings)
+    assert result.returncode != 0
+    assert message in result.stdout
+
+
+def test_sequences_beyond_the_window_are_refused(tmp_path):
+    problem = Problem(tmp_path, max_position_embeddings=64, epochs=1)
+    result = problem.train("short")
+    assert result.returncode == 1
+    assert "window of 64" in result.stdout
