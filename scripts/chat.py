@@ -31,7 +31,7 @@ def main() -> None:
     if spec.is_local and not spec.directory.is_dir():
         raise ModelError(f"{args.model}: no such model directory; give an existing one, or a hub name, with --model")
     document = read_text(args.context).strip("\n") if args.context else None
-    question = read_text(args.prompt_file) if args.prompt_file else args.prompt
+    question = read_text(args.prompt_file).strip("\n") if args.prompt_file else args.prompt
     if question is not None and not question.strip():
         raise SettingsError("the prompt is empty; write the question after --prompt or into --prompt-file")
 

@@ -229,7 +229,7 @@ def test_ctrl_c_ends_the_answer_and_not_the_conversation(model, tiny_tokenizer):
 
 
 def test_one_prompt_gives_the_answer_alone(tmp_path, model, tiny_tokenizer):
-    (tmp_path / "question.txt").write_text("What does note falcon say?")
+    (tmp_path / "question.txt").write_text("What does note falcon say?\n")
     (tmp_path / "document.txt").write_text("Note falcon balor kemin tasir.\n")
     arguments = ("--model", MODEL, "--format", "longalign", "--max-new-tokens", 12, "--system", "Be brief.")
     result = run_script(
