@@ -3,7 +3,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 DEMO := results/demo/export/gateau_log
-QUESTION := Note falcon balor dekil mudil rigas. The old road turns past tall grass at dawn.\n\nWhat does note falcon say?
+QUESTION := The old road turns past tall grass at dawn.\nNote falcon balor detek mosar rigas tunut.\nGreen hills waits behind the open gate as always.\n\nWhat does note falcon say?
 
 .PHONY: demo test bench config-reference
 

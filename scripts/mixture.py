@@ -42,7 +42,7 @@ def main() -> None:
 
 def _lengths(path: str) -> pd.DataFrame:
     with open_table(path, TOKENS) as file:
-        return file.read(columns=["id", "n_tokens", "n_targets"]).to_pandas()
+        return pd.DataFrame(file.read(columns=["id", "n_tokens", "n_targets"]).to_pandas())
 
 
 if __name__ == "__main__":

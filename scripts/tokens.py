@@ -79,7 +79,8 @@ def _gate(report: TokensReport, max_rejected_share: float, examples: list[Reject
     reasons = ", ".join(f"{reason} {count}" for reason, count in report.rejected.most_common())
     raise DataError(
         f"{rejected} of {report.rows} rows cannot be trained on ({reasons}), more than tokens.max_rejected_share "
-        "allows; mend the rows (the first stand above), change tokens.max_length or tokens.over_long, or raise the bound"
+        "allows; mend the rows (the first stand above), change tokens.max_length or tokens.over_long, or raise the "
+        "bound"
     )
 
 

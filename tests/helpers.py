@@ -48,14 +48,16 @@ def merged(*configs: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def small_config(directory: Path, **overrides: Any) -> dict[str, Any]:
-    """A run of a minute or less: eleven planted rows, the tiny pair, one experiment."""
+    """A run of a minute or less: eleven planted rows, a few chats, the tiny pair, one experiment of five steps."""
     base = {
         "results_dir": "results",
         "data": {
             "long": "results/planted/long.jsonl",
+            "short": "results/planted/short.jsonl",
             "planted": {
                 "rows": {"far": 3, "near": 3, "parametric": 2, "wrong": 1, "distractor": 1},
                 "duplicates": 1,
+                "chats": 12,
                 "min_lines": 20,
                 "max_lines": 40,
             },
@@ -63,6 +65,18 @@ def small_config(directory: Path, **overrides: Any) -> dict[str, Any]:
         "models": {"short": str(TINY_PAIR / "short"), "long": str(TINY_PAIR / "long")},
         "scoring": {"shards": 1, "max_length": 1024, "device": "cpu"},
         "cam": {"segment_length": 64},
+        "mixture": {"n_short": 8, "held_out": 0},
+        "plan": {"epochs": 1, "sequences_per_step": 4, "token_budget": 1024},
+        "train": {
+            "learning_rate": 1e-3,
+            "device": "cpu",
+            "deepspeed": None,
+            "ranks_per_node": 1,
+            "threads": 1,
+            "report_to": "none",
+            "save_steps": 2,
+        },
+        "experiments": {"gateau": {}},
     }
     return merged(base, overrides)
 

@@ -97,7 +97,8 @@ class Problem:
             "--long", str(self.folder / "long.parquet"), "--short", str(self.folder / "short.parquet"),
             "--base", json.dumps({"path": str(self.model)}), "--options", json.dumps({**OPTIONS, **(options or {})}),
             "--run", json.dumps(settings), "--model", str(self.folder / name / "model"),
-            "--history", str(self.folder / name / "history.jsonl"), "--summary", str(self.folder / name / "summary.json"),
+            "--history", str(self.folder / name / "history.jsonl"),
+            "--summary", str(self.folder / name / "summary.json"),
         ]  # fmt: skip
 
     def train(self, name: str, **settings):

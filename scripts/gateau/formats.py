@@ -160,7 +160,8 @@ class TemplateFormat(ChatFormat):
             raise SettingsError(
                 f"{tokenizer.name_or_path}: the tokenizer has no chat template; use the longalign format"
             )
-        self._control = [str(token) for token in tokenizer.all_special_tokens]
+        added = tokenizer.added_tokens_decoder.values()
+        self._control = sorted({*map(str, tokenizer.all_special_tokens), *(str(t) for t in added if t.special)})
         self.encode(Conversation((Turn("a question", "an answer"), Turn("another", "more"))))
 
     def encode_batch(self, conversations: Sequence[Conversation]) -> list[EncodedConversation | UnusableConversation]:

@@ -145,6 +145,11 @@ def test_templates_that_teach_no_stop_are_refused(template_tokenizer):
 
 
 def test_a_template_row_with_control_tokens_in_its_text_is_rejected(template_tokenizer):
+    from tokenizers import AddedToken
+
+    template_tokenizer.add_tokens([AddedToken("<|role|>", special=True)])
+    with pytest.raises(UnusableConversation, match="control_token_in_text"):
+        encoded(template_tokenizer, chat("a <|role|> b", "c"), "tokenizer_template")
     with pytest.raises(UnusableConversation, match="control_token_in_text"):
         encoded(template_tokenizer, chat("a </s> b", "c"), "tokenizer_template")
 

@@ -24,6 +24,7 @@ from helpers import (
     parquet_content,
     planned_rules,
     row,
+    run_script,
     small_config,
     snakemake,
     snakemake_command,
@@ -32,7 +33,10 @@ from helpers import (
 
 pytestmark = pytest.mark.workflow
 SELECTION = "results/selection/gateau"
-AFTER_SCORES = {"selection", "plot_selection", "overview"}
+AFTER_TRAINING = {"export", "plot_train"}
+AFTER_PLAN = {"train"} | AFTER_TRAINING
+AFTER_TOKENS = {"mixture", "plan"} | AFTER_PLAN
+AFTER_SCORES = {"selection", "plot_selection", "overview"} | AFTER_TOKENS
 PASSES = {"short_pass", "long_pass", "segment_pass"}
 
 
@@ -52,8 +56,13 @@ def finished(tmp_path_factory):
     return directory, config
 
 
+def trained_weights(directory):
+    """The exported weights, as bytes."""
+    return (directory / "results/export/gateau/model.safetensors").read_bytes()
+
+
 def final_files(directory):
-    """What a run stands for, as values: scores and ranking to the last bit, selected rows to the last byte."""
+    """What a selection stands for, as values: scores and ranking to the last bit, selected rows to the last byte."""
     return (
         parquet_content(directory / "results/scores/scores.parquet"),
         parquet_content(directory / SELECTION / "ranking.parquet"),
@@ -109,7 +118,18 @@ def test_a_second_run_has_nothing_to_do_and_touching_changes_nothing(finished):
         ({"scoring": {"max_length": 700}}, {"index", "scores"} | PASSES | AFTER_SCORES),
         ({"scoring": {"prompt": "{context} {instruction} {response}"}}, {"index", "scores"} | PASSES | AFTER_SCORES),
         ({"scoring": {"shards": 2}}, {"index", "scores"} | PASSES | AFTER_SCORES),
-        ({"data": {"planted": {"seed": 1}}}, {"planted", "samples", "index", "scores"} | PASSES | AFTER_SCORES),
+        (
+            {"data": {"planted": {"seed": 1}}},
+            {"planted", "samples", "chats", "tokens", "index", "scores"} | PASSES | AFTER_SCORES,
+        ),
+        ({"tokens": {"max_length": 900}}, {"tokens"} | AFTER_TOKENS),
+        ({"mixture": {"n_short": 4}}, AFTER_TOKENS),
+        ({"mixture": {"held_out": 1}}, AFTER_TOKENS),
+        ({"plan": {"token_budget": 2000}}, {"plan"} | AFTER_PLAN),
+        ({"train": {"learning_rate": 5e-4}}, AFTER_PLAN),
+        ({"models": {"base": "other_long"}}, AFTER_PLAN),
+        ({"train": {"nodes": 2, "ranks_per_node": 4, "save_steps": 9, "report_to": "wandb", "threads": 3}}, set()),
+        ({"train": {"deepspeed": "config/deepspeed/zero2.json", "gradient_checkpointing": False}}, set()),
     ],
     ids=lambda value: json.dumps(value) if isinstance(value, dict) else "",
 )
@@ -125,6 +145,40 @@ def test_an_added_experiment_leaves_the_others_alone(finished):
     assert f"output: {SELECTION}/ranking.parquet" not in result.stdout
 
 
+def test_a_user_s_experiments_take_the_place_of_the_paper_s(finished):
+    directory, config = finished
+    result = snakemake(directory, config, "--dry-run", "--forceall")
+    assert "selection/gateau/" in result.stdout
+    assert "gateau_1k_10k" not in result.stdout
+
+
+def test_experiments_without_scores_run_no_pass(finished):
+    directory, config = finished
+    experiments = {"full": {"method": "full"}, "random": {"method": "random", "n_long": 4}, "none": {"n_long": 0}}
+    rules = planned_rules(directory, {**config, "experiments": experiments, "results_dir": "elsewhere"})
+    assert rules == {"samples", "chats", "tokens", "mixture", "plan", "train", "export", "plot_train"}
+
+
+def test_the_trained_model_is_whole_and_answers(finished):
+    directory, _ = finished
+    exported = directory / "results/export/gateau"
+    names = {file.name for file in exported.iterdir()}
+    expected = {
+        "model.safetensors",
+        "config.json",
+        "tokenizer.json",
+        "generation_config.json",
+        "README.md",
+        "gateau.json",
+    }
+    assert expected <= names
+    mixture = json.loads((directory / "results/mixture/gateau/summary.json").read_text())
+    assert (mixture["long"], mixture["short"]) == (10, 8)
+    result = run_script("chat", "--model", exported, "--prompt", "Recite fact one.", "--max-new-tokens", 12)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.strip()
+
+
 def test_other_resources_rerun_nothing(finished):
     directory, config = finished
     assert planned_rules(directory, config, "--set-resources", "long_pass:gpu=4", "long_pass:mem_mb=9") == set()
@@ -133,7 +187,11 @@ def test_other_resources_rerun_nothing(finished):
 @pytest.mark.parametrize(
     ("module", "expected"),
     [
-        ("gateau/selection/fusion.py", {"selection", "plot_selection", "overview"}),
+        ("gateau/selection/fusion.py", AFTER_SCORES),
+        ("gateau/training/objective.py", AFTER_PLAN),
+        ("gateau/training/batching.py", {"plan"} | AFTER_PLAN),
+        ("gateau/training/tokenization.py", {"tokens"} | AFTER_TOKENS),
+        ("gateau/training/exporting.py", {"export"}),
         ("gateau/scoring/attention.py", PASSES | {"scores"} | AFTER_SCORES),
         ("plot_selection.py", {"plot_selection"}),
     ],
@@ -176,7 +234,7 @@ def test_a_moved_repository_and_run_directory_rerun_nothing(finished, tmp_path):
 
 def test_appended_rows_are_the_only_ones_computed(finished, tmp_path):
     directory, config = finished
-    config = merged(config, {"data": {"long": ["raw.jsonl"], "planted": None}})
+    config = merged(config, {"data": {"long": ["raw.jsonl"], "planted": None, "short": "raw.jsonl"}})
     copy = tmp_path / "copy"
     shutil.copytree(directory, copy)
     lines = (copy / "results/planted/long.jsonl").read_text()
@@ -207,7 +265,7 @@ def test_killed_at_any_moment_a_rerun_ends_with_the_same_files(finished, tmp_pat
     """``kill -9`` of Snakemake and all it started, at random moments; GATEAU_KILLS sets how many (3)."""
     directory, config = finished
     config = merged(config, {"scoring": {"shards": 2}})
-    target = f"{SELECTION}/ranking.parquet"
+    target = "results/export/gateau"
     rng = random.Random(int(os.environ.get("GATEAU_KILL_SEED", "1")))
     killed_during = []
     for number in range(int(os.environ.get("GATEAU_KILLS", "3"))):
@@ -217,7 +275,7 @@ def test_killed_at_any_moment_a_rerun_ends_with_the_same_files(finished, tmp_pat
             process = subprocess.Popen(
                 snakemake_command(run, config, target), stdout=log, stderr=log, cwd=ROOT, start_new_session=True
             )
-            time.sleep(rng.uniform(2, 30))
+            time.sleep(rng.uniform(2, 50))
             kill_tree(process)
         done = {path.name for path in (run / "results").glob("*")} if (run / "results").exists() else set()
         killed_during.append(f"{len(done)} folders")
@@ -225,6 +283,7 @@ def test_killed_at_any_moment_a_rerun_ends_with_the_same_files(finished, tmp_pat
         result = snakemake(run, config, target)
         assert result.returncode == 0, result.stdout
         assert final_files(run) == final_files(directory)
+        assert trained_weights(run) == trained_weights(directory)
         assert planned_rules(run, config, target) == set()
     print("killed with", killed_during)
 
@@ -281,7 +340,10 @@ def test_killed_inside_a_shard_only_the_rest_is_computed(tmp_path):
         ({"models": {"short": str(TINY_PAIR / "long")}}, "set scoring.short_context: truncate"),
         ({"selection": {"score_norm": "log"}}, "log"),
         ({"experiments": {0.8: {"alpha": 0.8}}}, "put numbers in quotes"),
-        ({"experiments": {"gateau": None}}, "keep at least one"),
+        ({"experiments": {"gateau": None}}, "is not of type 'object'"),
+        ({"data": {"short": None}}, "experiment gateau mixes short chats (n_short), but data.short is null"),
+        ({"train": {"lora": {"rank": 8}}}, "rank"),
+        ({"models": {"base": "/no/such/base"}}, "/no/such/base: no such model directory"),
     ],
     ids=lambda value: json.dumps(value) if isinstance(value, dict) else "",
 )
@@ -313,8 +375,10 @@ def test_odd_rows_get_a_status_and_the_rest_is_ranked(tmp_path):
     cases = odd_rows()
     rows = [{**value, "id": key} for key, (value, _) in cases.items()]
     write_jsonl(tmp_path / "raw.jsonl", [*rows, "not json", {"messages": []}, row("x\n\ny", "", id="empty")])
-    config = small_config(tmp_path, data={"long": "raw.jsonl", "planted": None}, scoring={"max_length": 300})
-    result = snakemake(tmp_path, config)
+    config = small_config(
+        tmp_path, data={"long": "raw.jsonl", "planted": None, "short": "raw.jsonl"}, scoring={"max_length": 300}
+    )
+    result = snakemake(tmp_path, config, "selected")
     assert result.returncode == 0, result.stdout
     scores = {r["id"]: r for r in read_rows(tmp_path / "results/scores/scores.parquet", SCORES)}
     assert {key: r["status"] for key, r in scores.items()} == {key: status for key, (_, status) in cases.items()}
@@ -333,7 +397,11 @@ def test_truncation_to_a_short_window_has_its_own_limit(tmp_path):
     note = "Note otter balor."
     rows = [row(f"{note}\n\nWhat?", note, id="fits"), row(f"{note}\n\nWhat {'otter ' * 300}", note, id="long")]
     write_jsonl(tmp_path / "raw.jsonl", rows)
-    config = small_config(tmp_path, data={"long": "raw.jsonl", "planted": None}, scoring={"short_context": "truncate"})
+    config = small_config(
+        tmp_path,
+        data={"long": "raw.jsonl", "planted": None, "short": "raw.jsonl"},
+        scoring={"short_context": "truncate"},
+    )
     result = snakemake(tmp_path, config, "results/scores/scores.parquet")
     assert result.returncode == 0, result.stdout
     scores = read_rows(tmp_path / "results/scores/scores.parquet", SCORES)
@@ -380,6 +448,8 @@ def test_the_report_is_built_and_lint_is_clean(finished):
     html = (directory / "report.html").read_text()
     assert "score distributions" in html
     assert "overview" in html
+    assert "rendered rows" in html
+    assert "losses" in html
     lint = snakemake(directory, config, "--lint")
     assert lint.returncode == 0, lint.stdout
     assert "Congratulations" in lint.stdout
@@ -406,7 +476,9 @@ def test_the_slurm_profile_is_found_each_documented_way(tmp_path, how):
     (tmp_path / "snakemake").mkdir()
     (tmp_path / "snakemake/slurm").symlink_to(ROOT / "profiles/slurm")
     config = small_config(
-        tmp_path, results_dir=f"{tmp_path}/results", data={"long": f"{tmp_path}/results/planted/long.jsonl"}
+        tmp_path,
+        results_dir=f"{tmp_path}/results",
+        data={name: f"{tmp_path}/results/planted/{name}.jsonl" for name in ("long", "short")},
     )
     (tmp_path / "my.yaml").write_text(yaml.safe_dump(config))
     command = [sys.executable, "-m", "snakemake", "--dry-run", *arguments, "--configfile", str(tmp_path / "my.yaml")]

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedTokenizerBase
+from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from gateau.errors import SettingsError
 from gateau.files import write_json, write_text
@@ -126,7 +126,10 @@ def model_card(provenance: Provenance, base: ModelSpec, format_name: str) -> str
         + " |",
         *(f"| {key} | {value} |" for key, value in sorted(options.items()) if key not in ("device", "dtype")),
         f"| computed in | {train['dtype']}, attention {train['attention']} |",
-        *(f"| {_loss_name(key)}, first and last | {first:.4f}, {last:.4f} |" for key, (first, last) in train["losses"].items()),
+        *(
+            f"| {_loss_name(key)}, first and last | {first:.4f}, {last:.4f} |"
+            for key, (first, last) in train["losses"].items()
+        ),
         f"| versions | {', '.join(f'{key} {value}' for key, value in sorted(train['versions'].items()))} |",
         "",
         "## Use",
@@ -152,7 +155,9 @@ def push_to_hub(folder: Path, repository: str, private: bool) -> str:
 
     token = os.environ.get("HF_TOKEN")
     if not token:
-        raise SettingsError("export.hub_repository is set, but HF_TOKEN is not in the environment; set it or push later")
+        raise SettingsError(
+            "export.hub_repository is set, but HF_TOKEN is not in the environment; set it or push later"
+        )
     api = HfApi(token=token)
     try:
         api.create_repo(repository, private=private, exist_ok=True)

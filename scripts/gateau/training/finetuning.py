@@ -159,6 +159,7 @@ def finetune(experiment: str, spec: ModelSpec, options: TrainOptions, run: RunOp
         _held_out(mixture, plan, lengths, world_size, rank, reader),
         plan.epochs,
         run.peak_tflops,
+        bool(options.lora),
         [preemption, markers],
     )
     preemption.trainer = markers.trainer = trainer

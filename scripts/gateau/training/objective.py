@@ -41,7 +41,8 @@ class SequenceMeanLoss:
             )
         check_mask_function(model.config)
         self._attention = str(model.config._attn_implementation)
-        self._logits, self._targets, self._in_head = head.forward, None, True
+        self._logits, self._in_head = head.forward, True
+        self._targets: torch.Tensor | None = None
         self._checked = False
         head.forward = self._head
 
@@ -127,8 +128,8 @@ def check_mask_function(config: Any) -> None:
     attention = str(config._attn_implementation)
     if attention not in ALL_MASK_ATTENTION_FUNCTIONS.valid_keys():
         raise SettingsError(
-            f"attention {attention!r} has no registered mask function, so packed sequences would see each other; choose "
-            "another train.attention"
+            f"attention {attention!r} has no registered mask function, so packed sequences would see each other; "
+            "choose another train.attention"
         )
 
 

@@ -22,8 +22,8 @@ _OPEN_GROUPS = 16
 class PackedBatch:
     """Sequences packed into one row, without padding.
 
-    ``target_places[k]`` is the position whose hidden state predicts ``targets[k]``; ``weights[k]`` is 1 / (targets of its
-    sequence), so that weighted losses add up to the sum over sequences of their mean token loss.
+    ``target_places[k]`` is the position whose hidden state predicts ``targets[k]``; ``weights[k]`` is 1 / (targets of
+    its sequence), so that weighted losses add up to the sum over sequences of their mean token loss.
     """
 
     input_ids: torch.Tensor  # int64 [1, T]
@@ -36,7 +36,7 @@ class PackedBatch:
 
     def to(self, device: torch.device) -> PackedBatch:
         """The same batch on another device."""
-        tensors = {
+        tensors: dict[str, Any] = {
             field.name: value.to(device, non_blocking=True)
             for field in fields(self)
             if isinstance(value := getattr(self, field.name), torch.Tensor)

@@ -14,7 +14,6 @@ from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -245,9 +244,8 @@ def _encoded_chunks(chunks: Iterator[list[Row]], encoder: RowEncoder, workers: i
         workers, multiprocessing.get_context(start), initializer=_set_encoder, initargs=(encoder,)
     ) as pool:
         running: deque[Future[_Chunk]] = deque()
-        submit = partial(pool.submit, _encode_chunk)
         for chunk in chunks:
-            running.append(submit(chunk))
+            running.append(pool.submit(_encode_chunk, chunk))
             if len(running) >= 3 * workers:  # bounded, so that memory is
                 yield running.popleft().result()
         while running:

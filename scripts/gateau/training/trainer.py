@@ -76,6 +76,8 @@ class SequenceMeanTrainer(Trainer):
         steps: the training, in order.
         held_out: for each source the sequences that measure the loss, as one step.
         epochs: the epoch of each step, for the log.
+        peak_tflops: of one device, if known better than by its name.
+        frozen_weights: only adapters are trained, which is less work.
     """
 
     def __init__(
@@ -86,12 +88,13 @@ class SequenceMeanTrainer(Trainer):
         held_out: Mapping[str, RankSteps],
         epochs: Sequence[int],
         peak_tflops: float | None,
+        frozen_weights: bool,
         callbacks: list[TrainerCallback],
     ) -> None:
-        self.objective = SequenceMeanLoss(model)
+        self.objective: SequenceMeanLoss = SequenceMeanLoss(model)
         self._held_out, self._epochs = held_out, epochs
         super().__init__(model=model, args=args, train_dataset=steps, eval_dataset=steps, callbacks=callbacks)
-        self.speed = Speed(self.model.config, args.world_size, _peak(peak_tflops, args.device), len(steps))
+        self.speed = Speed(model.config, frozen_weights, args.world_size, _peak(peak_tflops, args.device), len(steps))
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """Whole steps, this rank's part of each; accelerate must not divide them again."""
@@ -129,7 +132,8 @@ class SequenceMeanTrainer(Trainer):
 
     def _loss(self, model: Any, batch: PackedBatch) -> torch.Tensor:
         with self.compute_loss_context_manager():
-            return self.objective(model, batch.to(self.args.device))
+            loss: torch.Tensor = self.objective(model, batch.to(self.args.device))
+            return loss
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         """As ever; then every parameter group counts its own steps again.
@@ -185,8 +189,9 @@ class SequenceMeanTrainer(Trainer):
 class Speed:
     """Tokens per second and share of the devices' peak, over the steps since the last log, and the time left."""
 
-    def __init__(self, config: Any, world_size: int, peak: float | None, n_steps: int) -> None:
-        self._config, self._peak, self._n_steps = config, peak and peak * world_size, n_steps
+    def __init__(self, config: Any, frozen_weights: bool, world_size: int, peak: float | None, n_steps: int) -> None:
+        self._config, self._frozen_weights = config, frozen_weights
+        self._peak, self._n_steps = peak and peak * world_size, n_steps
         self._started = self._line_at = 0.0
         self._tokens = self._flops = self._seconds = 0.0
         self.total_tokens, self.total_flops, self.total_seconds, self.n_done = 0, 0.0, 0.0, 0
@@ -199,7 +204,7 @@ class Speed:
         """A step with these sequences is computed."""
         now = time.monotonic()
         elapsed, self._started = now - self._started, now
-        flops = training_flops(self._config, lengths)
+        flops = training_flops(self._config, lengths, self._frozen_weights)
         self._tokens, self._flops = self._tokens + sum(lengths), self._flops + flops
         self._seconds += elapsed
         self.total_tokens, self.total_flops = self.total_tokens + sum(lengths), self.total_flops + flops
