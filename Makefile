@@ -36,6 +36,7 @@ test: .venv/installed
 
 bench: .venv/installed
 	$(BIN)/python tests/benchmark/scoring.py
+	$(BIN)/python tests/benchmark/tokens.py
 
 # config/README.md is written from the schema
 config-reference: .venv/installed
