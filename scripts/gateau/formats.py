@@ -13,6 +13,7 @@ Text of the data never becomes a control token.
 
 from __future__ import annotations
 
+import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -178,24 +179,8 @@ class TemplateFormat(ChatFormat):
         self._refuse_control_tokens(
             [conversation.system or "", *(text for turn in conversation.turns for text in (turn.user, turn.assistant))]
         )
-        messages = _system_messages(conversation.system)
-        spans: list[tuple[int, int]] = []
-        rendered = ""
-        for turn in conversation.turns:
-            messages.append({"role": "user", "content": turn.user})
-            prompt = self._render(messages, add_generation_prompt=True)
-            messages.append({"role": "assistant", "content": turn.assistant})
-            rendered = self._render(messages, add_generation_prompt=False)
-            if not rendered.startswith(prompt):
-                raise SettingsError(
-                    f"{self._tokenizer.name_or_path}: the chat template does not put the response right after the "
-                    "generation prompt, so its tokens cannot be told apart; use the longalign format"
-                )
-            if turn.assistant:
-                spans.append((len(prompt), len(rendered)))
-        encoded = self._tokenizer(rendered, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-        ids = np.array(encoded.input_ids, np.int32)
-        starts, stops = np.array(encoded.offset_mapping, np.int64).reshape(-1, 2).T
+        rendered, spans = self._rendered_turns(_system_messages(conversation.system), conversation.turns)
+        ids, starts, stops = self._ids(rendered, [first for first, _ in spans])
         labels = np.full(len(ids), IGNORED, np.int32)
         for first, last in spans:
             inside = np.flatnonzero((first <= starts) & (stops <= last) & (starts < stops))
@@ -217,15 +202,52 @@ class TemplateFormat(ChatFormat):
             [system or "", user, *(text for turn in turns for text in (turn.user, turn.assistant))]
         )
         messages = _system_messages(system)
-        for turn in turns:
-            messages += [{"role": "user", "content": turn.user}, {"role": "assistant", "content": turn.assistant}]
+        _, spans = self._rendered_turns(messages, turns)
         messages.append({"role": "user", "content": user})
-        rendered = self._render(messages, add_generation_prompt=True)
-        return list(self._tokenizer(rendered, add_special_tokens=False, verbose=False).input_ids)
+        ids, _, _ = self._ids(self._render(messages, add_generation_prompt=True), [first for first, _ in spans])
+        return [int(token) for token in ids]
 
     def chat_template(self) -> str:
         """The tokenizer's own."""
         return str(self._tokenizer.chat_template)
+
+    def _rendered_turns(
+        self, messages: list[dict[str, str]], turns: Sequence[Turn]
+    ) -> tuple[str, list[tuple[int, int]]]:
+        """The text of all turns after ``messages``, which grow by them, and the spans of responses with any text."""
+        spans: list[tuple[int, int]] = []
+        rendered = ""
+        for turn in turns:
+            messages.append({"role": "user", "content": turn.user})
+            prompt = self._render(messages, add_generation_prompt=True)
+            messages.append({"role": "assistant", "content": turn.assistant})
+            rendered = self._render(messages, add_generation_prompt=False)
+            if not rendered.startswith(prompt):
+                raise SettingsError(
+                    f"{self._tokenizer.name_or_path}: the chat template does not put the response right after the "
+                    "generation prompt, so its tokens cannot be told apart; use the longalign format"
+                )
+            if turn.assistant:
+                spans.append((len(prompt), len(rendered)))
+        return rendered, spans
+
+    def _ids(self, rendered: str, responses: Sequence[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Ids of a rendered text and the characters where each starts and stops.
+
+        Where one token would hold the end of a prompt and the beginning of its response (two newlines, say), the text
+        is cut there: the model, too, gets its prompt without the response.
+        """
+        ids, starts, stops = self._piece(rendered, 0)
+        if any(((starts < first) & (first < stops)).any() for first in responses):
+            cuts = [0, *responses, len(rendered)]
+            pieces = [self._piece(rendered[start:stop], start) for start, stop in itertools.pairwise(cuts)]
+            ids, starts, stops = (np.concatenate(column) for column in zip(*pieces, strict=True))
+        return ids, starts, stops
+
+    def _piece(self, text: str, start: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        encoded = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+        starts, stops = start + np.array(encoded.offset_mapping, np.int64).reshape(-1, 2).T
+        return np.array(encoded.input_ids, np.int32), starts, stops
 
     def _render(self, messages: list[dict[str, str]], add_generation_prompt: bool) -> str:
         return str(

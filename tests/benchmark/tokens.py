@@ -19,13 +19,13 @@ from pathlib import Path
 
 import numpy as np
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "scripts"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
 
 from gateau.schemas import CHATS, TOKENS
 from gateau.tables import iterate_rows, write_rows
 from gateau.training.plans import PlanOptions, make_plan, statistics
 
+ROOT = Path(__file__).resolve().parents[2]
 WIDTH = 65536
 MODEL = ROOT / "workflow/resources/tiny_pair/long"
 DENSE_ROWS = 1000

@@ -127,6 +127,8 @@ def test_adapters_train_alone_and_merge(problem):
         ({"deepspeed": "absent", "ranks": 1}, "cannot read"),
         ({"deepspeed": "zero3", "options": {"optimizer": "adamw_8bit"}}, "set train.deepspeed: null"),
         ({"nodes": 2}, "not a SLURM job"),
+        ({"report_to": "wandb"}, "pip install wandb"),
+        ({"options": {"optimizer": "adamw_8bit"}}, "pip install bitsandbytes"),
     ],
 )
 def test_what_cannot_work_says_so(problem, settings, message):

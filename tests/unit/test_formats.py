@@ -1,6 +1,8 @@
 """Golden cases of chat formats: what is learnt, token by token."""
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from gateau.conversations import Turn, UnusableConversation, read_conversation
 from gateau.errors import SettingsError
@@ -194,3 +196,33 @@ def test_the_direct_way_to_the_tokenizer_gives_the_same_ids(tiny_tokenizer):
     texts = ["", "a </s> <s> b", "Zwölf 长文本 falcon", " x\n\n"]
     assert encode_texts(tiny_tokenizer, texts) == [ids(tiny_tokenizer, text) for text in texts]
     assert tiny_tokenizer("a </s>").input_ids[-1] == EOS, "the tokenizer is left as it was"
+
+
+words = st.text("falcon otter \n[/INST]é\u200b", min_size=0, max_size=12)
+
+
+@settings(deadline=None, max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.tuples(words, words), min_size=1, max_size=4), st.sampled_from(["longalign", "tokenizer_template"]))
+def test_every_target_starts_where_its_response_starts_and_ends_with_a_learnt_stop(template_tokenizer, turns, name):
+    messages = chat(*[text for turn in turns for text in turn])
+    try:
+        conversation = read_conversation(messages)
+        got = Encoded(chat_format(name, template_tokenizer).encode(conversation))
+    except UnusableConversation:
+        return
+    learnt = [label for label in got.labels if label != IGNORED]
+    expected = [ids(template_tokenizer, turn.assistant) for turn in conversation.turns if turn.assistant]
+    if name == "longalign":
+        assert learnt == [token for response in expected for token in [*response, EOS]]
+        place = 1
+        for turn in conversation.turns:
+            place += len(ids(template_tokenizer, f"[INST]{turn.user}[/INST]"))
+            response = ids(template_tokenizer, turn.assistant)
+            assert got.labels[place : place + len(response)] == got.input_ids[place : place + len(response)] == response
+            place += len(response)
+    else:
+        stops = [number for number, token in enumerate(learnt) if token == EOS]
+        assert len(stops) == len(expected)
+        assert stops[-1] == len(learnt) - 1
+        texts = [turn.assistant for turn in conversation.turns if turn.assistant]
+        assert template_tokenizer.decode(learnt).split("</s>")[:-1] == texts

@@ -13,6 +13,7 @@ import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +117,7 @@ def finetune(experiment: str, spec: ModelSpec, options: TrainOptions, run: RunOp
     on_cpu = runtime.resolved_device().type == "cpu"
     dtype = runtime.resolved_dtype()
     deepspeed = _deepspeed_config(run.deepspeed, options, on_cpu)
+    _check_installed(options, run)
 
     mixture = read_rows(files.mixture, MIXTURE)
     lengths = [row["n_tokens"] for row in mixture]
@@ -205,6 +207,15 @@ def finetune(experiment: str, spec: ModelSpec, options: TrainOptions, run: RunOp
         )
     trainer.accelerator.wait_for_everyone()
     return True
+
+
+def _check_installed(options: TrainOptions, run: RunOptions) -> None:
+    """Raise SettingsError for a choice whose package is missing, before anything is loaded."""
+    wanted = {"wandb": run.report_to == "wandb", "bitsandbytes": options.optimizer == "adamw_8bit"}
+    for package, is_wanted in wanted.items():
+        if is_wanted and find_spec(package) is None:
+            setting = "report_to: wandb" if package == "wandb" else "optimizer: adamw_8bit"
+            raise SettingsError(f"train.{setting} needs the package {package}: pip install {package}")
 
 
 def _settings(

@@ -111,8 +111,8 @@ def _wait(ranks: Sequence[subprocess.Popen[bytes]], first: int) -> int:
             code = ranks[failed[0]].returncode
             how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
             raise TrainingError(
-                f"rank {first + failed[0]} {how} and the others were stopped; see the log above. Run again: training "
-                "goes on from its newest checkpoint"
+                f"rank {first + failed[0]} {how} and the others were stopped; the reason is in the log above. "
+                "Run again: training goes on from its newest checkpoint"
             )
         time.sleep(0.1)
 
