@@ -58,6 +58,22 @@ def test_packed_logits_are_those_of_each_sequence(architecture, attention):
     torch.testing.assert_close(packed, separate_logits(model, parts), atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("attention", ["flash_attention_2", "flex_attention"])
+def test_packed_losses_on_a_gpu_are_those_of_each_sequence(attention):
+    if attention == "flash_attention_2":
+        pytest.importorskip("flash_attn", reason="needs flash-attn")
+    model = tiny_model("llama", attention).to("cuda", torch.bfloat16)
+    parts = sequences(700, 150, 1, 33)
+    loss = SequenceMeanLoss(model)
+    device = torch.device("cuda")
+    with torch.no_grad():
+        together = loss(model, pack(parts).to(device)).item()
+        alone = sum(loss(model, pack([part]).to(device)).item() for part in parts)
+    assert together == pytest.approx(alone, rel=2e-2)
+
+
 def test_three_traps_raise_nothing_and_are_wrong():
     """Each differs from the right call by one argument only."""
     model, parts = tiny_model("llama", "sdpa"), sequences(7, 50, 33)

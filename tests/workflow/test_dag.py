@@ -5,10 +5,12 @@ import os
 import random
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
 
+import psutil
 import pytest
 import yaml
 from safetensors.torch import load_file, save_file
@@ -286,6 +288,38 @@ def test_killed_at_any_moment_a_rerun_ends_with_the_same_files(finished, tmp_pat
         assert trained_weights(run) == trained_weights(directory)
         assert planned_rules(run, config, target) == set()
     print("killed with", killed_during)
+
+
+def test_a_training_told_to_stop_is_finished_by_the_rule_s_own_retry(finished, tmp_path):
+    """SIGUSR1 to the training under Snakemake: it saves and ends, and the retry goes on to the same weights."""
+    directory, config = finished
+    config = merged(config, {"plan": {"epochs": 30}})
+    runs = []
+    for name in ("undisturbed", "told"):
+        run = tmp_path / name
+        shutil.copytree(directory, run)
+        shutil.rmtree(run / "results/checkpoints")
+        with open(run / "run.log", "wb") as log:
+            process = subprocess.Popen(
+                snakemake_command(run, config, "results/export/gateau"), stdout=log, stderr=log, cwd=ROOT
+            )
+            deadline = time.monotonic() + 120
+            while name == "told" and not list((run / "results/checkpoints").rglob("checkpoint-4/complete.json")):
+                assert process.poll() is None, (run / "run.log").read_text()
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+            if name == "told":
+                family = psutil.Process(process.pid).children(recursive=True)
+                (training,) = [
+                    p for p in family if p.name().startswith("python") and "train.py" in " ".join(p.cmdline())
+                ]
+                training.send_signal(signal.SIGUSR1)
+            assert process.wait(timeout=300) == 0, (run / "run.log").read_text()
+        runs.append(run)
+    assert "Trying to restart job" in (runs[1] / "run.log").read_text()
+    summary = json.loads((runs[1] / "results/train/gateau/summary.json").read_text())
+    assert 4 <= summary["resumed_from_step"] < summary["steps"]
+    assert trained_weights(runs[1]) == trained_weights(runs[0])
 
 
 def test_killed_inside_a_shard_only_the_rest_is_computed(tmp_path):
