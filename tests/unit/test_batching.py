@@ -60,11 +60,15 @@ def test_seeded_and_reshuffled_per_epoch(method):
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 8])
-def test_step_pack_has_the_steps_of_sort(world_size):
+def test_step_pack_has_the_steps_of_sort_on_eight_ranks(world_size):
     """The same sequences in every step, so the same loss, the mean over the step's sequences."""
     lengths = long_tailed(500)
     losses = np.random.default_rng(1).random(500)
-    for sort, packed in zip(plan(lengths, "sort", world_size), plan(lengths, "step_pack", world_size), strict=True):
+    for sort, packed in zip(
+        plan(lengths, "sort", 8, sequences_per_step=96),
+        plan(lengths, "step_pack", world_size, sequences_per_step=96),
+        strict=True,
+    ):
         assert sorted(sort.sequences) == sorted(packed.sequences)
         parts = [sum(losses[n] for n in batch) for rank in packed.ranks for batch in rank]
         assert sum(parts) / len(packed.sequences) == pytest.approx(losses[sort.sequences].mean(), abs=1e-12)
@@ -102,7 +106,7 @@ def test_statistics_by_hand():
     ("changes", "message"),
     [
         ({"method": "bogus"}, "unknown batch plan"),
-        ({"sequences_per_step": 7}, "cannot be shared evenly by 2 ranks"),
+        ({"method": "sort", "sequences_per_step": 7}, "cannot be shared evenly by 2 ranks"),
         ({"token_budget": 10}, "longer than the budget of 10 tokens"),
     ],
 )
