@@ -14,7 +14,7 @@ from gateau.sources import imported_sources, meaning_digest
 
 from helpers import ROOT, run_script
 
-STAGES = ("data", "scoring", "selection", "training")
+STAGES = ("data", "scoring", "selection", "training", "evaluation")
 RULES = [
     (file.name, name)
     for file in sorted((ROOT / "workflow/rules").glob("*.smk"))
