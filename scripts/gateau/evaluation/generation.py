@@ -86,6 +86,7 @@ class Generator:
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, chat_format: str, max_length: int
     ) -> None:
         self._model, self._tokenizer = model, tokenizer
+        self._model, self._tokenizer = model, tokenizer
         self._format, self._max_length = chat_format, max_length
         self._newline = tokenizer("\n", add_special_tokens=False).input_ids[-1]
 
@@ -104,7 +105,8 @@ class Generator:
         stops = set(config.eos_token_id)
         torch.manual_seed(question.seed)
         inputs = torch.tensor([ids], device=self._model.device)
-        output: Any = self._model.generate(inputs, attention_mask=torch.ones_like(inputs), generation_config=config)
+        model: Any = self._model  # its generate is a mixin's, which the type checker does not find
+        output = model.generate(inputs, attention_mask=torch.ones_like(inputs), generation_config=config)
         new = output[0, len(ids) :].tolist()
         stopped = bool(new) and new[-1] in stops
         text = str(self._tokenizer.decode(new[:-1] if stopped else new, skip_special_tokens=True))
