@@ -33,3 +33,7 @@ class TableError(UserError):
 
 class TrainingError(UserError):
     """A training that cannot go on: its loss is not finite, or it was told to stop and will resume."""
+
+
+class JudgeError(UserError):
+    """A judge that refuses, does not answer, answers too often without a rating, or would exceed its budget."""
