@@ -229,16 +229,11 @@ def test_activations_are_those_of_a_real_process(checkpointing):
         "hidden_size": 512, "intermediate_size": 1376, "num_hidden_layers": 8, "num_attention_heads": 8,
         "vocab_size": 4096,
     }  # fmt: skip
-    result = subprocess.run(
-        [sys.executable, "-c", MEASURE, json.dumps([sizes_of_model, 2048, checkpointing])],
-        capture_output=True, text=True, check=True, timeout=300,
-        # freed tensors go back to the system at once
-        env={
-            **os.environ, "PYTHONPATH": str(ROOT / "scripts"), "OMP_NUM_THREADS": "1",
-            "MALLOC_MMAP_THRESHOLD_": "65536",
-        },
-    )  # fmt: skip
-    measured = int(result.stdout)
+    command = [sys.executable, "-c", MEASURE, json.dumps([sizes_of_model, 2048, checkpointing])]
+    # freed tensors go back to the system at once
+    environment = {
+        **os.environ, "PYTHONPATH": str(ROOT / "scripts"), "OMP_NUM_THREADS": "1", "MALLOC_MMAP_THRESHOLD_": "65536",
+    }  # fmt: skip
     setup = TrainingSetup(
         shape=model_shape(LlamaConfig(**sizes_of_model)), tokens=2048, devices=1, devices_per_node=1, half=False,
         attention="sdpa", packed=False, checkpointing=checkpointing, optimizer="adamw_torch", engine=None,
@@ -246,6 +241,12 @@ def test_activations_are_those_of_a_real_process(checkpointing):
     )  # fmt: skip
     items = [item for item in estimate(setup).items if item.name not in (*STATES, "allocator slack")]
     expected = max(sum(item.size for item in items if moment in item.moments) for moment in ("loss", "backward"))
+    measured = 0
+    for _ in range(3):  # a busy system takes idle pages away, so a process may look smaller than it is, never larger
+        result = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300, env=environment)
+        measured = max(measured, int(result.stdout))
+        if measured / 1.5 < expected < measured * 1.5:
+            break
     assert measured / 1.5 < expected < measured * 1.5
 
 
