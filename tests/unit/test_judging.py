@@ -1,0 +1,495 @@
+"""The judge client against a real server on this machine: nothing lost, nothing asked twice, nothing overspent."""
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from gateau.errors import DataError, JudgeError, SettingsError
+from gateau.evaluation.judging import RATINGS, AnswerCache, JudgeSettings, call_key, judge, read_requests
+
+from helpers import ROOT, write_jsonl
+
+KEY = "sk-never-to-be-seen-0123456789"
+FAST = ("--backoff-seconds", 0.02, "--tries", 4, "--max-tokens", 16)
+
+
+class Judge(ThreadingHTTPServer):
+    """A judge whose ``script`` says what happens to a question: a list, one entry a call, the last one for ever."""
+
+    daemon_threads = True
+    request_queue_size = 128
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.script = {}
+        self.default = "fine [[3]]"
+        self.delay = 0.0
+        self.usage = {"prompt_tokens": 7, "completion_tokens": 5, "total_tokens": 12}
+        self.calls, self.times, self.keys, self.busy = [], [], set(), []
+        self.lock = threading.Lock()
+        threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
+
+    @property
+    def url(self):
+        return f"http://127.0.0.1:{self.server_port}/v1"
+
+    def asked(self):
+        return Counter(call["messages"][-1]["content"] for call in self.calls)
+
+    def handle_error(self, request, client_address):
+        """A client that was killed is part of these tests."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+
+    def log_message(self, *_):
+        pass
+
+    def do_POST(self):
+        started, server = time.perf_counter(), self.server
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        question = body["messages"][-1]["content"]
+        with server.lock:
+            number = server.asked()[question] if server.script else 0
+            server.calls.append(body)
+            server.times.append(time.monotonic())
+            server.keys.add(self.headers["Authorization"])
+        steps = server.script.get(question, [server.default])
+        step = steps[min(number, len(steps) - 1)]
+        time.sleep(server.delay)
+        try:
+            self._behave(step)
+        finally:
+            server.busy.append((started, time.perf_counter()))
+
+    def _behave(self, step):
+        if self.path != "/v1/chat/completions":
+            self._send(404, {"error": {"message": f"no {self.path}"}})
+        elif isinstance(step, str):
+            self._send(200, self._completion(step))
+        elif step["kind"] == "status":
+            error = {"message": f"error about {KEY}", "code": step.get("code")}
+            headers = step.get("headers", {})
+            self._send(step["status"], {"error": error}, headers() if callable(headers) else headers)
+        elif step["kind"] == "slow":
+            time.sleep(step["seconds"])
+            self._send(200, self._completion(step["text"]))
+        elif step["kind"] == "dropped":
+            self.close_connection = True
+            self.connection.close()
+        elif step["kind"] == "truncated":
+            whole = json.dumps(self._completion("[[3]]")).encode()
+            self._send(200, whole[: len(whole) // 2])
+        elif step["kind"] == "cut short":  # fewer bytes than the header promises
+            self.send_response(200)
+            self.send_header("Content-Length", "500")
+            self.end_headers()
+            self.wfile.write(b'{"choices": [')
+            self.close_connection = True
+        else:
+            self._send(200, step["body"])
+
+    def _completion(self, text):
+        choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}
+        value = {"id": "x", "object": "chat.completion", "created": 0, "model": "judge", "choices": [choice]}
+        return value | ({"usage": self.server.usage} if self.server.usage else {})
+
+    def _send(self, status, value, headers=()):
+        content = value if isinstance(value, bytes) else json.dumps(value).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(content)))
+        for name, text in dict(headers).items():
+            self.send_header(name, text)
+        self.end_headers()
+        self.wfile.write(content)
+
+
+def status(number, **more):
+    return {"kind": "status", "status": number, **more}
+
+
+@pytest.fixture
+def server():
+    judge = Judge()
+    yield judge
+    judge.shutdown()
+    judge.server_close()
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+
+
+def questions(directory, *texts):
+    rows = [
+        {
+            "id": f"row-{n}",
+            "messages": [{"role": "system", "content": "You rate."}, {"role": "user", "content": text}],
+        }
+        for n, text in enumerate(texts)
+    ]
+    return write_jsonl(directory / "requests.jsonl", rows)
+
+
+def numbered(n):
+    return [f"question {i:04d}" for i in range(n)]
+
+
+def command(directory, server, *arguments):
+    return [
+        sys.executable, str(ROOT / "scripts/judge.py"), "--requests", str(directory / "requests.jsonl"),
+        "--rating", "longbench_qa", "--model", "judge", "--base-url", server.url, "--cache", str(directory / "cache"),
+        "--output", str(directory / "judgments.jsonl"), *map(str, FAST), *map(str, arguments),
+    ]  # fmt: skip
+
+
+def run_judge(directory, server, *arguments):
+    result = subprocess.run(
+        command(directory, server, *arguments), capture_output=True, text=True, check=False, timeout=60
+    )
+    (directory / "log.txt").open("a").write(result.stdout + result.stderr)
+    return result
+
+
+def judgments(directory):
+    return [json.loads(line) for line in (directory / "judgments.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "rating"),
+    [
+        ("longbench_qa", "[[1]] no, rather [[2]]", 2),
+        ("longbench_qa", "[[Rating: 2.5 of 3]]", 2.5),
+        ("longbench_qa", "[[ open and never closed 2 [[3]]", 3),
+        ("longbench_qa", "[[3]], so [[none]]", None),
+        ("longbench_qa", "[[4]]", None),
+        ("longbench_qa", "[[0]]", None),
+        ("longbench_qa", "[[-1]]", None),
+        ("longbench_qa", "rating 3", None),
+        ("longbench_qa", "", None),
+        ("longbench_summary", "评分：[[5]]", 5),
+        ("longbench_summary", "[[6]]", None),
+        ("longbench_chat", "[[1]] … [[10]]", 10),
+        ("longbench_chat", "[[11]]", None),
+        ("needle", "[[7]] then [[1]]", 7),
+        ("needle", "[[Rating: 7]]", None),
+        ("needle", "[7]", None),
+        ("mt_bench", "[[8]] or [[2]]", 8),
+        ("mt_bench", "[4] but [[8.5]]", 8.5),
+        ("mt_bench", "Rating: [4]", 4),
+        ("mt_bench", "[[0]]", None),
+        ("mt_bench", "Rating: 4", None),
+    ],
+)
+def test_ratings_are_read_as_each_benchmark_reads_them(name, text, rating):
+    assert RATINGS[name].read(text) == rating
+
+
+def test_every_misbehaviour_ends_in_one_judgment_per_request_in_order(tmp_path, server):
+    server.script = {
+        "slow": [{"kind": "slow", "seconds": 0.3, "text": "[[1]]"}],
+        "too slow once": [{"kind": "slow", "seconds": 3.0, "text": "[[1]]"}, "[[2]]"],
+        "429": [status(429, headers={"Retry-After": "0.2"}), "[[2]]"],
+        "429 without a time": [status(429), "[[2]]"],
+        "500": [status(500), status(503), "[[2]]"],
+        "dropped": [{"kind": "dropped"}, "[[2]]"],
+        "truncated": [{"kind": "truncated"}, {"kind": "cut short"}, "[[2]]"],
+        "no choices": [{"kind": "body", "body": {"choices": [], "usage": {}}}, "[[2]]"],
+        "not an object": [{"kind": "body", "body": ["no"]}, "[[2]]"],
+        "out of scale once": ["[[9]]", "[[2]]"],
+        "wrong form": ["3 of 3"],
+        "half a character": ["\ud83d [[3]]"],
+    }
+    expected = {"slow": 1, "wrong form": None, "plain": 3, "plain too": 3, "half a character": 3}
+    texts = [*server.script, "plain", "plain too", "plain"]
+    questions(tmp_path, *texts)
+    result = run_judge(tmp_path, server, "--timeout-seconds", 1.0, "--max-null-share", 0.1)
+    assert result.returncode == 0, result.stderr
+    rows = judgments(tmp_path)
+    assert [row["id"] for row in rows] == [f"row-{n}" for n in range(len(texts))]
+    assert [row["rating"] for row in rows] == [expected.get(text, 2) for text in texts]
+    attempts = {"wrong form": 3, "out of scale once": 2}
+    assert [row["attempts"] for row in rows] == [attempts.get(text, 1) for text in texts]
+    assert rows[texts.index("wrong form")]["text"] == "3 of 3"
+    assert rows[texts.index("wrong form")]["usage"] == {
+        "prompt_tokens": 21, "completion_tokens": 15, "estimated": False,
+    }  # fmt: skip
+    tries = {text: len(steps) for text, steps in server.script.items()} | {"wrong form": 3, "plain": 1, "plain too": 1}
+    assert server.asked() == tries
+    before = (tmp_path / "judgments.jsonl").read_bytes()
+    assert run_judge(tmp_path, server, "--max-null-share", 0.1).returncode == 0
+    assert server.asked() == tries, "a rerun asks nothing"
+    assert (tmp_path / "judgments.jsonl").read_bytes() == before
+    assert server.keys == {f"Bearer {KEY}"}
+    for path in tmp_path.rglob("*"):
+        assert path.is_dir() or KEY.encode() not in path.read_bytes(), path
+
+
+def test_a_call_carries_what_was_asked_and_its_key_leaves_out_who_is_asked(tmp_path, server):
+    requests = read_requests(questions(tmp_path, "q"))
+    settings = JudgeSettings("judge", server.url, temperature=0.5, seed=40, max_tokens=9, null_retries=1)
+    server.default = "no rating"
+    [judgment] = judge(requests, settings, RATINGS["needle"], AnswerCache(tmp_path / "cache"))
+    assert (judgment.rating, judgment.attempts) == (None, 2)
+    messages = [{"role": "system", "content": "You rate."}, {"role": "user", "content": "q"}]
+    assert server.calls == [
+        {"model": "judge", "messages": messages, "temperature": 0.5, "seed": seed, "max_tokens": 9} for seed in (40, 41)
+    ]
+    elsewhere = JudgeSettings("judge", "http://other/v1", temperature=0.5, seed=40, max_tokens=9)
+    assert call_key(requests[0], elsewhere, 1) == call_key(requests[0], settings, 1)
+    different = JudgeSettings("judge", server.url, temperature=0.0, seed=40, max_tokens=9)
+    assert len({call_key(requests[0], s, a) for s in (settings, different) for a in (0, 1)}) == 4
+
+
+def test_retry_after_holds_back_every_worker(tmp_path, server):
+    server.script = {"question 0000": [status(429, headers={"Retry-After": "1"}), "[[1]]"]}
+    server.delay = 0.05
+    questions(tmp_path, *numbered(40))
+    assert run_judge(tmp_path, server, "--concurrency", 4).returncode == 0
+    assert set(server.asked().values()) == {1, 2}
+    times = [moment - server.times[0] for moment in server.times]
+    assert sum(moment < 1.0 for moment in times) <= 8, "those on their way, and what slipped out beside the answer"
+    assert len(times) == 41
+
+
+def test_retry_after_may_be_a_date_but_not_a_day_off(tmp_path, server):
+    def in_two_seconds():
+        return {"Retry-After": format_datetime(datetime.now(UTC) + timedelta(seconds=2), usegmt=True)}
+
+    server.script = {
+        "dated": [status(429, headers=in_two_seconds), "[[1]]"],
+        "tomorrow": [status(429, headers={"Retry-After": "86400"})],
+    }
+    questions(tmp_path, "dated")
+    assert run_judge(tmp_path, server).returncode == 0
+    assert 0.9 < server.times[1] - server.times[0] < 4, "a date has whole seconds"
+    questions(tmp_path, "tomorrow")
+    result = run_judge(tmp_path, server)
+    assert result.returncode == 1
+    assert "asks to wait 86400 s; rerun later" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("refusal", "advice"),
+    [
+        (status(401), "the key in the environment variable OPENAI_API_KEY is refused"),
+        (status(403), "use another key or model"),
+        (status(404), "no model 'judge' there, or a wrong address"),
+        (status(429, code="insufficient_quota"), "add credit"),
+        (status(400), "mend the request or the settings"),
+    ],
+)
+def test_what_no_retry_can_mend_stops_everything_at_once(tmp_path, server, refusal, advice, caplog):
+    server.script = {text: [refusal] for text in numbered(200)}
+    requests = read_requests(questions(tmp_path, *numbered(200)))
+    with pytest.raises(JudgeError, match=re.escape(advice)) as error:
+        judge(requests, JudgeSettings("judge", server.url), RATINGS["needle"], AnswerCache(tmp_path / "cache"))
+    assert len(server.calls) <= 8, "no more than were on their way"
+    assert KEY not in str(error.value) + caplog.text
+    assert "0 of 200 requests are judged" in str(error.value)
+
+
+def test_a_missing_key_is_named(tmp_path, server, monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY")
+    server.script = {"q": [status(401)]}
+    questions(tmp_path, "q")
+    result = run_judge(tmp_path, server, "--key-variable", "JUDGE_KEY")
+    assert result.returncode == 1
+    assert "the key in the environment variable JUDGE_KEY is not set" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert server.keys == {"Bearer none"}
+
+
+def test_a_request_without_an_answer_fails_the_run_but_not_the_others(tmp_path, server):
+    server.script = {"poison": [status(500)]}
+    questions(tmp_path, "poison", *numbered(20))
+    result = run_judge(tmp_path, server)
+    assert result.returncode == 1
+    assert "1 requests got no answer in 4 tries, 'row-0': 500" in result.stderr
+    assert "20 of 21 requests are judged" in result.stderr
+    assert KEY not in result.stderr
+    assert not (tmp_path / "judgments.jsonl").exists()
+    assert server.asked()["poison"] == 4
+    server.script = {}
+    assert run_judge(tmp_path, server).returncode == 0
+    assert set(server.asked().values()) == {1, 5}
+
+
+def test_a_dead_server_is_not_asked_for_every_request(tmp_path, server):
+    server.script = {text: [{"kind": "dropped"}] for text in numbered(100)}
+    questions(tmp_path, *numbered(100))
+    result = run_judge(tmp_path, server, "--concurrency", 2)
+    assert result.returncode == 1
+    assert "has not answered 3 requests in a row" in result.stderr
+    assert len(server.calls) <= 4 * 4
+
+
+def test_too_many_nulls_are_gated_and_can_still_be_read(tmp_path, server):
+    server.script = {text: ["no idea"] for text in numbered(3)}
+    questions(tmp_path, *numbered(20))
+    result = run_judge(tmp_path, server)
+    assert result.returncode == 1
+    assert "3 of 20 judgments have no rating" in result.stderr
+    assert "row-0, row-1, row-2" in result.stderr
+    assert not (tmp_path / "judgments.jsonl").exists()
+    calls = len(server.calls)
+    assert calls == 17 + 3 * 3
+    assert run_judge(tmp_path, server, "--max-null-share", 1).returncode == 0
+    assert len(server.calls) == calls
+    assert [row["rating"] for row in judgments(tmp_path)] == [None] * 3 + [3] * 17
+
+
+@pytest.mark.parametrize("counted", [True, False])
+def test_a_budget_is_never_exceeded_and_what_is_done_stays(tmp_path, server, counted):
+    server.usage = {"prompt_tokens": 60, "completion_tokens": 16} if counted else None
+    server.delay = 0.02
+    budget = 2000
+    questions(tmp_path, *numbered(40))
+    result = run_judge(tmp_path, server, "--budget-tokens", budget)
+    assert result.returncode == 1
+    assert "raise the budget" in result.stderr
+    done = len(server.calls)
+    bound = 9 + 13 + 2 * 16 + 64 + 16  # bytes of both messages, what a template may add, the answer
+    if counted:
+        assert budget - bound < done * 76 <= budget, "calls that settle below their bound make room for others"
+    else:
+        assert budget - bound < done * bound <= budget
+        assert "estimated" in result.stderr
+    assert not (tmp_path / "judgments.jsonl").exists()
+    server.usage = {"prompt_tokens": 60, "completion_tokens": 16}
+    assert run_judge(tmp_path, server).returncode == 0
+    assert set(server.asked().values()) == {1}
+    assert len(server.calls) == 40
+
+
+def test_tries_of_unknown_price_count_in_full(tmp_path, server):
+    server.script = {"q": [{"kind": "truncated"}]}
+    questions(tmp_path, "q")
+    result = run_judge(tmp_path, server, "--budget-tokens", 300)
+    assert result.returncode == 1
+    assert "raise the budget" in result.stderr
+    assert len(server.calls) == 2  # of 9 + 1 + 2 × 16 + 64 + 16 = 122 tokens each
+
+
+def test_a_dry_run_calls_nothing_and_says_what_would_be_called(tmp_path, server):
+    questions(tmp_path, *numbered(4))
+    assert run_judge(tmp_path, server).returncode == 0
+    questions(tmp_path, *numbered(10), "question 0009")
+    result = run_judge(tmp_path, server, "--dry-run", "--prompt-price", 10, "--completion-price", 100)
+    assert result.returncode == 0
+    assert len(server.calls) == 4
+    lines = dict(line.split(": ") for line in result.stdout.splitlines())
+    assert lines["requests"] == "11"
+    assert lines["cached calls"] == "4"
+    assert lines["calls to make"].startswith("6,")
+    assert lines["completion tokens, at most"] == "96"
+    prompt = 6 * (3 + 4 + 8)  # a quarter of 9 and of 13 bytes, rounded up, and 4 a message
+    assert lines["prompt tokens, estimated"] == str(prompt)
+    assert lines["cost, estimated"] == f"{(prompt * 10 + 96 * 100) / 1e6:.4f}"
+
+
+def test_a_killed_run_repeats_only_calls_that_were_on_their_way(tmp_path, server):
+    server.delay = 0.05
+    questions(tmp_path, *numbered(60))
+    process = subprocess.Popen(command(tmp_path, server, "--concurrency", 4), stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 30
+    while len(server.calls) < 20 and time.monotonic() < deadline:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    time.sleep(0.2)
+    before = len(server.calls)
+    kept = len(list((tmp_path / "cache").rglob("*.json")))
+    assert 20 <= before < 60
+    assert before - 4 - 4 <= kept <= before  # those asked, and those answered but not yet on the disk
+    assert run_judge(tmp_path, server).returncode == 0
+    assert len(server.calls) == before + 60 - kept
+    assert [row["id"] for row in judgments(tmp_path)] == [f"row-{n}" for n in range(60)]
+
+
+def test_a_damaged_cache_file_is_asked_for_again(tmp_path, server):
+    questions(tmp_path, *numbered(3))
+    assert run_judge(tmp_path, server).returncode == 0
+    damaged = next((tmp_path / "cache").rglob("*.json"))
+    damaged.write_text('{"text": ')
+    result = run_judge(tmp_path, server)
+    assert result.returncode == 0
+    assert "damaged" in result.stderr
+    assert sorted(server.asked().values()) == [1, 1, 2]
+
+
+def test_thirty_two_calls_at_once_keep_the_judge_busy(tmp_path, server):
+    """Busy share: time the server works on calls, over the time from first to last call on 32 places."""
+    server.delay = 0.1
+    questions(tmp_path, *numbered(640))
+    shares = []
+    for attempt in range(3):  # the machine may be busy with other things
+        server.busy.clear()
+        result = run_judge(tmp_path, server, "--concurrency", 32, "--cache", tmp_path / f"cache-{attempt}")
+        assert result.returncode == 0, result.stderr
+        wall = max(end for _, end in server.busy) - min(start for start, _ in server.busy)
+        shares.append(sum(end - start for start, end in server.busy) / (32 * wall))
+        if shares[-1] >= 0.8:
+            break
+    print(f"busy shares {shares}")
+    assert max(shares) >= 0.8, shares
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ([{"id": "a", "messages": [{"role": "user", "content": "q"}]}] * 2, ":2: id 'a' stands twice"),
+        ([{"id": "a"}], ":1: no object with id and messages"),
+        (["{"], ":1: no object with id and messages"),
+        ([{"id": 3, "messages": [{"role": "user", "content": "q"}]}], "the id is 3; it must be a text"),
+        ([{"id": "a", "messages": []}], "id 'a' has no messages"),
+        ([{"id": "a", "messages": [{"role": "user"}]}], "exactly the texts role and content"),
+        ([{"id": "a", "messages": [{"role": "human", "content": "q"}]}], "role 'human'"),
+        ([{"id": "a", "messages": [{"role": "user", "content": "\ud83d"}]}], ":1: no object"),
+        ([b"\xff"], "not UTF-8"),
+        ([], "no requests"),
+    ],
+)
+def test_requests_that_cannot_be_asked_are_refused_with_their_line(tmp_path, lines, message):
+    with pytest.raises(DataError, match=re.escape(message)):
+        read_requests(write_jsonl(tmp_path / "requests.jsonl", lines))
+
+
+def test_duplicate_ids_end_the_script_before_any_call(tmp_path, server):
+    write_jsonl(tmp_path / "requests.jsonl", [{"id": "a", "messages": [{"role": "user", "content": "q"}]}] * 2)
+    result = run_judge(tmp_path, server)
+    assert result.returncode == 1
+    assert "stands twice" in result.stderr
+    assert not server.calls
+
+
+@pytest.mark.parametrize(
+    "address", ["http://user:secret@host/v1", "http://host/v1?key=secret", "http://host/v1#secret", "host/v1"]
+)
+def test_an_address_with_secrets_or_without_a_scheme_is_refused(address):
+    with pytest.raises(SettingsError) as error:
+        JudgeSettings("judge", address)
+    assert "secret" not in str(error.value)
+
+
+def test_a_key_that_would_break_the_header_is_refused_unseen(tmp_path, server, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-broken\nkey")
+    requests = read_requests(questions(tmp_path, "q"))
+    with pytest.raises(SettingsError, match="OPENAI_API_KEY has characters") as error:
+        judge(requests, JudgeSettings("judge", server.url), RATINGS["needle"], AnswerCache(tmp_path / "cache"))
+    assert "sk-broken" not in str(error.value)
