@@ -214,6 +214,7 @@ def test_every_misbehaviour_ends_in_one_judgment_per_request_in_order(tmp_path, 
         "out of scale once": ["[[9]]", "[[2]]"],
         "wrong form": ["3 of 3"],
         "half a character": ["\ud83d [[3]]"],
+        "tells the key": [f"{KEY} [[2]]"],
     }
     expected = {"slow": 1, "wrong form": None, "plain": 3, "plain too": 3, "half a character": 3}
     texts = [*server.script, "plain", "plain too", "plain"]
