@@ -48,6 +48,10 @@ def test_held_out_rows_are_the_same_for_all_and_trained_by_none():
     assert len(ids(several[1], "long")) == 26
 
 
+def test_draws_of_different_purposes_have_nothing_to_do_with_each_other():
+    assert ids(mixed(held_out=4), "long", "held_out") != ids(mixed("random", 4, ranking=None), "long")
+
+
 def test_all_and_none():
     assert len(ids(mixed(n_long=None), "long")) == 30
     assert ids(mixed(n_long=0, ranking=None), "long") == []
