@@ -1,7 +1,7 @@
 """LongBench's automatic scores of prediction files, made here or by the released code; works alone.
 
-Each file is named after its data set (``qasper.jsonl``; ``qasper_e.jsonl`` is LongBench-E's) and holds one JSON object a
-line with ``pred``, ``answers``, ``all_classes`` and optionally ``length``. The table goes to standard output.
+Each file is named after its data set (``qasper.jsonl``; ``qasper_e.jsonl`` is LongBench-E's) and holds one JSON object
+a line with ``pred``, ``answers``, ``all_classes`` and optionally ``length``. The table goes to standard output.
 """
 
 import argparse

@@ -71,9 +71,8 @@ def _finite(scores: Sequence[float]) -> NDArray[np.float64]:
     if len(values) == 0:
         raise ScoreError("no scores, so no mean; evaluate at least one item")
     if not np.isfinite(values).all():
-        raise ScoreError(
-            f"score {int(np.argmin(np.isfinite(values))) + 1} of {len(values)} is not finite; score it again"
-        )
+        place = int(np.argmin(np.isfinite(values))) + 1
+        raise ScoreError(f"score {place} of {len(values)} is not finite; score that item again")
     return values
 
 

@@ -1,4 +1,4 @@
-"""LongBench's 21 data sets and their scores from prediction files, as the released scorer makes them (arXiv 2308.14508).
+"""LongBench's 21 data sets and their scores from prediction files, as the released scorer has them (arXiv 2308.14508).
 
 A sample's score is the best over its answers, a data set's the mean over its samples in percent, LongBench-E's that of
 each range of lengths. Two protocols: ``strict`` agrees with the released scorer to the last digit, ``fixed`` mends what
@@ -172,7 +172,8 @@ def score_file(path: Path, protocol: Protocol) -> Scores:
         where = f"{path}, line {prediction.line}"
         if prediction.length is not None:
             lengths.append(prediction.length)
-        if lengths and len(lengths) <= len(items) or extended and prediction.length is None:
+        in_every_row = len(lengths) == len(items) + 1
+        if not in_every_row and (lengths or extended):
             raise DataError(f"{where}: length must be in every row or, outside LongBench-E, in none")
         try:
             items.append(score_prediction(data_set, prediction, protocol))
@@ -185,7 +186,7 @@ def score_file(path: Path, protocol: Protocol) -> Scores:
 
 
 def percent(scores: Sequence[float]) -> float:
-    """Mean in percent, two decimals; summed from left to right as the released scorer does, so that ties round alike."""
+    """Mean in percent, two decimals; summed from left to right like the released scorer, so that ties round alike."""
     total = 0.0
     for score in scores:
         total += score
@@ -226,7 +227,7 @@ def category_means(summaries: Mapping[str, Mapping[str, Any]], extended: bool) -
 
     ``summaries``: by data set, without ``_e``. Categories without a data set are left out.
     """
-    result = {}
+    result: dict[str, dict[str, Any]] = {}
     for category in CATEGORIES:
         names = [
             item.name for item in DATA_SETS.values() if item.category == category and (item.extended or not extended)

@@ -63,8 +63,9 @@ def rouge_l(prediction: str, answer: str, *, strict: bool) -> float:
 
 def rouge_l_zh(prediction: str, answer: str, *, strict: bool) -> float:
     """:func:`rouge_l` of jieba's words. Its sentences end at the ASCII full stop only, as in the released scorer."""
-    spaced = (" ".join(_tokenizer().cut(text)) for text in (prediction, answer))
-    return _rouge_l(*spaced, _UPSTREAM_FRAMES - 1 if strict else None)
+    cut = _tokenizer().cut
+    # the released scorer is one frame deeper here
+    return _rouge_l(" ".join(cut(prediction)), " ".join(cut(answer)), _UPSTREAM_FRAMES - 1 if strict else None)
 
 
 def classification(prediction: str, answer: str, classes: Sequence[str], *, strict: bool) -> float:
@@ -98,9 +99,7 @@ def retrieval(prediction: str, answer: str, marker: str) -> float:
     """
     found = re.search(re.escape(marker) + r"(\d+)", answer)
     if found is None:
-        raise DataError(
-            f"the answer {answer!r} holds no {marker + '<number>'!r}; was the file given its data set's name?"
-        )
+        raise DataError(f"the answer {answer!r} has no {marker + '<number>'!r}; is the file named after its data set?")
     return count(prediction, found.group(1))
 
 
