@@ -92,13 +92,18 @@ def prompt_ids(
     return bos + encode_texts(tokenizer, ["\n\n".join(parts)])[0]
 
 
+def control_tokens(tokenizer: PreTrainedTokenizerBase) -> set[str]:
+    """Texts that a chat template would take for its own tokens."""
+    # all_special_tokens does not name the role markers of some models
+    added = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
+    return added | set(tokenizer.all_special_tokens)
+
+
 def _template_ids(
     tokenizer: PreTrainedTokenizerBase, turns: Sequence[tuple[str, str]], user: str, system: str | None
 ) -> list[int]:
     """The rendered template. Unlike in training, any template will do, also one that would not teach to stop."""
-    # all_special_tokens does not name the role markers of some models
-    control = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
-    control |= set(tokenizer.all_special_tokens)
+    control = control_tokens(tokenizer)
     for text in (system or "", user, *(text for turn in turns for text in turn)):
         if found := sorted(token for token in control if token in text):
             raise DataError(

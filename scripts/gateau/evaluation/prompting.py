@@ -1,0 +1,98 @@
+"""From a question to token ids: the chat format of training, LongBench's cut through the middle, the model's window.
+
+The text of a question is cut to ``max_length`` tokens as LongBench cuts it: the first and the last half of the ids are
+decoded separately, without control tokens, and joined by nothing; the chat wrap comes after. Where the model's window
+is smaller, the text is cut to what leaves room for the answer, at most a quarter of the window; what was cut is told
+with each answer.
+
+A control token of the model's chat template inside a text would be taken for the template's own. A benchmark's text is
+not ours to reject, so a space breaks such a token up, which is told with each answer too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from transformers import PreTrainedTokenizerBase
+
+from gateau.chatting import control_tokens, prompt_ids
+from gateau.evaluation.questions import Question
+from gateau.formats import encode_texts
+
+Turns = Sequence[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """``ids`` up to where the answer begins. ``user`` is the text as asked. ``max_new_tokens`` is 0 without any room.
+
+    ``truncated_tokens`` of the text were cut, ``control_tokens`` in it broken up.
+    """
+
+    ids: list[int]
+    user: str
+    max_new_tokens: int
+    truncated_tokens: int
+    control_tokens: int
+
+
+def truncate_middle(tokenizer: PreTrainedTokenizerBase, text: str, max_length: int) -> tuple[str, int]:
+    """``text`` of at most ``max_length`` tokens, first and last half kept, and how many tokens were cut."""
+    ids = tokenizer(text, add_special_tokens=False, verbose=False).input_ids
+    if len(ids) <= max_length:
+        return text, 0
+    half = max_length // 2
+    parts = [str(tokenizer.decode(part, skip_special_tokens=True)) for part in (ids[:half], ids[len(ids) - half :])]
+    return "".join(parts), len(ids) - 2 * half
+
+
+class Prompter:
+    """Makes the prompts of one model.
+
+    Args:
+        format_name: longalign, tokenizer_template or plain, see :func:`gateau.chatting.choose_format`.
+        max_length: most tokens of a question's text.
+        window: tokens that prompt and answer may have together; None knows no bound.
+    """
+
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, format_name: str, max_length: int, window: int | None
+    ) -> None:
+        self.tokenizer, self._format = tokenizer, format_name
+        self._max_length, self._window = max_length, window
+        self._control = sorted(control_tokens(tokenizer)) if format_name == "tokenizer_template" else []
+
+    def prompt(self, question: Question, turns: Turns = ()) -> Prompt:
+        """The prompt of the user's next message after ``turns`` of (user as asked, answer).
+
+        Raises SettingsError when the chat template cannot render the conversation.
+        """
+        text, broken = self._break_control_tokens(question, question.users[len(turns)])
+        turns = [(user, self._break_control_tokens(question, answer)[0]) for user, answer in turns]
+        if self._window is None:
+            user, cut = truncate_middle(self.tokenizer, text, self._max_length)
+            return Prompt(self._ids(question, turns, user), user, question.max_new_tokens, cut, broken)
+        answer_room = min(question.max_new_tokens, max(self._window // 4, 1))
+        room = self._window - answer_room - len(self._ids(question, turns, ""))
+        limit = min(self._max_length, room)
+        while limit > 0:
+            user, cut = truncate_middle(self.tokenizer, text, limit)
+            ids = self._ids(question, turns, user)
+            left = self._window - len(ids)
+            if left >= answer_room or (left > 0 and not cut):
+                return Prompt(ids, user, min(question.max_new_tokens, left), cut, broken)
+            limit -= max(answer_room - left, 1)  # decoded halves can have more tokens than they were cut to
+        return Prompt(self._ids(question, turns, ""), "", 0, len(encode_texts(self.tokenizer, [text])[0]), broken)
+
+    def _ids(self, question: Question, turns: Turns, user: str) -> list[int]:
+        if not question.wrapped:
+            return prompt_ids("plain", self.tokenizer, turns, user, question.system)
+        return prompt_ids(self._format, self.tokenizer, turns, user, question.system)
+
+    def _break_control_tokens(self, question: Question, text: str) -> tuple[str, int]:
+        broken = 0
+        for token in self._control if question.wrapped else ():
+            broken += text.count(token)
+            text = text.replace(token, f"{token[:1]} {token[1:]}")
+        return text, broken
