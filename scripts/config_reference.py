@@ -55,7 +55,8 @@ def _rows(node: dict[str, Any], schema: dict[str, Any], prefix: str) -> Iterator
             yield from _rows(alternative, schema, f"{key}.")
         if isinstance(resolved.get("additionalProperties"), dict) and "properties" in resolved["additionalProperties"]:
             names = ", ".join(f"`{option}`" for option in resolved["additionalProperties"]["properties"])
-            yield f"`{key}.<name>`", "object", "`{}`", f"Overrides of `selection` and `mixture`: {names}."
+            kind = "Overrides of `selection` and `mixture`" if key == "experiments" else "Options"
+            yield f"`{key}.<name>`", "object", "`{}`", f"{kind}: {names}."
 
 
 def _resolve(node: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:

@@ -120,7 +120,7 @@ def read_answers(paths: Iterable[str | Path]) -> list[dict[str, Any]]:
     rows: dict[int, dict[str, Any]] = {}
     of: set[int] = set()
     for path in paths:
-        for line in Path(path).read_text(encoding="utf-8").splitlines():
+        for line in Path(path).read_text(encoding="utf-8").split("\n")[:-1]:
             row = json.loads(line)
             if row["number"] in rows:
                 raise DataError(f"{path}: item {row['item']} is answered twice; remove the shards and run again")

@@ -106,4 +106,4 @@ def read_measures(path: str | Path) -> list[Measure]:
 
 def read_items(path: str | Path) -> list[ScoredItem]:
     """The items of :func:`write_items`."""
-    return [ScoredItem(**json.loads(line)) for line in Path(path).read_text(encoding="utf-8").splitlines()]
+    return [ScoredItem(**json.loads(line)) for line in Path(path).read_text(encoding="utf-8").split("\n")[:-1]]

@@ -37,6 +37,7 @@ NEEDLE = "The best thing to do in San Francisco is eat a sandwich and sit in Dol
 QUESTION = "What is the best thing to do in San Francisco?"
 KEYS = ("eat a sandwich", "Dolores Park")
 SYSTEM = "Answer the question about the document in one short sentence."
+PREFIX = "Read the document and answer: "
 DEPTHS = (10, 19, 28, 37, 46, 54, 63, 72, 81, 90)
 
 _SENTENCE_END = re.compile(r"[.!?]+[\"'”’)\]]*(?=\s|\Z)|[。！？]+[”’」』）]*")
@@ -56,6 +57,8 @@ def needle_lengths(shortest: int = 1000, longest: int = 60_000, n: int = 10) -> 
 class NeedleSettings:
     """What is hidden, what is asked, and where. Lengths and reserve in tokens, depths in percent.
 
+    ``prefix`` stands between the document, after a blank line, and the question.
+
     Raises SettingsError for values that give no test: no key in the needle, a question that names every key, a depth
     outside 0 to 100, a value twice.
     """
@@ -66,6 +69,7 @@ class NeedleSettings:
     question: str = QUESTION
     keys: Sequence[str] = KEYS
     system: str = SYSTEM
+    prefix: str = PREFIX
     reserve: int = 200
 
     def __post_init__(self) -> None:
@@ -103,6 +107,7 @@ class NeedlePrompt:
     system: str
     context: str
     question: str
+    prefix: str = PREFIX
 
     @property
     def id(self) -> str:
@@ -112,7 +117,7 @@ class NeedlePrompt:
     def messages(self) -> list[dict[str, str]]:
         """What is sent: the system line, unless it is empty, and the user's message."""
         system = [{"role": "system", "content": self.system}] if self.system else []
-        return [*system, {"role": "user", "content": self.context + _asked(self.question)}]
+        return [*system, {"role": "user", "content": self.context + _asked(self.prefix, self.question)}]
 
 
 def read_haystack(directory: str | Path) -> list[str]:
@@ -183,15 +188,16 @@ def needle_prompts(
                 system=settings.system,
                 context=_inserted(haystack, cut, position, settings.needle),
                 question=settings.question,
+                prefix=settings.prefix,
             )
 
 
-def _asked(question: str) -> str:
-    return f"\n\nRead the document and answer: {question}"
+def _asked(prefix: str, question: str) -> str:
+    return f"\n\n{prefix}{question}"
 
 
 def _check_room(settings: NeedleSettings, count: Callable[[str], int]) -> None:
-    if (frame := count(settings.system) + count(_asked(settings.question))) > settings.reserve:
+    if (frame := count(settings.system) + count(_asked(settings.prefix, settings.question))) > settings.reserve:
         raise SettingsError(
             f"needle: system line and question are {frame} tokens, more than the reserve of {settings.reserve}; "
             "raise the reserve"

@@ -1,0 +1,46 @@
+"""Rule ``leaderboard``: every evaluated model beside the published ones, one table per protocol, data and judge."""
+
+import argparse
+import json
+import logging
+
+from gateau.command import run
+from gateau.evaluation.leaderboard import (
+    compare,
+    differences_csv,
+    plot_leaderboard,
+    published_entries,
+    read_entries,
+    to_csv,
+    to_html,
+    to_markdown,
+)
+from gateau.files import write_text
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--scores", type=json.loads, required=True, help="JSON: model to its scorers' folders")
+    parser.add_argument("--baseline", required=True, help="the model that the others are compared with")
+    parser.add_argument("--published", required=True, help="JSON of published numbers")
+    parser.add_argument("--benchmarks", nargs="+", required=True, help="whose published numbers are shown")
+    parser.add_argument("--csv", required=True, help="output: all measures, long form")
+    parser.add_argument("--differences", required=True, help="output: CSV of paired comparisons")
+    parser.add_argument("--markdown", required=True, help="output")
+    parser.add_argument("--html", required=True, help="output")
+    parser.add_argument("--plot", required=True, help="output: PNG")
+    args = parser.parse_args()
+
+    measured, items = read_entries(args.scores)
+    differences = compare(measured, items, args.baseline)
+    entries = [*measured, *published_entries(args.published, args.benchmarks)]
+    write_text(args.csv, to_csv(entries))
+    write_text(args.differences, differences_csv(differences))
+    write_text(args.markdown, to_markdown(entries, differences, args.baseline))
+    write_text(args.html, to_html(entries, differences, args.baseline))
+    plot_leaderboard(measured, args.plot)
+    logging.info("%d models, %d measures, %d comparisons", len(args.scores), len(entries), len(differences))
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,182 @@
+# What evaluation asks whom, and how: models, benchmarks, judge and assets as parameters of its rules.
+import hashlib
+
+EVALUATE = config["evaluate"]
+GENERATE = EVALUATE["generate"]
+GPUS_PER_GENERATE = 0 if GENERATE["device"] == "cpu" else 1
+BENCHMARKS = EVALUATE["benchmarks"]
+JUDGE = EVALUATE["judge"]
+JUDGED = [benchmark for benchmark in BENCHMARKS if JUDGE and benchmark in JUDGE["benchmarks"]]
+JUDGE_NAME = re.sub(r"[^\w.-]", "_", JUDGE["model"]) if JUDGE else "none"
+# without a judge these two have answers, but no scores
+SCORED = [benchmark for benchmark in BENCHMARKS if benchmark in JUDGED or benchmark in ("longbench", "needle")]
+RESOURCES = SCRIPTS.parent / "workflow/resources"
+OWN_ASSETS, PINNED_ASSETS = RESOURCES / "small_benchmarks", RESOURCES / "assets.json"
+PUBLISHED = str(RESOURCES / "published_scores.json")
+
+GIVEN_MODELS = EVALUATE["models"]
+_trained = EXPERIMENTS if EVALUATE["experiments"] is None else EVALUATE["experiments"]
+if unknown := set(_trained) - set(EXPERIMENTS):
+    raise WorkflowError(f"evaluate.experiments: no experiment {min(unknown)}; there are {', '.join(EXPERIMENTS)}")
+if doubled := set(GIVEN_MODELS) & set(EXPERIMENTS):
+    raise WorkflowError(f"evaluate.models: {min(doubled)} is the name of an experiment too; choose another")
+EVALUATED = [*GIVEN_MODELS, *_trained]
+BASELINE = EVALUATE["baseline"] or (EVALUATED[0] if EVALUATED else "none")
+if EVALUATED and BASELINE not in EVALUATED:
+    raise WorkflowError(f"evaluate.baseline: {BASELINE} is not evaluated; evaluated are {', '.join(EVALUATED)}")
+if unknown := set(EVALUATE["servers"]) - set(EVALUATED):
+    raise WorkflowError(f"evaluate.servers: {min(unknown)} is not evaluated; evaluated are {', '.join(EVALUATED)}")
+LEADERBOARD = (
+    [f"{RESULTS}/leaderboard/leaderboard.html"] * bool(SCORED and EVALUATED)
+    # answers without a score are worth having: another judge may come
+    + expand(f"{RESULTS}/predictions/{{model}}/{{benchmark}}", model=EVALUATED, benchmark=BENCHMARKS)
+)
+
+
+wildcard_constraints:
+    model="|".join(map(re.escape, EVALUATED)) or "none",
+    benchmark="longbench|longbench_chat|needle|mt_bench",
+    part=r"\d+-of-\d+",
+
+
+def files_digest(*places):
+    """Digest of files, and of all files in folders, by name and content."""
+    digest = hashlib.sha256()
+    for place in map(Path, places):
+        for file in sorted(place.rglob("*")) if place.is_dir() else [place]:
+            if file.is_file():
+                digest.update(file.name.encode() + b"\0" + file.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def assets_source(benchmark):
+    """Arguments that decide what the assets are."""
+    source = f"--source {EVALUATE['assets']['source']}"
+    return source + f" --protocol {EVALUATE[benchmark]['protocol']}" * (benchmark == "longbench_chat")
+
+
+def assets_digest(benchmark):
+    """What the assets are made of, as far as it is known here."""
+    return files_digest(OWN_ASSETS / benchmark if EVALUATE["assets"]["source"] == "own" else PINNED_ASSETS)
+
+
+def assets_places():
+    """Where pinned files come from and are kept."""
+    root = EVALUATE["assets"]["root"]
+    return f"--cache {shlex.quote(EVALUATE['assets']['cache'])}" + (f" --root {shlex.quote(root)}" if root else "")
+
+
+def evaluated_model(name):
+    """A model's section as an object: an experiment's is its export."""
+    if name in EXPERIMENTS:
+        return {"path": f"{RESULTS}/export/{name}"}
+    value = GIVEN_MODELS[name] or config["models"]["base"] or config["models"]["long"]
+    return {"path": value} if isinstance(value, str) else {key: v for key, v in value.items() if v is not None}
+
+
+def evaluated_identity(name):
+    """What a given model is, whatever its place."""
+    if name in EXPERIMENTS:
+        return "export"
+    spec = evaluated_model(name)
+    place, revision = spec.pop("path"), spec.get("revision")
+    digests = [weights_fingerprint(place, revision), tokenizer_fingerprint(place, revision)]
+    return json.dumps([*digests, spec], sort_keys=True)
+
+
+def server_of(name):
+    """The server section of a model that is asked through one."""
+    return EVALUATE["servers"].get(name)
+
+
+def question_options(benchmark):
+    """The benchmark's options that decide its questions; LongBench's protocol decides its scores only."""
+    scoring_only = {"longbench": {"protocol"}, "needle": {"keys"}}.get(benchmark, set())
+    return {name: value for name, value in EVALUATE[benchmark].items() if name not in scoring_only}
+
+
+def generate_settings():
+    """Arguments that may change an answer."""
+    names = ("format", "max_length", "batch_tokens", "device", "dtype", "attention")
+    return " ".join(f"--{name.replace('_', '-')} {GENERATE[name]}" for name in names)
+
+
+def generate_run(name):
+    """Arguments that change no answer."""
+    run = f"--threads {GENERATE['threads']} --progress-dir {shlex.quote(f'{PROGRESS}/generate')}"
+    return run + (f" --server {shlex.quote(json.dumps(server_of(name)))}" if server_of(name) else "")
+
+
+def parts_of(benchmark):
+    """Names of a benchmark's shards."""
+    shards = GENERATE["shards"][benchmark]
+    return [f"{shard:04d}-of-{shards:04d}" for shard in range(shards)]
+
+
+def shard_arguments(part):
+    """``--shard`` and ``--shards`` of a shard's name."""
+    shard, shards = map(int, part.split("-of-"))
+    return f"--shard {shard} --shards {shards}"
+
+
+JUDGE_ASKED = ["model", "temperature", "seed", "max_tokens", "null_retries", "max_null_share", "extra_body"]
+
+
+def judge_arguments(*names):
+    """Arguments of the judge that are set."""
+    given = {name: JUDGE[name] for name in names if JUDGE and JUDGE[name] is not None}
+    texts = {name: json.dumps(value) if isinstance(value, dict) else str(value) for name, value in given.items()}
+    return " ".join(f"--{name.replace('_', '-')} {shlex.quote(text)}" for name, text in texts.items())
+
+
+def judge_reached():
+    """Arguments that decide how the judge is reached and what it may cost, not what it says."""
+    names = ["key_variable", "concurrency", "tries", "backoff_seconds", "timeout_seconds", "budget_tokens"]
+    names += ["prompt_price", "completion_price"]
+    address = "STAND_IN_JUDGE_URL" if JUDGE["stand_in"] else shlex.quote(JUDGE["base_url"])
+    return f"{judge_arguments(*names)} --base-url {address} --cache {shlex.quote(f'{PROGRESS}/judge')}"
+
+
+def stand_in_start():
+    """What starts the demo's judge around a command: a server that is no language model."""
+    return f"python {shlex.quote(str(SCRIPTS / 'stand_in_judge.py'))} --" if JUDGE["stand_in"] else ""
+
+
+def scorer_input(benchmark):
+    """An input function: predictions, and judgments where there is a judge."""
+
+    def found(wildcards):
+        files = {"predictions": f"{RESULTS}/predictions/{wildcards.model}/{benchmark}"}
+        if benchmark in JUDGED:
+            files["judgments"] = f"{RESULTS}/judge/{wildcards.model}/{benchmark}/judgments.jsonl"
+        return files
+
+    return found
+
+
+_NAMES = {
+    "longbench": "LongBench",
+    "longbench_chat": "LongBench-Chat",
+    "needle": "Needle",
+    "mt_bench": "MT-Bench",
+}
+
+
+def score_labels(benchmark):
+    """Whose items were asked and who judged, as tables show it."""
+    own = EVALUATE["assets"]["source"] == "own"
+    data = f"own small set in the format of {_NAMES[benchmark]}" if own else _NAMES[benchmark]
+    arguments = f"--data {shlex.quote(data)}"
+    if benchmark in JUDGED:
+        name = "stand-in, no language model" if JUDGE["stand_in"] else JUDGE["model"]
+        arguments += f" --judge {shlex.quote(name)} --max-null-share {JUDGE['max_null_share']}"
+    return verbatim(arguments)
+
+
+def judged_arguments(files, heatmap=()):
+    """Arguments of a scorer that has judgments."""
+    if not files.get("judgments"):
+        return ""
+    return f"--judgments {shlex.quote(files['judgments'])}" + "".join(
+        f" --judge-heatmap {shlex.quote(h)}" for h in heatmap
+    )

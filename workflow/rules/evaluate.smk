@@ -1,0 +1,301 @@
+# Every trained or given model answers the benchmarks; answers become predictions, judgments, scores and a leaderboard.
+# GPUs are needed by generate only, the network by assets and judge only.
+
+
+localrules:
+    assets,  # nodes of a cluster often have no network
+    judge,
+
+
+rule assets:
+    output:
+        directory(f"{RESULTS}/assets/{{benchmark}}"),
+    log:
+        f"{RESULTS}/logs/assets/{{benchmark}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/assets/{{benchmark}}.tsv"
+    conda:
+        "../../envs/gateau.yaml"
+    resources:
+        mem_mb=2000,
+        runtime=240,
+    params:
+        script=script("assets"),
+        code=code_digest("assets.py"),
+        source=lambda wildcards: assets_source(wildcards.benchmark),
+        files=lambda wildcards: assets_digest(wildcards.benchmark),
+        # where files are kept changes nothing: they are verified
+        places=lambda wildcards, input: assets_places(),
+    shell:
+        "python {params.script:q} --benchmark {wildcards.benchmark} {params.source} {params.places} --output {output:q}"
+        " > {log:q} 2>&1"
+
+
+rule generate:
+    input:
+        assets=rules.assets.output,
+        model=lambda wildcards: rules.export.output if wildcards.model in EXPERIMENTS else [],
+    output:
+        f"{RESULTS}/generate/{{model}}/{{benchmark}}/{{part}}.jsonl",
+    log:
+        f"{RESULTS}/logs/generate/{{model}}/{{benchmark}}/{{part}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/generate/{{model}}/{{benchmark}}/{{part}}.tsv"
+    conda:
+        "../../envs/gateau.yaml"
+    threads: config["evaluate"]["generate"]["threads"]
+    resources:
+        gpu=lambda wildcards: 0 if server_of(wildcards.model) else GPUS_PER_GENERATE,
+        mem_mb=lambda wildcards, attempt: 64000 * attempt,
+        runtime=lambda wildcards, attempt: 720 * attempt,
+    params:
+        script=script("generate"),
+        code=code_digest("generate.py"),
+        # of an experiment, the input counts; of another model, its files and options, not where they lie
+        model=lambda wildcards, input: json.dumps(evaluated_model(wildcards.model), sort_keys=True),
+        identity=lambda wildcards: evaluated_identity(wildcards.model),
+        options=lambda wildcards: json.dumps(question_options(wildcards.benchmark), sort_keys=True),
+        settings=generate_settings(),
+        served=lambda wildcards: "through a server" if server_of(wildcards.model) else "in process",
+        run=lambda wildcards, input: generate_run(wildcards.model),
+        part=lambda wildcards, input: shard_arguments(wildcards.part),
+    shell:
+        "python {params.script:q} --benchmark {wildcards.benchmark} --assets {input.assets:q} --model {params.model:q}"
+        " --options {params.options:q} {params.settings} {params.run} {params.part} --output {output:q} > {log:q} 2>&1"
+
+
+rule predictions:
+    input:
+        lambda wildcards: expand(
+            rules.generate.output,
+            part=parts_of(wildcards.benchmark),
+            model=wildcards.model,
+            benchmark=wildcards.benchmark,
+        ),
+    output:
+        directory(f"{RESULTS}/predictions/{{model}}/{{benchmark}}"),
+    log:
+        f"{RESULTS}/logs/predictions/{{model}}/{{benchmark}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/predictions/{{model}}/{{benchmark}}.tsv"
+    conda:
+        "../../envs/gateau.yaml"
+    resources:
+        mem_mb=4000,
+        runtime=30,
+    params:
+        script=script("predictions"),
+        code=code_digest("predictions.py"),
+    shell:
+        "python {params.script:q} --benchmark {wildcards.benchmark} --model-name {wildcards.model:q} --answers {input:q}"
+        " --output {output:q} > {log:q} 2>&1"
+
+
+rule judge:
+    input:
+        predictions=rules.predictions.output,
+        assets=rules.assets.output,
+    output:
+        judgments=f"{RESULTS}/judge/{{model}}/{{benchmark}}/judgments.jsonl",
+        summary=f"{RESULTS}/judge/{{model}}/{{benchmark}}/summary.json",
+    log:
+        f"{RESULTS}/logs/judge/{{model}}/{{benchmark}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/judge/{{model}}/{{benchmark}}.tsv"
+    conda:
+        "../../envs/gateau.yaml"
+    resources:
+        mem_mb=4000,
+        runtime=720,
+    params:
+        script=script("judge"),
+        code=code_digest("judge.py"),
+        start=lambda wildcards, input: stand_in_start(),
+        asked=judge_arguments(*JUDGE_ASKED),
+        # how it is reached changes nothing
+        reached=lambda wildcards, input: judge_reached(),
+    shell:
+        "{params.start} python {params.script:q} --benchmark {wildcards.benchmark} --predictions {input.predictions:q}"
+        " --assets {input.assets:q} {params.asked} {params.reached} --output {output.judgments:q}"
+        " --summary {output.summary:q} > {log:q} 2>&1"
+
+
+rule score_longbench:
+    input:
+        unpack(scorer_input("longbench")),
+    output:
+        scores=f"{RESULTS}/score_longbench/{{model}}/scores.json",
+        items=f"{RESULTS}/score_longbench/{{model}}/items.jsonl",
+        table=report(
+            f"{RESULTS}/score_longbench/{{model}}/table.md",
+            caption="../report/scores.rst",
+            category="Evaluation",
+            labels={"model": "{model}", "benchmark": "LongBench"},
+        ),
+    log:
+        f"{RESULTS}/logs/score_longbench/{{model}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/score_longbench/{{model}}.tsv"
+    conda:
+        "../../envs/gateau.yaml"
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        script=script("score_longbench"),
+        code=code_digest("score_longbench.py"),
+        protocol=config["evaluate"]["longbench"]["protocol"],
+        labels=score_labels("longbench"),
+        judged=lambda wildcards, input: judged_arguments(input),
+    shell:
+        "python {params.script:q} --predictions {input.predictions:q} {params.judged} --protocol {params.protocol}"
+        " {params.labels} --output {output.scores:q} --items {output.items:q} --table {output.table:q} > {log:q} 2>&1"
+
+
+rule score_longbench_chat:
+    input:
+        unpack(scorer_input("longbench_chat")),
+    output:
+        scores=f"{RESULTS}/score_longbench_chat/{{model}}/scores.json",
+        items=f"{RESULTS}/score_longbench_chat/{{model}}/items.jsonl",
+        table=report(
+            f"{RESULTS}/score_longbench_chat/{{model}}/table.md",
+            caption="../report/scores.rst",
+            category="Evaluation",
+            labels={"model": "{model}", "benchmark": "LongBench-Chat"},
+        ),
+    log:
+        f"{RESULTS}/logs/score_longbench_chat/{{model}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/score_longbench_chat/{{model}}.tsv"
+    conda:
+        "../../envs/gateau.yaml"
+    resources:
+        mem_mb=2000,
+        runtime=15,
+    params:
+        script=script("score_longbench_chat"),
+        code=code_digest("score_longbench_chat.py"),
+        protocol=config["evaluate"]["longbench_chat"]["protocol"],
+        labels=score_labels("longbench_chat"),
+        judged=lambda wildcards, input: judged_arguments(input),
+    shell:
+        "python {params.script:q} --predictions {input.predictions:q} {params.judged} --protocol {params.protocol}"
+        " {params.labels} --output {output.scores:q} --items {output.items:q} --table {output.table:q} > {log:q} 2>&1"
+
+
+rule score_needle:
+    input:
+        unpack(scorer_input("needle")),
+    output:
+        scores=f"{RESULTS}/score_needle/{{model}}/scores.json",
+        items=f"{RESULTS}/score_needle/{{model}}/items.jsonl",
+        table=f"{RESULTS}/score_needle/{{model}}/table.md",
+        heatmap=report(
+            f"{RESULTS}/score_needle/{{model}}/heatmap.png",
+            caption="../report/needle.rst",
+            category="Evaluation",
+            labels={"model": "{model}", "benchmark": "Needle"},
+        ),
+        judged=[f"{RESULTS}/score_needle/{{model}}/judge_heatmap.png"] * ("needle" in JUDGED),
+    log:
+        f"{RESULTS}/logs/score_needle/{{model}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/score_needle/{{model}}.tsv"
+    conda:
+        "../../envs/gateau.yaml"
+    resources:
+        mem_mb=2000,
+        runtime=15,
+    params:
+        script=script("score_needle"),
+        code=code_digest("score_needle.py"),
+        keys=verbatim(" ".join(f"--key {shlex.quote(key)}" for key in config["evaluate"]["needle"]["keys"])),
+        labels=score_labels("needle"),
+        judged=lambda wildcards, input, output: judged_arguments(input, output.judged),
+    shell:
+        "python {params.script:q} --predictions {input.predictions:q} {params.judged} {params.keys} {params.labels}"
+        " --title {wildcards.model:q} --output {output.scores:q} --items {output.items:q} --table {output.table:q}"
+        " --heatmap {output.heatmap:q} > {log:q} 2>&1"
+
+
+rule score_mt_bench:
+    input:
+        unpack(scorer_input("mt_bench")),
+        assets=f"{RESULTS}/assets/mt_bench",
+    output:
+        scores=f"{RESULTS}/score_mt_bench/{{model}}/scores.json",
+        items=f"{RESULTS}/score_mt_bench/{{model}}/items.jsonl",
+        table=report(
+            f"{RESULTS}/score_mt_bench/{{model}}/table.md",
+            caption="../report/scores.rst",
+            category="Evaluation",
+            labels={"model": "{model}", "benchmark": "MT-Bench"},
+        ),
+        # as FastChat names and reads it
+        judgments=f"{RESULTS}/score_mt_bench/{{model}}/model_judgment/{JUDGE_NAME}_single.jsonl",
+    log:
+        f"{RESULTS}/logs/score_mt_bench/{{model}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/score_mt_bench/{{model}}.tsv"
+    conda:
+        "../../envs/gateau.yaml"
+    resources:
+        mem_mb=2000,
+        runtime=15,
+    params:
+        script=script("score_mt_bench"),
+        code=code_digest("score_mt_bench.py"),
+        labels=score_labels("mt_bench"),
+        judged=lambda wildcards, input: judged_arguments(input),
+    shell:
+        "python {params.script:q} --predictions {input.predictions:q} --assets {input.assets:q} {params.judged}"
+        " {params.labels} --output {output.scores:q} --items {output.items:q} --table {output.table:q}"
+        " --fastchat-judgments {output.judgments:q} > {log:q} 2>&1"
+
+
+rule leaderboard:
+    input:
+        scores=expand(f"{RESULTS}/score_{{benchmark}}/{{model}}/scores.json", benchmark=SCORED, model=EVALUATED),
+        items=expand(f"{RESULTS}/score_{{benchmark}}/{{model}}/items.jsonl", benchmark=SCORED, model=EVALUATED),
+    output:
+        csv=f"{RESULTS}/leaderboard/leaderboard.csv",
+        differences=f"{RESULTS}/leaderboard/differences.csv",
+        markdown=f"{RESULTS}/leaderboard/leaderboard.md",
+        html=report(
+            f"{RESULTS}/leaderboard/leaderboard.html",
+            caption="../report/leaderboard.rst",
+            category="Evaluation",
+            labels={"model": "all", "benchmark": "all"},
+        ),
+        plot=report(
+            f"{RESULTS}/leaderboard/leaderboard.png",
+            caption="../report/leaderboard.rst",
+            category="Evaluation",
+            labels={"model": "all", "benchmark": "all, plot"},
+        ),
+    log:
+        f"{RESULTS}/logs/leaderboard/leaderboard.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/leaderboard/leaderboard.tsv"
+    conda:
+        "../../envs/gateau.yaml"
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        script=script("leaderboard"),
+        code=code_digest("leaderboard.py"),
+        folders=lambda wildcards, input: json.dumps(
+            {name: [f"{RESULTS}/score_{benchmark}/{name}" for benchmark in SCORED] for name in EVALUATED}
+        ),
+        models=" ".join(EVALUATED),
+        baseline=BASELINE,
+        benchmarks=" ".join(SCORED),
+        published=lambda wildcards, input: PUBLISHED,
+        published_digest=files_digest(PUBLISHED),
+    shell:
+        "python {params.script:q} --scores {params.folders:q} --baseline {params.baseline:q}"
+        " --published {params.published:q} --benchmarks {params.benchmarks} --csv {output.csv:q}"
+        " --differences {output.differences:q} --markdown {output.markdown:q} --html {output.html:q}"
+        " --plot {output.plot:q} > {log:q} 2>&1"
