@@ -106,7 +106,9 @@ class Generator:
             by_room[prompt.max_new_tokens].append(number)
         new: dict[int, list[int]] = {}
         for room, numbers in by_room.items():
-            rows = self._generate([prompts[n].ids for n in numbers], questions[0], room) if room else [[]] * len(numbers)
+            rows = (
+                self._generate([prompts[n].ids for n in numbers], questions[0], room) if room else [[]] * len(numbers)
+            )
             new.update(zip(numbers, rows, strict=True))
         return [
             self._turn(question, prompt, new[number])

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from gateau.errors import DataError
-from gateau.evaluation.intervals import paired_bootstrap, stratified_difference
+from gateau.evaluation.intervals import Comparison, stratified_difference
 from gateau.evaluation.longbench import DATA_SETS, category_means
 from gateau.evaluation.measures import Measure, ScoredItem, read_items, read_measures
 from gateau.files import atomic_path
@@ -105,50 +105,45 @@ def _published(benchmark: str, scores: Any) -> list[tuple[str, float, bool]]:
     ]
 
 
-def compare(
-    entries: Sequence[Entry], items: Mapping[str, Sequence[ScoredItem]], baseline: str
-) -> list[Difference]:
-    """Every model against ``baseline``, for every measure whose items both have.
+def compare(entries: Sequence[Entry], items: Mapping[str, Sequence[ScoredItem]], baseline: str) -> list[Difference]:
+    """Every model against ``baseline``, for every measure, over the items that both have a score of.
 
-    Raises DataError when the baseline was not evaluated, ScoreError when the two were scored on different items.
+    Raises DataError when the baseline was not evaluated.
     """
     if baseline not in items:
         raise DataError(f"evaluate.baseline: {baseline} is not evaluated; evaluated are {', '.join(items)}")
-    differences = []
     own = _by_measure(items[baseline])
-    for model in items:
-        if model == baseline:
+    differences = []
+    for entry in entries:
+        if entry.model == baseline or entry.source != "measured":
             continue
-        theirs = _by_measure(items[model])
-        for entry in (entry for entry in entries if entry.model == model and entry.source == "measured"):
-            measure = entry.measure
-            key = (measure.benchmark, measure.protocol, measure.name)
-            if key in own and key in theirs:
-                found = paired_bootstrap(theirs[key], own[key])
-            elif strata := _strata(measure, own, theirs):
-                found = stratified_difference([theirs[one] for one in strata], [own[one] for one in strata])
-            else:
-                continue
-            differences.append(
-                Difference(
-                    model, measure.benchmark, measure.protocol, measure.name, measure.unit, found.difference,
-                    found.interval.low, found.interval.high, found.p_value, found.n,
-                )  # fmt: skip
-            )
+        strata = _strata(entry.measure, own, _by_measure(items[entry.model]))
+        if strata:
+            differences.append(_difference(entry, stratified_difference(strata)))
     return differences
+
+
+def _difference(entry: Entry, found: Comparison) -> Difference:
+    measure = entry.measure
+    return Difference(
+        entry.model, measure.benchmark, measure.protocol, measure.name, measure.unit,
+        found.difference, found.interval.low, found.interval.high, found.p_value, found.n,
+    )  # fmt: skip
 
 
 _Key = tuple[str, str, str]
 
 
-def _strata(measure: Measure, own: Mapping[_Key, Any], theirs: Mapping[_Key, Any]) -> list[_Key]:
-    """The data sets of one of LongBench's categories, each of which weighs the same in its mean."""
-    keys = [
-        (measure.benchmark, measure.protocol, data_set.name)
-        for data_set in DATA_SETS.values()
-        if data_set.category == measure.name
-    ]
-    return [key for key in keys if key in own and key in theirs]
+def _strata(measure: Measure, own: Mapping[_Key, Any], theirs: Mapping[_Key, Any]) -> list[list[float]]:
+    """Differences of paired items: one list or, for a category of LongBench, one per data set.
+
+    Each data set weighs the same in its category's mean. Ratings that one of the two lacks leave their item out.
+    """
+    names = [item.name for item in DATA_SETS.values() if item.category == measure.name] or [measure.name]
+    keys = [(measure.benchmark, measure.protocol, name) for name in names]
+    pairs = [(theirs.get(key, {}), own.get(key, {})) for key in keys]
+    found = [[their[item] - our[item] for item in sorted(their.keys() & our.keys())] for their, our in pairs]
+    return [differences for differences in found if differences]
 
 
 def _by_measure(items: Iterable[ScoredItem]) -> dict[_Key, dict[str, float]]:

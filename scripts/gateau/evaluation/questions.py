@@ -1,6 +1,6 @@
-"""What a model is asked: one question of a benchmark, with everything that decides the answer and what the scorer needs.
+"""What a model is asked: one question of a benchmark, with all that decides the answer and what the scorer needs.
 
-Turning assets into questions is :mod:`gateau.evaluation.benchmarks`'s part, answering :mod:`gateau.evaluation.generation`'s.
+:mod:`gateau.evaluation.benchmarks` turns assets into questions, :mod:`gateau.evaluation.generation` answers them.
 """
 
 from __future__ import annotations
