@@ -1,25 +1,38 @@
-"""Fetch the pinned files of the benchmarks, or copy them from a local root, and verify each before it is used."""
+"""Rule ``assets``: one benchmark's files under canonical names, pinned ones fetched and verified, or the own small set.
+
+Pinned files come from the cache, else from a local root, else from the network. LongBench's data has no commit to be
+pinned by: its first download is pinned in the cache (pins.json), unless the table has its digest.
+"""
 
 import argparse
 import logging
 from pathlib import Path
 
 from gateau.command import run
-from gateau.evaluation.assets import fetch_assets, read_table
+from gateau.evaluation.asset_folders import BENCHMARKS, PROTOCOLS, write_own, write_pinned
+from gateau.evaluation.assets import read_table
 
-TABLE = Path(__file__).resolve().parents[1] / "workflow/resources/assets.json"
+RESOURCES = Path(__file__).resolve().parents[1] / "workflow/resources"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--table", default=TABLE, help="what is pinned (default: %(default)s)")
+    parser.add_argument("--benchmark", choices=BENCHMARKS, required=True)
+    parser.add_argument("--source", choices=("pinned", "own"), default="pinned", help="default: %(default)s")
+    parser.add_argument("--table", default=RESOURCES / "assets.json", help="what is pinned (default: %(default)s)")
+    parser.add_argument("--cache", help="folder of verified files, shared by any number of runs; needed for pinned")
     parser.add_argument("--root", help="holds the files as OWNER/REPOSITORY/PATH; with it, the network is never asked")
-    parser.add_argument("--only", nargs="+", metavar="NAME", help="names of the table (default: all)")
-    parser.add_argument("--output", required=True, help="output: the cache, a folder; laid out as a root is")
+    parser.add_argument("--protocol", choices=PROTOCOLS, default="gateau", help="whose LongBench-Chat cases")
+    parser.add_argument("--output", required=True, help="output: a folder, written whole or not at all")
     args = parser.parse_args()
+    if args.source == "pinned" and not args.cache:
+        parser.error("--cache is needed for pinned files")
 
-    for name, path in fetch_assets(read_table(args.table), args.output, args.root, args.only).items():
-        logging.info("%s: verified, %s", name, path)
+    if args.source == "own":
+        write_own(args.benchmark, RESOURCES / "small_benchmarks", args.output)
+    else:
+        write_pinned(args.benchmark, read_table(args.table), args.cache, args.output, args.root, args.protocol)
+    logging.info("%s: %s files of %s", args.output, args.source, args.benchmark)
 
 
 if __name__ == "__main__":
