@@ -16,7 +16,12 @@ from hypothesis import strategies as st
 
 from gateau.errors import DataError, ScoreError
 from gateau.evaluation import text_metrics
-from gateau.evaluation.intervals import bootstrap_interval, paired_bootstrap
+from gateau.evaluation.intervals import (
+    bootstrap_interval,
+    paired_bootstrap,
+    stratified_difference,
+    stratified_interval,
+)
 from gateau.evaluation.longbench import (
     CATEGORIES,
     DATA_SETS,
@@ -350,6 +355,39 @@ def test_paired_bootstrap_sees_small_steady_differences():
 def test_paired_bootstrap_names_items_of_one_model_only():
     with pytest.raises(ScoreError, match=r"2 items have a score of one model only \(b, c\)"):
         paired_bootstrap({"a": 1.0, "b": 0.0}, {"a": 1.0, "c": 0.0})
+
+
+def test_strata_weigh_the_same_and_are_drawn_apart():
+    draw = np.random.default_rng(3)
+    large, small = draw.random(900), 2 + draw.random(100)
+    interval = stratified_interval([large, small])
+    centre = (large.mean() + small.mean()) / 2  # 1.5; the mean of all 1000 is 0.7
+    half = 1.96 * math.hypot(large.std() / 30, small.std() / 10) / 2
+    assert interval.low == pytest.approx(centre - half, abs=half / 10)
+    assert interval.high == pytest.approx(centre + half, abs=half / 10)
+    # the distance between two strata is no noise, and equal draws of equal strata would not cancel
+    assert stratified_interval([[1.0] * 5, [3.0] * 5]).low == stratified_interval([[1.0] * 5, [3.0] * 5]).high == 2.0
+    both = stratified_interval([large, large])
+    assert (both.high - both.low) == pytest.approx(2 * 1.96 * large.std() / 30 / math.sqrt(2), rel=0.05)
+    assert stratified_interval([large]) == bootstrap_interval(large)
+
+
+def test_stratified_differences_agree_with_paired_ones_of_a_single_stratum():
+    draw = random.Random(1)
+    first, second = ({f"q{n}": draw.random() for n in range(40)} for _ in range(2))
+    differences = [first[name] - second[name] for name in sorted(first)]
+    assert stratified_difference([differences]) == paired_bootstrap(first, second)
+    both = stratified_difference([[0.1] * 3, [0.3] * 30])
+    assert (both.n, both.difference) == (33, pytest.approx(0.2))
+    assert both.p_value == pytest.approx(2 / 10_001)
+
+
+@pytest.mark.parametrize("strata", [[], [[1.0], []], [[1.0], [math.nan]]])
+def test_strata_that_are_none_are_refused(strata):
+    with pytest.raises(ScoreError):
+        stratified_interval(strata)
+    with pytest.raises(ScoreError):
+        stratified_difference(strata)
 
 
 def row(pred="x", answers=("x",), classes=None, **fields):

@@ -1,7 +1,8 @@
 """How sure a mean is: percentile bootstrap over the items (Efron 1979), for one model and for two on the same items.
 
-Items are drawn with replacement, all equally likely. The same scores and seed give the same numbers. What is not
-covered: a different judge, prompt or decoding.
+Items are drawn with replacement, all equally likely. A mean of several means keeps its weights: each stratum's items
+are drawn from that stratum alone. The same scores and seed give the same numbers. What is not covered: a different
+judge, prompt or decoding.
 """
 
 from __future__ import annotations
@@ -43,7 +44,15 @@ class Comparison:
 
 def bootstrap_interval(scores: Sequence[float], resamples: int = RESAMPLES, seed: int = SEED) -> Interval:
     """The 95 % interval of the mean of ``scores``. Raises ScoreError for none, or one that is not finite."""
-    return _middle(_resampled_means(_finite(scores), resamples, seed))
+    return stratified_interval([scores], resamples, seed)
+
+
+def stratified_interval(strata: Sequence[Sequence[float]], resamples: int = RESAMPLES, seed: int = SEED) -> Interval:
+    """The 95 % interval of the mean of the strata's means, each of which weighs the same, whatever its size.
+
+    Raises ScoreError for no stratum, an empty one, or a score that is not finite.
+    """
+    return _middle(_resampled_means(_all_finite(strata), resamples, seed))
 
 
 def paired_bootstrap(
@@ -58,12 +67,28 @@ def paired_bootstrap(
             f"{len(unpaired)} items have a score of one model only ({', '.join(unpaired[:5])}); "
             "score both models on the same items"
         )
-    items = sorted(first)
-    differences = _finite([first[item] for item in items]) - _finite([second[item] for item in items])
+    return stratified_difference([[first[item] - second[item] for item in sorted(first)]], resamples, seed)
+
+
+def stratified_difference(
+    strata: Sequence[Sequence[float]], resamples: int = RESAMPLES, seed: int = SEED
+) -> Comparison:
+    """Compare two models by the ``strata`` of their paired items' differences; each stratum weighs the same.
+
+    Raises ScoreError for no stratum, an empty one, or a difference that is not finite.
+    """
+    differences = _all_finite(strata)
     means = _resampled_means(differences, resamples, seed)
     wrong_side = min(np.count_nonzero(means <= 0), np.count_nonzero(means >= 0))
     p_value = min(1.0, 2 * float(wrong_side + 1) / (resamples + 1))
-    return Comparison(len(items), float(differences.mean()), _middle(means), p_value)
+    difference = float(np.mean([stratum.mean() for stratum in differences]))
+    return Comparison(sum(map(len, differences)), difference, _middle(means), p_value)
+
+
+def _all_finite(strata: Sequence[Sequence[float]]) -> list[NDArray[np.float64]]:
+    if not len(strata):
+        raise ScoreError("no scores, so no mean; evaluate at least one item")
+    return [_finite(stratum) for stratum in strata]
 
 
 def _finite(scores: Sequence[float]) -> NDArray[np.float64]:
@@ -76,14 +101,15 @@ def _finite(scores: Sequence[float]) -> NDArray[np.float64]:
     return values
 
 
-def _resampled_means(values: NDArray[np.float64], resamples: int, seed: int) -> NDArray[np.float64]:
+def _resampled_means(strata: Sequence[NDArray[np.float64]], resamples: int, seed: int) -> NDArray[np.float64]:
     random = np.random.default_rng(seed)
-    means = np.empty(resamples)
-    step = max(1, _DRAWN_AT_ONCE // len(values))
-    for start in range(0, resamples, step):
-        part = means[start : start + step]
-        part[:] = values[random.integers(len(values), size=(len(part), len(values)))].mean(axis=1)
-    return means
+    total = np.zeros(resamples)
+    for values in strata:
+        step = max(1, _DRAWN_AT_ONCE // len(values))
+        for start in range(0, resamples, step):
+            part = total[start : start + step]
+            part += values[random.integers(len(values), size=(len(part), len(values)))].mean(axis=1)
+    return total / len(strata)
 
 
 def _middle(means: NDArray[np.float64]) -> Interval:
