@@ -1,27 +1,33 @@
-"""Ask a judge to rate answers: requests with ids in, ratings with the same ids out, in the same order.
+"""Rule ``judge``: ratings of one model's answers to one benchmark, or of any requests; one judgment per request.
 
-Each line of the requests is {"id", "messages"}; each line of the output {"id", "rating" or null, "text", "attempts",
-"usage"}. Answers are cached as they come, so that a rerun makes only the missing calls. The key is read from an
-environment variable and from nowhere else. With --dry-run nothing is called: calls, tokens and cost are printed.
+Answers are cached as they come, so that a rerun makes only the missing calls. The key is read from an environment
+variable and from nowhere else. Too many answers without a rating are an error, and nothing is written then. With
+--dry-run nothing is called: calls, tokens and cost are printed.
 """
 
 import argparse
+import json
 import logging
+from pathlib import Path
+from typing import Any
 
 from gateau.command import run
 from gateau.errors import SettingsError
+from gateau.evaluation.calls import AnswerCache, Usage
+from gateau.evaluation.judged_benchmarks import JUDGED
 from gateau.evaluation.judging import (
-    RATINGS,
-    AnswerCache,
+    JudgeRequest,
     JudgeSettings,
-    Usage,
     check_null_share,
-    cost,
+    check_requests,
     forecast,
     judge,
     read_requests,
+    summarise,
     write_judgments,
 )
+from gateau.evaluation.ratings import RATINGS
+from gateau.files import write_json
 
 
 def main() -> None:
@@ -30,6 +36,7 @@ def main() -> None:
         model=args.model,
         base_url=args.base_url,
         key_variable=args.key_variable,
+        extra_body=args.extra_body,
         temperature=args.temperature,
         seed=args.seed,
         max_tokens=args.max_tokens,
@@ -40,38 +47,55 @@ def main() -> None:
         null_retries=args.null_retries,
         budget_tokens=args.budget_tokens,
     )
-    requests = read_requests(args.requests)
-    rating, cache = RATINGS[args.rating], AnswerCache(args.cache)
+    requests, cache = _requests(args), AnswerCache(args.cache)
     if args.dry_run:
-        expected = forecast(requests, settings, rating, cache)
+        expected = forecast(requests, settings, cache)
         print(f"requests: {len(requests)}")
         print(f"cached calls: {expected.cached}")
         print(f"calls to make: {expected.calls}, more where an answer has no rating")
         print(f"prompt tokens, estimated: {expected.usage.prompt_tokens}")
         print(f"completion tokens, at most: {expected.usage.completion_tokens}")
-        print(f"cost, estimated: {_cost(expected.usage, args)}")
+        print(f"cost, estimated: {_told(_cost(expected.usage, args))}")
         return
-    judgments = judge(requests, settings, rating, cache)
-    check_null_share(judgments, args.max_null_share)
-    write_judgments(args.output, judgments)
-    total = sum((judgment.usage for judgment in judgments), Usage())
-    nulls = sum(judgment.rating is None for judgment in judgments)
+    outcome = judge(requests, settings, cache)
+    check_null_share(outcome.results, args.max_null_share)
+    cost = _cost(sum((judgment.usage for judgment in outcome.results), Usage()), args)
+    write_judgments(args.output, outcome.results)
+    if args.summary:
+        write_json(args.summary, {**summarise(requests, outcome, settings), "cost": cost})
+    nulls = sum(judgment.rating is None for judgment in outcome.results)
     logging.info(
         "%d judgments, %d without a rating; cost of all their answers, cached ones too: %s",
-        len(judgments), nulls, _cost(total, args),
+        len(requests), nulls, _told(cost),
     )  # fmt: skip
 
 
-def _cost(usage: Usage, args: argparse.Namespace) -> str:
+def _requests(args: argparse.Namespace) -> list[JudgeRequest]:
+    if args.requests:
+        return read_requests(args.requests, args.rating)
+    requests = JUDGED[args.benchmark](Path(args.predictions), Path(args.assets))
+    check_requests(requests)
+    return requests
+
+
+def _cost(usage: Usage, args: argparse.Namespace) -> float | None:
     if args.prompt_price is None or args.completion_price is None:
-        return "unknown without --prompt-price and --completion-price"
-    return f"{cost(usage, args.prompt_price, args.completion_price):.4f}"
+        return None
+    return usage.cost(args.prompt_price, args.completion_price)
+
+
+def _told(cost: float | None) -> str:
+    return "unknown without --prompt-price and --completion-price" if cost is None else f"{cost:.4f}"
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--requests", required=True, help="jsonl of {id, messages}")
-    parser.add_argument("--rating", choices=sorted(RATINGS), required=True, help="how ratings are written, their scale")
+    asked = parser.add_mutually_exclusive_group(required=True)
+    asked.add_argument("--benchmark", choices=tuple(JUDGED), help="whose predictions are rated")
+    asked.add_argument("--requests", help="jsonl of {id, messages} and perhaps {rating}")
+    parser.add_argument("--predictions", help="with --benchmark: the predictions of one model, a folder or a file")
+    parser.add_argument("--assets", help="with --benchmark: its folder of rule assets")
+    parser.add_argument("--rating", choices=tuple(RATINGS), help="of --requests that name none: how it is written")
     parser.add_argument("--model", required=True, help="the judge, as its server names it")
     parser.add_argument("--base-url", default=JudgeSettings.base_url, help="an OpenAI-compatible server")
     parser.add_argument("--key-variable", default=JudgeSettings.key_variable, help="environment variable with the key")
@@ -79,6 +103,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--temperature", type=float, default=JudgeSettings.temperature)
     parser.add_argument("--seed", type=int, help="sent with each call, plus the attempt's number")
     parser.add_argument("--max-tokens", type=int, default=JudgeSettings.max_tokens, help="most tokens of an answer")
+    parser.add_argument(
+        "--extra-body", type=_object, default={}, help="JSON laid over each call's body; null takes a key out of it"
+    )
     parser.add_argument("--concurrency", type=int, default=JudgeSettings.concurrency, help="calls at the same time")
     parser.add_argument("--tries", type=int, default=JudgeSettings.tries, help="of a call before it is given up")
     parser.add_argument(
@@ -93,13 +120,25 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--prompt-price", type=float, help="per million tokens, in any currency")
     parser.add_argument("--completion-price", type=float, help="per million tokens, in any currency")
     parser.add_argument("--dry-run", action="store_true", help="call nothing; print calls, tokens and cost")
-    parser.add_argument("--output", help="jsonl of judgments; needed unless --dry-run")
+    parser.add_argument("--output", help="output: jsonl of judgments; needed unless --dry-run")
+    parser.add_argument("--summary", help="output: JSON of judge, ratings and nulls by kind, tokens, cost and calls")
     args = parser.parse_args()
+    if args.benchmark and not (args.predictions and args.assets):
+        parser.error("--benchmark needs --predictions and --assets")
+    if args.benchmark and args.rating:
+        parser.error("--rating is for --requests; a benchmark has its own")
     if not args.output and not args.dry_run:
         parser.error("--output is needed unless --dry-run is given")
     if not 0 <= args.max_null_share <= 1:
         raise SettingsError(f"--max-null-share is {args.max_null_share}; a share lies between 0 and 1")
     return args
+
+
+def _object(text: str) -> dict[str, Any]:
+    value = json.loads(text)
+    if not isinstance(value, dict):
+        raise argparse.ArgumentTypeError(f"{text} is no JSON object")
+    return value
 
 
 if __name__ == "__main__":

@@ -35,5 +35,9 @@ class TrainingError(UserError):
     """A training that cannot go on: its loss is not finite, or it was told to stop and will resume."""
 
 
+class ServerError(UserError):
+    """A model server or judge that refuses, does not answer, or would exceed its budget."""
+
+
 class JudgeError(UserError):
-    """A judge that refuses, does not answer, answers too often without a rating, or would exceed its budget."""
+    """Judgments that cannot be used: too many answers without a rating."""

@@ -14,8 +14,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from gateau.errors import DataError, JudgeError, SettingsError
-from gateau.evaluation.judging import RATINGS, AnswerCache, JudgeSettings, call_key, judge, read_requests
+from gateau.errors import DataError, ServerError, SettingsError
+from gateau.evaluation.calls import AnswerCache
+from gateau.evaluation.judging import JudgeSettings, judge, judge_call, read_requests
+from gateau.evaluation.ratings import RATINGS
 
 from helpers import ROOT, write_jsonl
 
@@ -242,19 +244,23 @@ def test_every_misbehaviour_ends_in_one_judgment_per_request_in_order(tmp_path, 
 
 
 def test_a_call_carries_what_was_asked_and_its_key_leaves_out_who_is_asked(tmp_path, server):
-    requests = read_requests(questions(tmp_path, "q"))
+    requests = read_requests(questions(tmp_path, "q"), "needle")
     settings = JudgeSettings("judge", server.url, temperature=0.5, seed=40, max_tokens=9, null_retries=1)
     server.default = "no rating"
-    [judgment] = judge(requests, settings, RATINGS["needle"], AnswerCache(tmp_path / "cache"))
+    [judgment] = judge(requests, settings, AnswerCache(tmp_path / "cache")).results
     assert (judgment.rating, judgment.attempts) == (None, 2)
     messages = [{"role": "system", "content": "You rate."}, {"role": "user", "content": "q"}]
     assert server.calls == [
         {"model": "judge", "messages": messages, "temperature": 0.5, "seed": seed, "max_tokens": 9} for seed in (40, 41)
     ]
     elsewhere = JudgeSettings("judge", "http://other/v1", temperature=0.5, seed=40, max_tokens=9)
-    assert call_key(requests[0], elsewhere, 1) == call_key(requests[0], settings, 1)
+
+    def key(settings, attempt):
+        return judge_call(requests[0], settings, attempt).key(settings.model)
+
+    assert key(elsewhere, 1) == key(settings, 1)
     different = JudgeSettings("judge", server.url, temperature=0.0, seed=40, max_tokens=9)
-    assert len({call_key(requests[0], s, a) for s in (settings, different) for a in (0, 1)}) == 4
+    assert len({key(s, a) for s in (settings, different) for a in (0, 1)}) == 4
 
 
 def test_retry_after_holds_back_every_worker(tmp_path, server):
@@ -297,9 +303,9 @@ def test_retry_after_may_be_a_date_but_not_a_day_off(tmp_path, server):
 )
 def test_what_no_retry_can_mend_stops_everything_at_once(tmp_path, server, refusal, advice, caplog):
     server.script = {text: [refusal] for text in numbered(200)}
-    requests = read_requests(questions(tmp_path, *numbered(200)))
-    with pytest.raises(JudgeError, match=re.escape(advice)) as error:
-        judge(requests, JudgeSettings("judge", server.url), RATINGS["needle"], AnswerCache(tmp_path / "cache"))
+    requests = read_requests(questions(tmp_path, *numbered(200)), "needle")
+    with pytest.raises(ServerError, match=re.escape(advice)) as error:
+        judge(requests, JudgeSettings("judge", server.url), AnswerCache(tmp_path / "cache"))
     assert len(server.calls) <= 8, "no more than were on their way"
     assert KEY not in str(error.value) + caplog.text
     assert "0 of 200 requests are judged" in str(error.value)
@@ -468,7 +474,7 @@ def test_thirty_two_calls_at_once_keep_the_judge_busy(tmp_path, server):
 )
 def test_requests_that_cannot_be_asked_are_refused_with_their_line(tmp_path, lines, message):
     with pytest.raises(DataError, match=re.escape(message)):
-        read_requests(write_jsonl(tmp_path / "requests.jsonl", lines))
+        read_requests(write_jsonl(tmp_path / "requests.jsonl", lines), "needle")
 
 
 def test_duplicate_ids_end_the_script_before_any_call(tmp_path, server):
@@ -490,7 +496,7 @@ def test_an_address_with_secrets_or_without_a_scheme_is_refused(address):
 
 def test_a_key_that_would_break_the_header_is_refused_unseen(tmp_path, server, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "sk-broken\nkey")
-    requests = read_requests(questions(tmp_path, "q"))
+    requests = read_requests(questions(tmp_path, "q"), "needle")
     with pytest.raises(SettingsError, match="OPENAI_API_KEY has characters") as error:
-        judge(requests, JudgeSettings("judge", server.url), RATINGS["needle"], AnswerCache(tmp_path / "cache"))
+        judge(requests, JudgeSettings("judge", server.url), AnswerCache(tmp_path / "cache"))
     assert "sk-broken" not in str(error.value)

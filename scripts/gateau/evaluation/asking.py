@@ -1,0 +1,261 @@
+"""Many jobs that each ask a server, at the same time: bounded in number and tokens, every answer kept as it comes.
+
+A job makes its calls one after another: a judge is asked again when its answer has no rating, a conversation's second
+turn holds the answer to its first. So a job is a coroutine that is handed ``ask``, and knows nothing of retries, cache
+or budget. Workers take job after job, which bounds the calls on their way by the settings' ``concurrency``.
+
+A call that gets no answer in all its tries fails its job, not the others. When the server refuses, or leaves three jobs
+in a row without an answer, no new call leaves; those on their way are still awaited and kept, for they are paid.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+from itertools import repeat
+from typing import Generic, TypeVar, cast
+
+from gateau.command import progress
+from gateau.errors import ServerError, UserError
+from gateau.evaluation.calls import Answer, AnswerCache, Call, Usage
+from gateau.evaluation.servers import Server, ServerSettings, TryAgain
+
+logger = logging.getLogger(__name__)
+
+_LONGEST_BACKOFF = 60.0  # seconds
+_GIVEN_UP_IN_A_ROW = 3  # jobs without an answer, none answered in between: the server is down, not the request
+_WORDS = {  # by role: what goes on, a unit of it, what has been done
+    "judge": ("judging", "rating", "judged"),
+    "model server": ("answering", "answer", "answered"),
+}
+
+Result = TypeVar("Result")
+Ask = Callable[[Call], Awaitable[Answer]]
+
+
+@dataclass(frozen=True)
+class Job(Generic[Result]):
+    """``run(ask)`` makes its calls one after another and returns what they are for; ``name`` stands in messages."""
+
+    name: str
+    run: Callable[[Ask], Awaitable[Result]]
+
+
+@dataclass(frozen=True)
+class Outcome(Generic[Result]):
+    """Results in the jobs' order; ``calls`` were made and took ``usage``, ``cached`` answers were there before."""
+
+    results: list[Result]
+    calls: int
+    cached: int
+    usage: Usage
+
+
+def run_jobs(
+    jobs: Iterable[Job[Result]],
+    settings: ServerSettings,
+    cache: AnswerCache,
+    finished: Callable[[Result], None] | None = None,
+) -> Outcome[Result]:
+    """Run all jobs. ``finished`` is handed each result as it comes, in any order.
+
+    Raises:
+        ServerError: the server refused, did not answer, or the budget would be exceeded; what was answered is cached.
+        SettingsError: the key is none.
+        UserError, OSError: what a job or ``finished`` raised; it stops the run likewise.
+    """
+    for name in ("openai", "httpx", "httpx2"):  # one line per call would bury ours
+        logging.getLogger(name).setLevel(logging.WARNING)
+    return asyncio.run(_Run(list(jobs), settings, cache, finished).run())
+
+
+class _GaveUp(Exception):
+    """A call whose tries are used up."""
+
+
+class _Stopped(Exception):
+    """Another job has stopped the run."""
+
+
+class _Budget:
+    """Tokens spent and reserved; together never above the limit."""
+
+    def __init__(self, limit: int | None) -> None:
+        self.limit = limit
+        self.spent = 0
+        self._reserved = 0
+        self._changed = asyncio.Condition()
+
+    async def reserve(self, tokens: int) -> None:
+        """Set ``tokens`` aside, once calls on their way have given back enough of theirs.
+
+        Raises:
+            ServerError: nothing is on its way and they still do not fit.
+        """
+        async with self._changed:
+            await self._changed.wait_for(lambda: self._fits(tokens) or not self._reserved)
+            if not self._fits(tokens):
+                raise ServerError(
+                    f"the budget of {self.limit} tokens has {(self.limit or 0) - self.spent} left, and the next call "
+                    f"could take {tokens}; raise the budget"
+                )
+            self._reserved += tokens
+
+    def _fits(self, tokens: int) -> bool:
+        return self.limit is None or self.spent + self._reserved + tokens <= self.limit
+
+    async def settle(self, reserved: int, used: int) -> None:
+        async with self._changed:
+            self._reserved -= reserved
+            self.spent += used
+            self._changed.notify_all()
+
+
+class _Run(Generic[Result]):
+    """One run: workers that share a server, a budget, a pause and the reason to stop."""
+
+    def __init__(
+        self,
+        jobs: list[Job[Result]],
+        settings: ServerSettings,
+        cache: AnswerCache,
+        finished: Callable[[Result], None] | None,
+    ) -> None:
+        self._jobs, self._settings, self._cache, self._finished = jobs, settings, cache, finished
+        self._server = Server(settings)
+        self._budget = _Budget(settings.budget_tokens)
+        self._results: dict[int, Result] = {}
+        self._same_call: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._stop_reason: Exception | None = None
+        self._stopped = asyncio.Event()
+        self._resume_at = 0.0
+        self._given_up: dict[str, str] = {}
+        self._given_up_in_a_row = 0
+        self._calls = self._cached = 0
+        self._usage = Usage()
+
+    async def run(self) -> Outcome[Result]:
+        doing, unit, _ = _WORDS[self._settings.role]
+        waiting = iter(enumerate(self._jobs))
+        bar = cast("Generator[None]", progress(repeat(None, len(self._jobs)), doing, unit, len(self._jobs)))
+        with closing(bar):
+            next(bar, None)  # shows the bar; each further step counts one job
+            async with self._server, asyncio.TaskGroup() as workers:
+                for _ in range(min(self._settings.concurrency, len(self._jobs))):
+                    workers.create_task(self._work(waiting, bar))
+        logger.info(
+            "%d calls answered, %d answers from the cache; %d prompt and %d completion tokens%s",
+            self._calls, self._cached, self._usage.prompt_tokens, self._usage.completion_tokens,
+            ", in part estimated: the server did not count them" if self._usage.estimated else "",
+        )  # fmt: skip
+        self._raise_failures()
+        results = [self._results[position] for position in range(len(self._jobs))]
+        return Outcome(results, self._calls, self._cached, self._usage)
+
+    def _raise_failures(self) -> None:
+        if self._stop_reason is not None and not isinstance(self._stop_reason, ServerError):
+            raise self._stop_reason
+        if self._stop_reason is not None:
+            reason = str(self._stop_reason)
+        elif self._given_up:
+            first, why = next(iter(self._given_up.items()))
+            reason = f"{len(self._given_up)} requests got no answer in {self._settings.tries} tries, {first!r}: {why}"
+        else:
+            return
+        done = _WORDS[self._settings.role][2]
+        raise ServerError(
+            f"{reason}. {len(self._results)} of {len(self._jobs)} requests are {done} and cached: a rerun makes only "
+            "the missing calls"
+        )
+
+    def _stop(self, reason: Exception) -> None:
+        self._stop_reason = self._stop_reason or reason
+        self._stopped.set()
+
+    async def _work(self, waiting: Iterator[tuple[int, Job[Result]]], bar: Iterator[None]) -> None:
+        for position, job in waiting:
+            try:
+                result = await job.run(partial(self._answer, job.name))
+                if self._finished:
+                    self._finished(result)
+                self._results[position] = result
+                next(bar, None)
+            except _Stopped:
+                return
+            except (UserError, OSError) as error:
+                self._stop(error)
+                return
+            except _GaveUp as error:
+                self._given_up[job.name] = str(error)
+                self._given_up_in_a_row += 1
+                if self._given_up_in_a_row == _GIVEN_UP_IN_A_ROW:
+                    self._stop(
+                        ServerError(
+                            f"{self._settings.base_url} has not answered {_GIVEN_UP_IN_A_ROW} requests in a row, each "
+                            f"in {self._settings.tries} tries ({error}); see that the {self._settings.role} runs and "
+                            "can be reached"
+                        )
+                    )
+
+    async def _answer(self, name: str, call: Call) -> Answer:
+        """From the cache, else from the server; jobs that ask the same wait for one call."""
+        key = call.key(self._settings.model)
+        async with self._same_call[key]:
+            answer = self._cache.get(key)
+            if answer is not None:
+                self._cached += 1
+                return answer
+            answer = await self._call(name, call)
+            await asyncio.to_thread(self._cache.put, key, answer)
+            self._calls += 1
+            self._usage += answer.usage
+            self._given_up_in_a_row = 0
+            return answer
+
+    async def _call(self, name: str, call: Call) -> Answer:
+        bound = call.most_tokens
+        reason = ""
+        for tried in range(self._settings.tries):
+            await self._wait_until(self._resume_at)
+            await self._budget.reserve(bound)
+            used = bound  # of a call without a readable end nobody knows the price
+            try:
+                if self._stopped.is_set():
+                    used = 0
+                    raise _Stopped
+                answer = await self._server.answer(call, name)
+                used = bound if answer.usage.estimated else answer.usage.total
+                return answer
+            except TryAgain as retry:
+                used = 0 if retry.free else bound
+                reason = str(retry)
+                logger.debug("%s: try %d: %s", name, tried + 1, reason)
+                backoff = min(self._settings.backoff_seconds * 2**tried, _LONGEST_BACKOFF) * random.uniform(0.5, 1)
+                wait = retry.wait
+            except ServerError:
+                used = 0
+                raise
+            finally:
+                await self._budget.settle(bound, used)
+            if wait is not None:
+                self._resume_at = max(self._resume_at, time.monotonic() + wait)  # for every worker
+            elif tried + 1 < self._settings.tries:
+                await self._wait_until(time.monotonic() + backoff)
+        raise _GaveUp(reason)
+
+    async def _wait_until(self, moment: float) -> None:
+        while (seconds := moment - time.monotonic()) > 0 and not self._stopped.is_set():
+            try:
+                async with asyncio.timeout(seconds):
+                    await self._stopped.wait()
+            except TimeoutError:
+                moment = max(moment, self._resume_at)
+        if self._stopped.is_set():
+            raise _Stopped

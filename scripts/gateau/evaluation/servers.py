@@ -1,0 +1,201 @@
+"""One try of one call at a server that speaks OpenAI's protocol: what its answer means, or its refusal.
+
+Retries are ours and not the client library's, because a try has to be in the budget before it leaves: what may pass
+(429, 5xx, timeouts, dropped connections, unreadable or empty answers) is a :class:`TryAgain`, what cannot (a refused
+key, an unknown model, a refused request, an empty account) is a ServerError and stops everything at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from types import TracebackType
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+from openai import APIConnectionError, APIStatusError, AsyncOpenAI
+
+from gateau.errors import ServerError, SettingsError
+from gateau.evaluation.calls import CHAT, Answer, Call, Usage
+
+_LONGEST_WAIT = 600.0  # seconds a server may ask us to wait before a rerun later is the better advice
+_SHORTEST_SECRET = 8  # characters; a dummy key such as "none" is no secret, and hiding it would garble texts
+_OURS = {"model", "messages", "prompt", "stream", "n"}  # of a body: another value would ask something else
+
+
+@dataclass(frozen=True)
+class ServerSettings:
+    """Which model answers, where and how it is reached.
+
+    ``budget_tokens`` bounds prompts and answers of all new calls together. ``extra_body`` is laid over the body of each
+    call; a key whose value is None is taken out of it. ``role`` is what messages call the server.
+
+    Raises SettingsError for a value that makes no sense.
+    """
+
+    model: str
+    base_url: str = "https://api.openai.com/v1"
+    key_variable: str = "OPENAI_API_KEY"
+    concurrency: int = 8
+    tries: int = 8
+    backoff_seconds: float = 1.0
+    timeout_seconds: float = 300.0
+    budget_tokens: int | None = None
+    extra_body: Mapping[str, Any] = field(default_factory=dict)
+    role: Literal["judge", "model server"] = "model server"
+
+    def __post_init__(self) -> None:
+        address = urlsplit(self.base_url)
+        if address.username or address.password or address.query or address.fragment:
+            raise SettingsError(
+                f"the {self.role}'s base URL carries a user name, a password or parameters; give the bare address and "
+                f"put the key into the environment variable {self.key_variable}"
+            )
+        if address.scheme not in {"http", "https"} or not address.netloc:
+            raise SettingsError(f"{self.base_url!r} is no base URL; one looks like http://localhost:8000/v1")
+        self._check("concurrency", "tries", "timeout_seconds")
+        self._check("backoff_seconds", "budget_tokens", zero=True)
+        if taken := sorted(_OURS & set(self.extra_body)):
+            raise SettingsError(f"the {self.role}'s extra_body sets {', '.join(taken)}, which each call sets itself")
+
+    def _check(self, *names: str, zero: bool = False) -> None:
+        for name in names:
+            value = getattr(self, name)
+            if value is not None and (value < 0 or (value == 0 and not zero)):
+                raise SettingsError(
+                    f"the {self.role}'s {name} is {value}; it {'cannot be negative' if zero else 'must be above 0'}"
+                )
+
+    def call(self, endpoint: str, body: Mapping[str, Any], salt: str = "", attempt: int = 0) -> Call:
+        """A call with ``extra_body`` laid over ``body``. Raises SettingsError where this leaves no bound on tokens."""
+        whole = {**body, **self.extra_body}
+        return Call(endpoint, {name: value for name, value in whole.items() if value is not None}, salt, attempt)
+
+
+class TryAgain(Exception):
+    """A try that failed and may be repeated.
+
+    ``wait`` is the pause in seconds the server asked for; ``free`` tries certainly cost no tokens.
+    """
+
+    def __init__(self, reason: str, wait: float | None = None, free: bool = False) -> None:
+        super().__init__(reason)
+        self.wait, self.free = wait, free
+
+
+class Server:
+    """A connection to the server, used as an asynchronous context; its key comes from the environment alone.
+
+    Raises SettingsError for a key that no header can hold.
+    """
+
+    def __init__(self, settings: ServerSettings) -> None:
+        self._settings = settings
+        self._key = _key_from_environment(settings.key_variable)
+        self._client = AsyncOpenAI(
+            # a server without keys wants a header all the same
+            api_key=self._key or "none", base_url=settings.base_url, max_retries=0, timeout=None,
+        )  # fmt: skip
+
+    async def __aenter__(self) -> Server:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._client.close()
+
+    async def answer(self, call: Call, name: str) -> Answer:
+        """The answer to ``call``, made for the request ``name``.
+
+        Raises:
+            TryAgain: no answer, for a reason that may pass.
+            ServerError: a refusal that stays.
+        """
+        seconds = self._settings.timeout_seconds
+        try:
+            async with asyncio.timeout(seconds):
+                # not chat.completions.create: checking our own body against its types takes a fifth of a call's work
+                answered = await self._client.post(
+                    call.endpoint, body={"model": self._settings.model, **call.body}, cast_to=str
+                )
+        except TimeoutError as error:
+            raise TryAgain(f"no answer within {seconds:g} s") from error
+        except APIConnectionError as error:
+            raise TryAgain(f"connection lost or refused ({type(error.__cause__).__name__})") from error
+        except APIStatusError as error:
+            raise self._refusal(error, name) from None  # the library's error holds the request with its key
+        return self._read(answered, call)
+
+    def _read(self, body: str, call: Call) -> Answer:
+        try:
+            value = json.loads(body)
+            choice = value["choices"][0]
+            text = (choice["message"]["content"] if call.endpoint == CHAT else choice["text"]) or ""
+            finish_reason = choice.get("finish_reason")
+            counted = dict(value.get("usage") or {})
+            # half of a surrogate pair can stand in JSON, but not in a file
+            text = self._hide(text.encode("utf-8", "replace").decode())
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            raise TryAgain(f"an answer that is no completion: {self._hide(body)[:100]!r}") from error
+        prompt, completion = counted.get("prompt_tokens"), counted.get("completion_tokens")
+        if isinstance(prompt, int) and isinstance(completion, int):
+            return Answer(text, finish_reason, Usage(prompt, completion))
+        return Answer(text, finish_reason, call.estimated_usage(text))
+
+    def _refusal(self, error: APIStatusError, name: str) -> Exception:
+        """What an HTTP error means: try again, or stop with advice."""
+        status, settings = error.status_code, self._settings
+        said = self._hide(error.message)[:300]
+        at = f"{settings.base_url} answered {status}"
+        if status == 429 and error.code == "insufficient_quota":
+            return ServerError(f"{at}: the account has no quota left; add credit or use another key")
+        if status == 429:
+            wait = _retry_after(error.response.headers)
+            if wait is not None and wait > _LONGEST_WAIT:
+                return ServerError(f"{at} and asks to wait {wait:.0f} s; rerun later")
+            return TryAgain(f"{status}: {said}", wait, free=True)
+        if status in {408, 409, 425} or status >= 500:
+            return TryAgain(f"{status}: {said}", free=True)
+        if status == 401:  # what the server said is left out: it may quote part of the key
+            state = "refused" if self._key else "not set"
+            return ServerError(f"{at}: the key in the environment variable {settings.key_variable} is {state}")
+        if status == 403:
+            return ServerError(
+                f"{at}: the key in {settings.key_variable} may not use model {settings.model!r}; use another key or "
+                f"model ({said})"
+            )
+        if status == 404:
+            return ServerError(
+                f"{at}: no model {settings.model!r} there, or a wrong address; check the model's name, and that the "
+                f"base URL ends as the server wants it, mostly in /v1 ({said})"
+            )
+        return ServerError(f"{at} to request {name!r}: {said}; shorten or mend the request or the settings")
+
+    def _hide(self, text: str) -> str:
+        return text.replace(self._key, "***") if self._key and len(self._key) >= _SHORTEST_SECRET else text
+
+
+def _key_from_environment(variable: str) -> str | None:
+    key = os.environ.get(variable, "").strip()
+    if not key.isascii() or not key.isprintable() or " " in key:
+        raise SettingsError(f"the key in the environment variable {variable} has characters no key has; set it anew")
+    return key or None
+
+
+def _retry_after(headers: Any) -> float | None:
+    """Seconds that Retry-After asks for, given as seconds or as a date; None where it is absent or unreadable."""
+    asked = headers.get("retry-after", "")
+    try:
+        return max(0.0, float(asked))
+    except ValueError:
+        pass
+    try:
+        return max(0.0, (parsedate_to_datetime(asked) - datetime.now(UTC)).total_seconds())
+    except (ValueError, TypeError):
+        return None
