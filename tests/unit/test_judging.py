@@ -5,130 +5,37 @@ import re
 import signal
 import subprocess
 import sys
-import threading
 import time
-from collections import Counter
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
 from gateau.errors import DataError, ServerError, SettingsError
-from gateau.evaluation.calls import AnswerCache
-from gateau.evaluation.judging import JudgeSettings, judge, judge_call, read_requests
+from gateau.evaluation.calls import AnswerCache, Usage
+from gateau.evaluation.judging import (
+    JudgeSettings,
+    Judgment,
+    judge,
+    judge_call,
+    read_judgments,
+    read_requests,
+    write_judgments,
+)
 from gateau.evaluation.ratings import RATINGS
 
 from helpers import ROOT, write_jsonl
+from unit.scripted_server import KEY, ScriptedServer, status
 
-KEY = "sk-never-to-be-seen-0123456789"
 FAST = ("--backoff-seconds", 0.02, "--tries", 4, "--max-tokens", 16)
-
-
-class Judge(ThreadingHTTPServer):
-    """A judge whose ``script`` says what happens to a question: a list, one entry a call, the last one for ever."""
-
-    daemon_threads = True
-    request_queue_size = 128
-
-    def __init__(self):
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.script = {}
-        self.default = "fine [[3]]"
-        self.delay = 0.0
-        self.usage = {"prompt_tokens": 7, "completion_tokens": 5, "total_tokens": 12}
-        self.calls, self.times, self.keys, self.busy = [], [], set(), []
-        self.lock = threading.Lock()
-        threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
-
-    @property
-    def url(self):
-        return f"http://127.0.0.1:{self.server_port}/v1"
-
-    def asked(self):
-        return Counter(call["messages"][-1]["content"] for call in self.calls)
-
-    def handle_error(self, request, client_address):
-        """A client that was killed is part of these tests."""
-
-
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
-
-    def log_message(self, *_):
-        pass
-
-    def do_POST(self):
-        started, server = time.perf_counter(), self.server
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        question = body["messages"][-1]["content"]
-        with server.lock:
-            number = server.asked()[question] if server.script else 0
-            server.calls.append(body)
-            server.times.append(time.monotonic())
-            server.keys.add(self.headers["Authorization"])
-        steps = server.script.get(question, [server.default])
-        step = steps[min(number, len(steps) - 1)]
-        time.sleep(server.delay)
-        try:
-            self._behave(step)
-        finally:
-            server.busy.append((started, time.perf_counter()))
-
-    def _behave(self, step):
-        if self.path != "/v1/chat/completions":
-            self._send(404, {"error": {"message": f"no {self.path}"}})
-        elif isinstance(step, str):
-            self._send(200, self._completion(step))
-        elif step["kind"] == "status":
-            error = {"message": f"error about {KEY}", "code": step.get("code")}
-            headers = step.get("headers", {})
-            self._send(step["status"], {"error": error}, headers() if callable(headers) else headers)
-        elif step["kind"] == "slow":
-            time.sleep(step["seconds"])
-            self._send(200, self._completion(step["text"]))
-        elif step["kind"] == "dropped":
-            self.close_connection = True
-            self.connection.close()
-        elif step["kind"] == "truncated":
-            whole = json.dumps(self._completion("[[3]]")).encode()
-            self._send(200, whole[: len(whole) // 2])
-        elif step["kind"] == "cut short":  # fewer bytes than the header promises
-            self.send_response(200)
-            self.send_header("Content-Length", "500")
-            self.end_headers()
-            self.wfile.write(b'{"choices": [')
-            self.close_connection = True
-        else:
-            self._send(200, step["body"])
-
-    def _completion(self, text):
-        choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}
-        value = {"id": "x", "object": "chat.completion", "created": 0, "model": "judge", "choices": [choice]}
-        return value | ({"usage": self.server.usage} if self.server.usage else {})
-
-    def _send(self, status, value, headers=()):
-        content = value if isinstance(value, bytes) else json.dumps(value).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(content)))
-        for name, text in dict(headers).items():
-            self.send_header(name, text)
-        self.end_headers()
-        self.wfile.write(content)
-
-
-def status(number, **more):
-    return {"kind": "status", "status": number, **more}
 
 
 @pytest.fixture
 def server():
-    judge = Judge()
-    yield judge
-    judge.shutdown()
-    judge.server_close()
+    server = ScriptedServer()
+    yield server
+    server.shutdown()
+    server.server_close()
 
 
 @pytest.fixture(autouse=True)
@@ -261,6 +168,60 @@ def test_a_call_carries_what_was_asked_and_its_key_leaves_out_who_is_asked(tmp_p
     assert key(elsewhere, 1) == key(settings, 1)
     different = JudgeSettings("judge", server.url, temperature=0.0, seed=40, max_tokens=9)
     assert len({key(s, a) for s in (settings, different) for a in (0, 1)}) == 4
+
+
+def test_each_request_may_name_its_rating_and_the_summary_counts_by_rating(tmp_path, server):
+    server.script = {"two": ["[[2]] of 3, [[9]] of 10"], "none": ["[[none]]"]}
+    server.usage = {"prompt_tokens": 100, "completion_tokens": 10}
+    asked = [("two", "longbench_chat"), ("two", None), ("none", "mt_bench"), ("two", "mt_bench")]
+    rows = [
+        {"id": f"{n}", "messages": [{"role": "user", "content": text}], **({"rating": rating} if rating else {})}
+        for n, (text, rating) in enumerate(asked)
+    ]
+    write_jsonl(tmp_path / "requests.jsonl", rows)
+    arguments = (
+        "--summary", tmp_path / "summary.json", "--max-null-share", 0.5, "--null-retries", 1,
+        "--extra-body", '{"max_tokens": null, "temperature": null, "max_completion_tokens": 16}',
+        "--prompt-price", 10, "--completion-price", 100,
+    )  # fmt: skip
+    assert run_judge(tmp_path, server, *arguments).returncode == 0
+    assert [row["rating"] for row in judgments(tmp_path)] == [9, None, None, 2]
+    assert {tuple(sorted(call)) for call in server.calls} == {("max_completion_tokens", "messages", "model")}
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary == {
+        "judge": "judge",
+        "base_url": server.url,
+        "ratings": {
+            "longbench_chat": {"n": 1, "nulls": 0},
+            "longbench_qa": {"n": 0, "nulls": 1},
+            "mt_bench": {"n": 1, "nulls": 1},
+        },
+        "usage": {"prompt_tokens": 600, "completion_tokens": 60, "estimated": False},
+        "cost": (600 * 10 + 60 * 100) / 1e6,
+        "calls": 4,
+        "cached": 2,
+    }
+    assert run_judge(tmp_path, server, *arguments[:-4]).returncode == 0
+    again = json.loads((tmp_path / "summary.json").read_text())
+    assert again == {**summary, "cost": None, "calls": 0, "cached": 6}
+
+
+def test_judgments_are_read_as_they_were_written(tmp_path):
+    written = [
+        Judgment("a", 2.5, "first\u2028line [[2.5]]", 1, Usage(7, 5), "stop"),
+        Judgment("b", None, "", 3, Usage(21, 15, estimated=True), None),
+    ]
+    path = tmp_path / "judgments.jsonl"
+    write_judgments(path, written)
+    assert read_judgments(path) == {"a": written[0], "b": written[1]}
+    line = path.read_text().split("\n")[0]
+    for lines, message in (
+        ([line, line], ":2: id 'a' stands twice"),
+        ([line.replace('"attempts"', '"tries"')], ":1: no judgment"),
+        ([line, "[]]"], ":2: no object with a judgment's fields"),
+    ):
+        with pytest.raises(DataError, match=re.escape(message)):
+            read_judgments(write_jsonl(path, lines))
 
 
 def test_retry_after_holds_back_every_worker(tmp_path, server):
@@ -468,6 +429,7 @@ def test_thirty_two_calls_at_once_keep_the_judge_busy(tmp_path, server):
         ([{"id": "a", "messages": [{"role": "user"}]}], "exactly the texts role and content"),
         ([{"id": "a", "messages": [{"role": "human", "content": "q"}]}], "role 'human'"),
         ([{"id": "a", "messages": [{"role": "user", "content": "\ud83d"}]}], ":1: no object"),
+        ([{"id": "a", "messages": [{"role": "user", "content": "q"}], "rating": "stars"}], "rating 'stars' is none of"),
         ([b"\xff"], "not UTF-8"),
         ([], "no requests"),
     ],
