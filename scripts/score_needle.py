@@ -1,4 +1,4 @@
-"""Score needle-in-a-haystack predictions by key phrases, without a judge: JSON, and if wished a table and a heatmap.
+"""Score needle-in-a-haystack predictions by key phrases and, with a judge's ratings, by these; works alone.
 
 Each line of the predictions is a JSON object: length (tokens), depth (percent), pred (the answer's text), and an id
 where a cell has several answers.
@@ -6,59 +6,109 @@ where a cell has several answers.
 
 import argparse
 import logging
+from collections.abc import Iterable
 from dataclasses import asdict
+from typing import Any
 
 from gateau.command import run
-from gateau.evaluation.needle import (
-    KEYS,
-    contains_keys,
+from gateau.evaluation import needle_judged
+from gateau.evaluation.judged import Ratings, read_ratings
+from gateau.evaluation.measures import write_items, write_scores
+from gateau.evaluation.needle import KEYS, contains_keys
+from gateau.evaluation.needle_scores import (
+    NeedleCell,
+    NeedlePrediction,
     needle_cells,
     needle_markdown,
     needle_mean,
+    needle_measures,
     plot_needle,
     read_predictions,
 )
-from gateau.files import write_json, write_text
+from gateau.evaluation.rows import predictions_file
+from gateau.files import write_text
 
 
 def main() -> None:
+    args = _arguments()
+    keys = args.key or KEYS
+    predictions = read_predictions(predictions_file(args.predictions))
+    contained = {one.id: float(contains_keys(one.pred, keys)) for one in predictions}
+    cells = _cells(predictions, contained, "answer")
+    overall = needle_mean(cells)
+    measures, items = needle_measures(predictions, contained, "containment", data=args.data)
+    report = {"keys": list(keys), **_report(predictions, contained, cells, overall)}
+    tables = ["## Needle, protocol containment: share of answers with all key phrases", needle_markdown(cells, overall)]
+    logging.info("%s: containment: %s", args.predictions, overall)
+
+    if args.judgments:
+        rated = {one.id: needle_judged.RATING for one in predictions}
+        ratings = read_ratings(args.judgments, rated, args.max_null_share)
+        judged_cells = _cells(predictions, ratings, "rating")
+        judged = needle_mean(judged_cells, highest=10.0)
+        more_measures, more_items = needle_measures(predictions, ratings, "judge", data=args.data, judge=args.judge)
+        measures, items = [*measures, *more_measures], [*items, *more_items]
+        report["judge"] = {"judge": args.judge, **_report(predictions, ratings, judged_cells, judged)}
+        tables += [
+            f"## Needle, protocol judge: ratings from 1 to 10 by {args.judge}",
+            needle_markdown(judged_cells, judged),
+        ]
+        logging.info("%s: judge: %s", args.predictions, judged)
+
+    write_scores(args.output, report, measures)
+    if args.items:
+        write_items(args.items, items)
+    if args.table:
+        write_text(args.table, "\n\n".join(tables))
+    if args.heatmap:
+        plot_needle(cells, overall, args.title, args.heatmap)
+    if args.judge_heatmap:
+        plot_needle(judged_cells, judged, f"{args.title}, rated by {args.judge}", args.judge_heatmap, highest=10.0)
+
+
+def _cells(predictions: Iterable[NeedlePrediction], scores: Ratings, what: str) -> list[NeedleCell]:
+    cells = needle_cells((one.length, one.depth, scores[one.id]) for one in predictions)
+    if empty := [f"{cell.length} at {cell.depth:g} %" for cell in cells if not cell.n]:
+        logging.warning("no %s for %d of %d cells: %s", what, len(empty), len(cells), ", ".join(empty))
+    return cells
+
+
+def _report(
+    predictions: Iterable[NeedlePrediction], scores: Ratings, cells: Iterable[NeedleCell], overall: Any
+) -> dict[str, Any]:
+    return {
+        "overall": asdict(overall),
+        "cells": [asdict(cell) for cell in cells],
+        "answers": [
+            {"id": one.id, "length": one.length, "depth": one.depth, "score": scores[one.id]} for one in predictions
+        ],
+    }
+
+
+def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--predictions", required=True, help="jsonl")
+    parser.add_argument("--predictions", required=True, help="jsonl, or a folder with predictions.jsonl")
     parser.add_argument(
         "--key",
         action="append",
         help=f"phrase that a right answer holds; all of them must be there ({', '.join(KEYS)})",
     )
+    parser.add_argument("--judgments", help="jsonl of scripts/judge.py")
+    parser.add_argument("--judge", help="who judged, as tables show it; needed with --judgments")
+    parser.add_argument("--max-null-share", type=float, default=0.05, help="of judgments without a rating")
+    parser.add_argument("--data", default="Needle", help="whose items they are (default: %(default)s)")
     parser.add_argument("--title", default="Needle in a haystack", help="stands above the heatmap")
     parser.add_argument("--output", required=True, help="output: JSON with scores per answer, per cell and overall")
+    parser.add_argument("--items", help="output: jsonl of scored items")
     parser.add_argument("--table", help="output: Markdown")
     parser.add_argument("--heatmap", help="output: PNG")
+    parser.add_argument("--judge-heatmap", help="output: PNG of the ratings")
     args = parser.parse_args()
-
-    keys = args.key or KEYS
-    predictions = read_predictions(args.predictions)
-    scores = [float(contains_keys(prediction.pred, keys)) for prediction in predictions]
-    cells = needle_cells((one.length, one.depth, score) for one, score in zip(predictions, scores, strict=True))
-    overall = needle_mean(cells)
-    if empty := [f"{cell.length} at {cell.depth:g} %" for cell in cells if not cell.n]:
-        logging.warning("no answer for %d of %d cells: %s", len(empty), len(cells), ", ".join(empty))
-    write_json(
-        args.output,
-        {
-            "keys": list(keys),
-            "overall": asdict(overall),
-            "cells": [asdict(cell) for cell in cells],
-            "answers": [
-                {"id": one.id, "length": one.length, "depth": one.depth, "score": score}
-                for one, score in zip(predictions, scores, strict=True)
-            ],
-        },
-    )
-    if args.table:
-        write_text(args.table, needle_markdown(cells, overall))
-    if args.heatmap:
-        plot_needle(cells, overall, args.title, args.heatmap)
-    logging.info("%s: %s", args.predictions, overall)
+    if bool(args.judgments) != bool(args.judge):
+        parser.error("--judgments and --judge are given together or not at all")
+    if args.judge_heatmap and not args.judgments:
+        parser.error("--judge-heatmap needs --judgments")
+    return args
 
 
 if __name__ == "__main__":

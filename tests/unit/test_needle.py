@@ -19,15 +19,12 @@ from gateau.evaluation.needle import (
     NEEDLE,
     NeedleSettings,
     contains_keys,
-    needle_cells,
     needle_lengths,
-    needle_markdown,
-    needle_mean,
     needle_prompts,
-    plot_needle,
     read_haystack,
     sentence_ends,
 )
+from gateau.evaluation.needle_scores import needle_cells, needle_markdown, needle_mean, plot_needle
 from gateau.formats import encode_texts
 
 from helpers import run_script, write_jsonl
@@ -298,7 +295,7 @@ def test_predictions_are_scored_on_their_own(tmp_path):
         (answer("1000", 10, "x"), "line 2: length must be a whole number"),
         (answer(1000, None, "x"), "line 2: depth must be a number of percent"),
         ('{"length": 1000, "depth": NaN, "pred": "x"}', "line 2: depth must be a number of percent"),
-        (answer(1000, 10, None), "line 2: pred must be the answer's text"),
+        (answer(1000, 10, None), "line 2: pred must be a text"),
         (answer(1000, 10, "x", id=None), "line 2: id must be text or a whole number"),
         (answer(500, 50, "x"), "line 2: 'needle-500-50' was in line 1 before"),
         (answer(500, 50.0, "x"), "line 2: 'needle-500-50' was in line 1 before"),
@@ -313,7 +310,7 @@ def test_a_bad_line_is_named(tmp_path, line, message):
     assert not (tmp_path / "scores.json").exists()
 
 
-@pytest.mark.parametrize(("content", "message"), [(b"", "no predictions"), (None, "no such file")])
+@pytest.mark.parametrize(("content", "message"), [(b"", "no rows"), (None, "no such file")])
 def test_missing_predictions_are_named(tmp_path, content, message):
     if content is not None:
         (tmp_path / "p.jsonl").write_bytes(content)

@@ -15,19 +15,15 @@ Depths are in percent of the haystack's characters within the context.
 
 from __future__ import annotations
 
-import json
-import math
 import re
 from bisect import bisect_right
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gateau.errors import DataError, ModelError, SettingsError
-from gateau.files import atomic_path
 from gateau.formats import encode_texts
 
 if TYPE_CHECKING:
@@ -274,171 +270,3 @@ def contains_keys(text: str, keys: Sequence[str]) -> bool:
 
 def _folded(text: str) -> str:
     return " ".join(text.casefold().split())
-
-
-@dataclass(frozen=True)
-class NeedlePrediction:
-    """One answer: ``length`` in tokens, ``depth`` in percent."""
-
-    id: str
-    length: int
-    depth: float
-    pred: str
-
-
-def read_predictions(path: str | Path) -> list[NeedlePrediction]:
-    """Rows of a jsonl file: length, depth, pred, and an id where a cell has several answers.
-
-    Raises DataError, naming the line, for a row that is none and for a cell or id that comes twice.
-    """
-    predictions: list[NeedlePrediction] = []
-    first_line: dict[str, int] = {}
-    try:
-        lines = Path(path).read_bytes().splitlines()
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file; give the predictions as jsonl") from error
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        where = f"{path}, line {number}"
-        prediction = _prediction(line, where)
-        if prediction.id in first_line:
-            raise DataError(
-                f"{where}: {prediction.id!r} was in line {first_line[prediction.id]} before; keep one of them, or give "
-                "each row its own id where a cell has several answers"
-            )
-        first_line[prediction.id] = number
-        predictions.append(prediction)
-    if not predictions:
-        raise DataError(f"{path}: no predictions; each line is a JSON object with length, depth and pred")
-    return predictions
-
-
-def _prediction(line: bytes, where: str) -> NeedlePrediction:
-    try:
-        row = json.loads(line)
-    except ValueError as error:
-        raise DataError(f"{where}: not JSON ({error})") from error
-    if not isinstance(row, dict):
-        raise DataError(f"{where}: not a JSON object; it needs length, depth and pred")
-    length, depth, pred = (row.get(name) for name in ("length", "depth", "pred"))
-    if not isinstance(length, int) or isinstance(length, bool) or length <= 0:
-        raise DataError(f"{where}: length must be a whole number of tokens above 0; found {length!r}")
-    if not isinstance(depth, int | float) or isinstance(depth, bool) or not 0 <= depth <= 100:
-        raise DataError(f"{where}: depth must be a number of percent from 0 to 100; found {depth!r}")
-    if not isinstance(pred, str):
-        raise DataError(f'{where}: pred must be the answer\'s text, "" if there was none; found {pred!r}')
-    identifier = row.get("id", f"needle-{length}-{depth:g}")
-    if not isinstance(identifier, str | int) or isinstance(identifier, bool):
-        raise DataError(f"{where}: id must be text or a whole number; found {identifier!r}")
-    return NeedlePrediction(str(identifier), length, depth, pred)
-
-
-@dataclass(frozen=True)
-class NeedleCell:
-    """The scores of one length (tokens) and depth (percent): how many, and their mean, None without any."""
-
-    length: int
-    depth: float
-    n: int
-    mean: float | None
-
-
-def needle_cells(scores: Iterable[tuple[int, float, float]]) -> list[NeedleCell]:
-    """The grid of all lengths × all depths in ``scores``, (length, depth, score) each; cells without any have n = 0."""
-    by_cell: defaultdict[tuple[int, float], list[float]] = defaultdict(list)
-    for length, depth, score in scores:
-        by_cell[length, depth].append(score)
-    cells = []
-    for length in sorted({length for length, _ in by_cell}):
-        for depth in sorted({depth for _, depth in by_cell}):
-            values = by_cell.get((length, depth), [])
-            cells.append(NeedleCell(length, depth, len(values), sum(values) / len(values) if values else None))
-    return cells
-
-
-@dataclass(frozen=True)
-class NeedleMean:
-    """The mean over all answers, how many they are, and its 95 % interval."""
-
-    mean: float
-    n: int
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"mean {self.mean:.3f}, 95 % interval {self.low:.3f} to {self.high:.3f}, n = {self.n}"
-
-
-def needle_mean(cells: Sequence[NeedleCell], highest: float = 1.0) -> NeedleMean:
-    """Mean over all answers with Wilson's interval, which is not empty when all answers are right.
-
-    ``highest`` is the scale's end: 1 for containment, 10 for a judge's ratings (1, 3, 5, 7, 10). Ratings spread less
-    than right and wrong do, so for them the interval is too wide rather than too narrow. Raises DataError without any
-    answer.
-    """
-    n = sum(cell.n for cell in cells)
-    if not n:
-        raise DataError("needle: no answers to score")
-    mean = sum(cell.n * cell.mean for cell in cells if cell.mean is not None) / n
-    z, share = 1.959964, mean / highest
-    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * math.sqrt(max(share * (1 - share), 0) / n + z * z / (4 * n * n))
-    return NeedleMean(mean, n, highest * max(centre - half, 0.0), highest * min(centre + half, 1.0))
-
-
-def needle_markdown(cells: Sequence[NeedleCell], overall: NeedleMean) -> str:
-    """A table of depths × lengths, each cell its mean and (n); below it, the overall mean."""
-    lengths, depths, by_cell = _grid(cells)
-    rows = [
-        ["depth (%) \\ length (tokens)", *map(str, lengths)],
-        ["---:"] * (len(lengths) + 1),
-        *([f"{depth:g}", *(_cell_text(by_cell[length, depth], " ") for length in lengths)] for depth in depths),
-    ]
-    table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
-    return f"{table}\n\nCells: mean (number of answers). Overall: {overall}.\n"
-
-
-def plot_needle(
-    cells: Sequence[NeedleCell], overall: NeedleMean, title: str, output: str | Path, highest: float = 1.0
-) -> None:
-    """Heatmap of depth × length as PNG. Colours always run from 0 to ``highest``; cells without answers are grey."""
-    # matplotlib is imported here so that making prompts does not wait for it
-    import matplotlib
-    from matplotlib.figure import Figure
-
-    lengths, depths, by_cell = _grid(cells)
-    means = [[by_cell[length, depth].mean for length in lengths] for depth in depths]
-    figure = Figure(figsize=(3 + 0.8 * len(lengths), 2.5 + 0.5 * len(depths)), layout="constrained")
-    axes = figure.subplots()
-    colours = matplotlib.colormaps["viridis"].with_extremes(bad="0.85")
-    image = axes.imshow(
-        [[math.nan if mean is None else mean for mean in row] for row in means],
-        cmap=colours,
-        vmin=0,
-        vmax=highest,
-        aspect="auto",
-    )
-    for row, depth in enumerate(depths):
-        for column, length in enumerate(lengths):
-            mean = means[row][column]
-            bright = mean is None or mean > highest / 2
-            axes.text(
-                column, row, _cell_text(by_cell[length, depth], "\n"), ha="center", va="center", fontsize=8,
-                color="black" if bright else "white",
-            )  # fmt: skip
-    axes.set_xticks(range(len(lengths)), [f"{length:,}" for length in lengths], rotation=45, ha="right")
-    axes.set_yticks(range(len(depths)), [f"{depth:g}" for depth in depths])
-    axes.set(xlabel="length (tokens)", ylabel="depth of the needle (%)", title=f"{title}\n{overall}")
-    figure.colorbar(image, label="mean score; in each cell, (number of answers)")
-    with atomic_path(output) as temporary:
-        figure.savefig(temporary, format="png", dpi=120, metadata={"Software": None})
-
-
-def _grid(cells: Sequence[NeedleCell]) -> tuple[list[int], list[float], dict[tuple[int, float], NeedleCell]]:
-    by_cell = {(cell.length, cell.depth): cell for cell in cells}
-    return sorted({cell.length for cell in cells}), sorted({cell.depth for cell in cells}), by_cell
-
-
-def _cell_text(cell: NeedleCell, between: str) -> str:
-    return "–" if cell.mean is None else f"{cell.mean:.2f}{between}({cell.n})"

@@ -1,0 +1,129 @@
+"""What the judged benchmarks share: filled templates, ratings joined to the items they rate, measures of ratings.
+
+A rating belongs to an item by id. A judgment too few or too many, or one off the scale, is an error: a mean over what
+happens to be there looks like any other. An item without a rating is counted, and too many of them are refused.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from string import Formatter
+
+from gateau.errors import DataError, JudgeError, SettingsError
+from gateau.evaluation.judging import JudgeRequest, Judgment, check_null_share, read_judgments
+from gateau.evaluation.measures import Measure, ScoredItem, measure_items
+from gateau.evaluation.ratings import RATINGS
+
+logger = logging.getLogger(__name__)
+
+# the system message of LongBench's and LongBench-Chat's judge
+EVALUATOR = "You're a good assistant at evaluating the quality of texts."
+
+Ratings = Mapping[str, float | None]
+
+
+def request(item: str, rating: str, system: str, user: str) -> JudgeRequest:
+    """A request of two messages."""
+    messages = ({"role": "system", "content": system}, {"role": "user", "content": user})
+    return JudgeRequest(item, messages, rating=rating)
+
+
+def one_line(prediction: str) -> str:
+    """A prediction as LongBench's judges are shown it: its newlines are spaces, and it is stripped."""
+    return prediction.replace("\n", " ").strip()
+
+
+def fill(template: str, path: str | Path, *values: object, **named: object) -> str:
+    """``str.format`` with the template's own slots. Raises DataError when they are others than ``values`` or ``named``.
+
+    Of ``named``, slots may be left out, because one set of names serves several templates.
+    """
+    try:
+        slots = [name for _, name, _, _ in Formatter().parse(template) if name is not None]
+        if values and slots != [""] * len(values):
+            raise DataError(f"{path}: {len(values)} empty slots {{}} are filled; found {slots}; fetch the file again")
+        return template.format(*values, **named)
+    except (LookupError, ValueError) as error:
+        raise DataError(f"{path}: its slots cannot be filled ({error!r}); fetch the file again") from error
+
+
+def read_ratings(path: str | Path, items: Mapping[str, str], max_null_share: float) -> dict[str, float | None]:
+    """The rating of every item, None where the judge gave none, in the order of ``items``.
+
+    Args:
+        path: judgments, see :func:`gateau.evaluation.judging.read_judgments`.
+        items: by id, how the item is rated (a key of ``RATINGS``).
+        max_null_share: share of judgments that may be without a rating, from 0 to 1.
+
+    Raises:
+        DataError: a judgment is missing, doubled, of no item, or off its scale.
+        JudgeError: more nulls than allowed, or nothing but nulls.
+    """
+    if not 0 <= max_null_share <= 1:
+        raise SettingsError(f"the allowed share of judgments without a rating is {max_null_share}; it is from 0 to 1")
+    judgments = read_judgments(path)
+    _check_ids(path, items, judgments)
+    for item, rating in items.items():
+        value, scale = judgments[item].rating, RATINGS[rating]
+        if value is not None and not _on_scale(value, scale.lowest, scale.highest):
+            raise DataError(
+                f"{path}: id {item!r}: rating {value!r} is not on the scale from {scale.lowest:g} to "
+                f"{scale.highest:g}; judge it again"
+            )
+    in_order = [judgments[item] for item in items]
+    check_null_share(in_order, max_null_share)
+    if in_order and all(judgment.rating is None for judgment in in_order):
+        raise JudgeError(f"{path}: none of {len(in_order)} judgments has a rating, so there is no score; judge again")
+    return {judgment.id: judgment.rating for judgment in in_order}
+
+
+def _check_ids(path: str | Path, items: Mapping[str, str], judgments: Mapping[str, Judgment]) -> None:
+    for what, ids in (
+        ("predictions have no judgment", [item for item in items if item not in judgments]),
+        ("judgments belong to no prediction", [item for item in judgments if item not in items]),
+    ):
+        if ids:
+            raise DataError(
+                f"{path}: {len(ids)} {what}: {', '.join(ids[:10])}{', …' if len(ids) > 10 else ''}; judge exactly the "
+                "predictions that are scored"
+            )
+
+
+def _on_scale(value: object, lowest: float, highest: float) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and lowest <= value <= highest
+
+
+def rated_groups(
+    benchmark: str, protocol: str, groups: Iterable[tuple[str, bool, Ratings]], *, data: str, judge: str
+) -> tuple[list[Measure], list[ScoredItem]]:
+    """Measures, in points from 1 to 10, and items of (name, headline, ratings) each.
+
+    A group of nulls only has no mean: it is left out with a warning. Groups without any item are left out.
+    """
+    measures: list[Measure] = []
+    items: list[ScoredItem] = []
+    for name, headline, ratings in groups:
+        rated = [
+            ScoredItem(benchmark, name, protocol, item, float(rating))
+            for item, rating in ratings.items()
+            if rating is not None
+        ]
+        if rated:
+            nulls = len(ratings) - len(rated)
+            measures.append(measure_items(rated, unit="1-10", data=data, judge=judge, nulls=nulls, headline=headline))
+            items += rated
+        elif ratings:
+            logger.warning("%s, %s: none of %d judgments has a rating, so no mean", benchmark, name, len(ratings))
+    return measures, items
+
+
+def markdown_table(title: str, measures: Iterable[Measure]) -> str:
+    """Measures of one benchmark and protocol for people, under a heading."""
+    rows = [
+        f"| {one.name} | {one.score:.2f} | {one.low:.2f} to {one.high:.2f} | {one.n} | {one.nulls} |"
+        for one in measures
+    ]
+    head = [f"## {title}", "", "| measure | mean | 95 % interval | n | without rating |", "|---|--:|--:|--:|--:|"]
+    return "\n".join([*head, *rows]) + "\n"
