@@ -61,7 +61,7 @@ def test_a_category_gives_each_data_set_the_same_weight():
 
 
 def test_different_protocols_data_and_judges_stand_in_different_tables(two):
-    entries, items = two
+    entries, _ = two
     ratings = needle_items(1, 10, protocol="judge")
     entries = [
         *entries,
