@@ -22,17 +22,8 @@ from gateau.evaluation.intervals import (
     stratified_difference,
     stratified_interval,
 )
-from gateau.evaluation.longbench import (
-    CATEGORIES,
-    DATA_SETS,
-    METRICS,
-    Prediction,
-    buckets,
-    category_means,
-    percent,
-    score_file,
-    score_prediction,
-)
+from gateau.evaluation.longbench import CATEGORIES, DATA_SETS, Prediction, category_means
+from gateau.evaluation.longbench_scores import METRICS, buckets, percent, score_file, score_prediction
 
 from helpers import ROOT, run_script, write_jsonl
 

@@ -1,45 +1,24 @@
-"""LongBench's 21 data sets and their scores from prediction files, as the released scorer has them (arXiv 2308.14508).
+"""LongBench's 21 data sets (arXiv 2308.14508), and predictions of them, one file per data set.
 
-A sample's score is the best over its answers, a data set's the mean over its samples in percent, LongBench-E's that of
-each range of lengths. Two protocols: ``strict`` agrees with the released scorer to the last digit, ``fixed`` mends what
-:mod:`gateau.evaluation.text_metrics` names and gives blank predictions 0. Their numbers do not belong in one table.
-The 12 data sets that are also rated by a judge have those scores elsewhere.
+Automatic scores are :mod:`gateau.evaluation.longbench_scores`'s part, a judge's are
+:mod:`gateau.evaluation.longbench_judged`'s.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
 from gateau.errors import DataError
-from gateau.evaluation import text_metrics
-from gateau.evaluation.intervals import bootstrap_interval
 
-Protocol = Literal["strict", "fixed"]
 Category = Literal["single-doc QA", "multi-doc QA", "summarisation", "few-shot", "synthetic", "code"]
 
 CATEGORIES: tuple[Category, ...] = (
     "single-doc QA", "multi-doc QA", "summarisation", "few-shot", "synthetic", "code",
 )  # fmt: skip
-# prediction, answer, classes, strict
-METRICS: dict[str, Callable[[str, str, Sequence[str], bool], float]] = {
-    "qa_f1": lambda prediction, answer, _, __: text_metrics.qa_f1(prediction, answer),
-    "qa_f1_zh": lambda prediction, answer, _, __: text_metrics.qa_f1_zh(prediction, answer),
-    "rouge": lambda prediction, answer, _, strict: text_metrics.rouge_l(prediction, answer, strict=strict),
-    "rouge_zh": lambda prediction, answer, _, strict: text_metrics.rouge_l_zh(prediction, answer, strict=strict),
-    "classification": lambda prediction, answer, classes, strict: text_metrics.classification(
-        prediction, answer, classes, strict=strict
-    ),
-    "count": lambda prediction, answer, _, __: text_metrics.count(prediction, answer),
-    "retrieval_en": lambda prediction, answer, _, __: text_metrics.retrieval(prediction, answer, "Paragraph "),
-    "retrieval_zh": lambda prediction, answer, _, __: text_metrics.retrieval(prediction, answer, "段落"),
-    "code_sim": lambda prediction, answer, _, __: text_metrics.code_similarity(prediction, answer),
-}
 
 
 @dataclass(frozen=True)
@@ -84,29 +63,22 @@ DATA_SETS: dict[str, DataSet] = {
         DataSet("repobench-p", "code", "code", "code_sim", 64, extended=True),
     )
 }
-_BUCKETS = ("0-4k", "4-8k", "8k+")
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """One row of a prediction file. ``length``: of the context, in words (Chinese: characters) as LongBench counts."""
+    """One row of a prediction file. ``length``: of the context, in words (Chinese: characters) as LongBench counts.
+
+    ``id`` names the row within its data set: its ``_id`` or, without one, its line. Only a judge needs ``query``.
+    """
 
     line: int
     text: str
     answers: Sequence[str]
     classes: Sequence[str]
     length: int | None
-
-
-@dataclass(frozen=True)
-class Scores:
-    """One file's scores: one per row in [0, 1], in its order. ``lengths`` is empty when the rows have none."""
-
-    data_set: DataSet
-    extended: bool
-    items: Sequence[float]
-    lengths: Sequence[int]
-    n_empty: int
+    id: str = ""
+    query: str | None = None
 
 
 def prediction_files(path: str | Path) -> list[Path]:
@@ -135,91 +107,29 @@ def data_set_of(path: Path) -> tuple[DataSet, bool]:
 
 
 def read_predictions(path: Path) -> Iterator[Prediction]:
-    """Rows as the released code writes them: ``pred``, ``answers``, ``all_classes``, optionally ``length``.
+    """Rows as the released code writes them: ``pred``, ``answers``, ``all_classes``, and perhaps ``length``.
 
-    Raises DataError with file and line for a row that cannot be used.
+    Raises DataError with file and line for a row that cannot be used, and for an ``_id`` that stands twice.
     """
+    first_line: dict[str, int] = {}
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
             try:
-                yield _prediction(number, line)
+                prediction = _prediction(number, line)
             except DataError as error:
                 raise DataError(f"{path}, line {number}: {error}") from error
+            if prediction.id in first_line:
+                raise DataError(
+                    f"{path}, line {number}: id {prediction.id!r} was in line {first_line[prediction.id]} before; keep "
+                    "one of the two rows"
+                )
+            first_line[prediction.id] = number
+            yield prediction
 
 
-def score_prediction(data_set: DataSet, prediction: Prediction, protocol: Protocol) -> float:
-    """The best over all answers, in [0, 1]. Raises DataError for an answer or classes that do not fit the metric."""
-    if data_set.metric == "classification" and not prediction.classes:
-        raise DataError(f"all_classes is empty, but {data_set.name} is scored by the classes an answer can have")
-    strict, text = protocol == "strict", prediction.text
-    if data_set.first_line:
-        text = text.lstrip("\n").split("\n")[0]
-    metric = METRICS[data_set.metric]
-    scores = [metric(text, answer, prediction.classes, strict) for answer in prediction.answers]
-    return max(scores) if strict or text.strip() else 0.0
-
-
-def score_file(path: Path, protocol: Protocol) -> Scores:
-    """Score every row of ``path``. An empty prediction, white space only, counts in ``n_empty`` and in the mean.
-
-    Raises DataError with file and line for rows that cannot be scored, and for a file without rows.
-    """
-    data_set, extended = data_set_of(path)
-    items: list[float] = []
-    lengths: list[int] = []
-    n_empty = 0
-    for prediction in read_predictions(path):
-        where = f"{path}, line {prediction.line}"
-        if prediction.length is not None:
-            lengths.append(prediction.length)
-        in_every_row = len(lengths) == len(items) + 1
-        if not in_every_row and (lengths or extended):
-            raise DataError(f"{where}: length must be in every row or, outside LongBench-E, in none")
-        try:
-            items.append(score_prediction(data_set, prediction, protocol))
-        except DataError as error:
-            raise DataError(f"{where}: {error}") from error
-        n_empty += not prediction.text.strip()
-    if not items:
-        raise DataError(f"{path}: no rows; generate the predictions of {data_set.name} again")
-    return Scores(data_set, extended, items, lengths, n_empty)
-
-
-def percent(scores: Sequence[float]) -> float:
-    """Mean in percent, two decimals; summed from left to right like the released scorer, so that ties round alike."""
-    total = 0.0
-    for score in scores:
-        total += score
-    return round(100 * total / len(scores), 2)
-
-
-def buckets(scores: Sequence[float], lengths: Sequence[int]) -> dict[str, dict[str, float | int | None]]:
-    """LongBench-E's ranges of ``length`` (under 4000, under 8000, others): score in percent (None without rows), n."""
-    groups: dict[str, list[float]] = {name: [] for name in _BUCKETS}
-    for score, length in zip(scores, lengths, strict=True):
-        groups[_BUCKETS[(length >= 4000) + (length >= 8000)]].append(score)
-    # NumPy's mean and its rounding, as the released scorer has them here and not in the total
-    return {
-        name: {"score": float(round(100 * np.mean(group), 2)) if group else None, "n": len(group)}
-        for name, group in groups.items()
-    }
-
-
-def summary(scores: Scores) -> dict[str, Any]:
-    """One data set as it stands in the output; scores and interval in percent."""
-    interval = bootstrap_interval(scores.items)
-    result: dict[str, Any] = {
-        "category": scores.data_set.category,
-        "language": scores.data_set.language,
-        "metric": scores.data_set.metric,
-        "score": percent(scores.items),
-        "interval": [round(100 * interval.low, 2), round(100 * interval.high, 2)],
-        "n": len(scores.items),
-        "empty_predictions": scores.n_empty,
-    }
-    if scores.lengths:
-        result["buckets"] = buckets(scores.items, scores.lengths)
-    return result
+def item_id(path: Path, prediction: Prediction) -> str:
+    """Names a row among all of LongBench and LongBench-E: ``<file's name>/<_id or line>``."""
+    return f"{path.name.removesuffix('.jsonl')}/{prediction.id}"
 
 
 def category_means(summaries: Mapping[str, Mapping[str, Any]], extended: bool) -> dict[str, dict[str, Any]]:
@@ -237,45 +147,6 @@ def category_means(summaries: Mapping[str, Mapping[str, Any]], extended: bool) -
             missing = [name for name in names if name not in summaries]
             result[category] = {"score": round(sum(scored) / len(scored), 2), "n": len(scored), "missing": missing}
     return result
-
-
-def report(files: Sequence[Scores], protocol: Protocol) -> dict[str, Any]:
-    """What ``scores.json`` holds: the protocol and, for LongBench and LongBench-E apart, data sets and categories."""
-    result: dict[str, Any] = {"protocol": protocol}
-    for benchmark, extended in (("longbench", False), ("longbench_e", True)):
-        summaries = {scores.data_set.name: summary(scores) for scores in files if scores.extended == extended}
-        if summaries:
-            ordered = {name: summaries[name] for name in DATA_SETS if name in summaries}
-            result[benchmark] = {"data_sets": ordered, "categories": category_means(ordered, extended)}
-    return result
-
-
-def markdown(result: Mapping[str, Any]) -> str:
-    """:func:`report` as tables, one per benchmark, each under a heading that names the protocol."""
-    parts = []
-    for key, title in (("longbench", "LongBench"), ("longbench_e", "LongBench-E")):
-        if key not in result:
-            continue
-        parts += [f"## {title}, automatic metrics, protocol {result['protocol']}", ""]
-        parts += ["| data set | metric | score | 95 % interval | n | empty | " + " | ".join(_BUCKETS) + " |"]
-        parts += ["|---|---|--:|--:|--:|--:|--:|--:|--:|"]
-        for name, row in result[key]["data_sets"].items():
-            low, high = row["interval"]
-            ranges = [_cell(row.get("buckets", {}).get(bucket, {}).get("score")) for bucket in _BUCKETS]
-            parts += [
-                f"| {name} | {row['metric']} | {_cell(row['score'])} | {low:.2f} to {high:.2f} | {row['n']} "
-                f"| {row['empty_predictions']} | {' | '.join(ranges)} |"
-            ]
-        parts += ["", "| category | mean | data sets |", "|---|--:|--:|"]
-        for category, row in result[key]["categories"].items():
-            of = row["n"] + len(row["missing"])
-            parts += [f"| {category} | {_cell(row['score'])} | {row['n']} of {of} |"]
-        parts += [""]
-    return "\n".join(parts)
-
-
-def _cell(score: float | None) -> str:
-    return "–" if score is None else f"{score:.2f}"
 
 
 def _prediction(number: int, line: bytes) -> Prediction:
@@ -297,7 +168,13 @@ def _prediction(number: int, line: bytes) -> Prediction:
     length = row.get("length")
     if length is not None and (not isinstance(length, int) or isinstance(length, bool) or length < 0):
         raise DataError("length must be a whole number of 0 or more")
-    return Prediction(number, row["pred"], row["answers"], row["all_classes"] or (), length)
+    identifier, query = row.get("_id"), row.get("query")
+    if not isinstance(identifier, str | int | None) or isinstance(identifier, bool):
+        raise DataError("_id must be a text or a whole number")
+    if not isinstance(query, str | None):
+        raise DataError("query must be a text")
+    name = str(identifier or number)
+    return Prediction(number, row["pred"], row["answers"], row["all_classes"] or (), length, name, query)
 
 
 def _is_texts(value: Any) -> bool:

@@ -1,0 +1,235 @@
+"""LongBench's automatic scores, as the released scorer has them (arXiv 2308.14508), and the measures of any scores.
+
+A sample's score is the best over its answers, a data set's the mean over its samples in percent, LongBench-E's that of
+each range of lengths, a category's the mean of its data sets'. Two protocols: ``strict`` agrees with the released
+scorer to the last digit, ``fixed`` mends what :mod:`gateau.evaluation.text_metrics` names and gives blank predictions
+0. Their numbers do not belong in one table.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from gateau.errors import DataError
+from gateau.evaluation import text_metrics
+from gateau.evaluation.intervals import Interval, bootstrap_interval, stratified_interval
+from gateau.evaluation.longbench import (
+    DATA_SETS,
+    DataSet,
+    Prediction,
+    category_means,
+    data_set_of,
+    item_id,
+    read_predictions,
+)
+from gateau.evaluation.measures import Measure, ScoredItem
+
+logger = logging.getLogger(__name__)
+
+Protocol = Literal["strict", "fixed"]
+
+BENCHMARKS = (("longbench", False), ("longbench_e", True))
+# prediction, answer, classes, strict
+METRICS: dict[str, Callable[[str, str, Sequence[str], bool], float]] = {
+    "qa_f1": lambda prediction, answer, _, __: text_metrics.qa_f1(prediction, answer),
+    "qa_f1_zh": lambda prediction, answer, _, __: text_metrics.qa_f1_zh(prediction, answer),
+    "rouge": lambda prediction, answer, _, strict: text_metrics.rouge_l(prediction, answer, strict=strict),
+    "rouge_zh": lambda prediction, answer, _, strict: text_metrics.rouge_l_zh(prediction, answer, strict=strict),
+    "classification": lambda prediction, answer, classes, strict: text_metrics.classification(
+        prediction, answer, classes, strict=strict
+    ),
+    "count": lambda prediction, answer, _, __: text_metrics.count(prediction, answer),
+    "retrieval_en": lambda prediction, answer, _, __: text_metrics.retrieval(prediction, answer, "Paragraph "),
+    "retrieval_zh": lambda prediction, answer, _, __: text_metrics.retrieval(prediction, answer, "段落"),
+    "code_sim": lambda prediction, answer, _, __: text_metrics.code_similarity(prediction, answer),
+}
+
+
+_BUCKETS = ("0-4k", "4-8k", "8k+")
+
+
+@dataclass(frozen=True)
+class Scores:
+    """One file's scores: one per row in [0, 1], in its order, and the rows' ids.
+
+    ``lengths`` is empty when the rows have none. Of a judge's scores, ``nulls`` more rows have no rating.
+    """
+
+    data_set: DataSet
+    extended: bool
+    items: Sequence[float]
+    lengths: Sequence[int]
+    n_empty: int
+    ids: Sequence[str]
+    nulls: int = 0
+
+
+def score_prediction(data_set: DataSet, prediction: Prediction, protocol: Protocol) -> float:
+    """The best over all answers, in [0, 1]. Raises DataError for an answer or classes that do not fit the metric."""
+    if data_set.metric == "classification" and not prediction.classes:
+        raise DataError(f"all_classes is empty, but {data_set.name} is scored by the classes an answer can have")
+    strict, text = protocol == "strict", prediction.text
+    if data_set.first_line:
+        text = text.lstrip("\n").split("\n")[0]
+    metric = METRICS[data_set.metric]
+    scores = [metric(text, answer, prediction.classes, strict) for answer in prediction.answers]
+    return max(scores) if strict or text.strip() else 0.0
+
+
+def score_file(path: Path, protocol: Protocol) -> Scores:
+    """Score every row of ``path``. An empty prediction, white space only, counts in ``n_empty`` and in the mean.
+
+    Raises DataError with file and line for rows that cannot be scored, and for a file without rows.
+    """
+    data_set, extended = data_set_of(path)
+    items: list[float] = []
+    lengths: list[int] = []
+    ids: list[str] = []
+    n_empty = 0
+    for prediction in read_predictions(path):
+        where = f"{path}, line {prediction.line}"
+        if prediction.length is not None:
+            lengths.append(prediction.length)
+        in_every_row = len(lengths) == len(items) + 1
+        if not in_every_row and (lengths or extended):
+            raise DataError(f"{where}: length must be in every row or, outside LongBench-E, in none")
+        try:
+            items.append(score_prediction(data_set, prediction, protocol))
+        except DataError as error:
+            raise DataError(f"{where}: {error}") from error
+        ids.append(item_id(path, prediction))
+        n_empty += not prediction.text.strip()
+    if not items:
+        raise DataError(f"{path}: no rows; generate the predictions of {data_set.name} again")
+    return Scores(data_set, extended, items, lengths, n_empty, ids)
+
+
+def percent(scores: Sequence[float]) -> float:
+    """Mean in percent, two decimals; summed from left to right like the released scorer, so that ties round alike."""
+    total = 0.0
+    for score in scores:
+        total += score
+    return round(100 * total / len(scores), 2)
+
+
+def buckets(scores: Sequence[float], lengths: Sequence[int]) -> dict[str, dict[str, float | int | None]]:
+    """LongBench-E's ranges of ``length`` (under 4000, under 8000, others): score in percent (None without rows), n."""
+    groups: dict[str, list[float]] = {name: [] for name in _BUCKETS}
+    for score, length in zip(scores, lengths, strict=True):
+        groups[_BUCKETS[(length >= 4000) + (length >= 8000)]].append(score)
+    # NumPy's mean and its rounding, as the released scorer has them here and not in the total
+    return {
+        name: {"score": float(round(100 * np.mean(group), 2)) if group else None, "n": len(group)}
+        for name, group in groups.items()
+    }
+
+
+def percent_interval(interval: Interval) -> list[float]:
+    """Both ends in percent, two decimals."""
+    return [round(100 * interval.low, 2), round(100 * interval.high, 2)]
+
+
+def summary(scores: Scores) -> dict[str, Any]:
+    """One data set as it stands in the output; scores and interval in percent."""
+    result: dict[str, Any] = {
+        "category": scores.data_set.category,
+        "language": scores.data_set.language,
+        "metric": scores.data_set.metric,
+        "score": percent(scores.items),
+        "interval": percent_interval(bootstrap_interval(scores.items)),
+        "n": len(scores.items),
+        "empty_predictions": scores.n_empty,
+    }
+    if scores.lengths:
+        result["buckets"] = buckets(scores.items, scores.lengths)
+    return result
+
+
+def report(files: Sequence[Scores], protocol: Protocol) -> dict[str, Any]:
+    """What ``scores.json`` holds: the protocol and, for LongBench and LongBench-E apart, data sets and categories."""
+    result: dict[str, Any] = {"protocol": protocol}
+    for benchmark, extended in BENCHMARKS:
+        summaries = {scores.data_set.name: summary(scores) for scores in files if scores.extended == extended}
+        if summaries:
+            ordered = {name: summaries[name] for name in DATA_SETS if name in summaries}
+            result[benchmark] = {"data_sets": ordered, "categories": category_means(ordered, extended)}
+    return result
+
+
+def longbench_measures(
+    files: Sequence[Scores], protocol: str, *, data: str, judge: str | None = None
+) -> tuple[list[Measure], list[ScoredItem]]:
+    """Measures in percent of every data set and, as headlines, of every category; and the data sets' items.
+
+    A category's interval draws each data set's rows apart, so that each keeps its weight; its items are those of its
+    data sets. A data set of nulls only has no mean: it is left out with a warning.
+    """
+    measures: list[Measure] = []
+    items: list[ScoredItem] = []
+    for benchmark, extended in BENCHMARKS:
+        found = {scores.data_set.name: scores for scores in files if scores.extended == extended}
+        means = {}
+        for name in (name for name in DATA_SETS if name in found):
+            scores = found[name]
+            if not scores.items:
+                logger.warning("%s, %s: none of %d judgments has a rating, so no mean", benchmark, name, scores.nulls)
+                continue
+            means[name] = {"score": percent(scores.items)}
+            measures.append(_measure(benchmark, name, protocol, means[name]["score"], [scores], data, judge))
+            items += [
+                ScoredItem(benchmark, name, protocol, item, 100 * score)
+                for item, score in zip(scores.ids, scores.items, strict=True)
+            ]
+        for category, row in category_means(means, extended).items():
+            members = [scores for scores in found.values() if scores.data_set.category == category]
+            measures.append(_measure(benchmark, category, protocol, row["score"], members, data, judge, headline=True))
+    return measures, items
+
+
+def _measure(
+    benchmark: str,
+    name: str,
+    protocol: str,
+    score: float,
+    members: Sequence[Scores],
+    data: str,
+    judge: str | None,
+    headline: bool = False,
+) -> Measure:
+    low, high = percent_interval(stratified_interval([scores.items for scores in members if scores.items]))
+    n, nulls = sum(len(scores.items) for scores in members), sum(scores.nulls for scores in members)
+    return Measure(benchmark, name, protocol, "%", score, low, high, n, data, judge, nulls, headline)
+
+
+def markdown(result: Mapping[str, Any]) -> str:
+    """:func:`report` as tables, one per benchmark, each under a heading that names the protocol."""
+    parts = []
+    for key, title in (("longbench", "LongBench"), ("longbench_e", "LongBench-E")):
+        if key not in result:
+            continue
+        parts += [f"## {title}, automatic metrics, protocol {result['protocol']}", ""]
+        parts += ["| data set | metric | score | 95 % interval | n | empty | " + " | ".join(_BUCKETS) + " |"]
+        parts += ["|---|---|--:|--:|--:|--:|--:|--:|--:|"]
+        for name, row in result[key]["data_sets"].items():
+            low, high = row["interval"]
+            ranges = [_cell(row.get("buckets", {}).get(bucket, {}).get("score")) for bucket in _BUCKETS]
+            parts += [
+                f"| {name} | {row['metric']} | {_cell(row['score'])} | {low:.2f} to {high:.2f} | {row['n']} "
+                f"| {row['empty_predictions']} | {' | '.join(ranges)} |"
+            ]
+        parts += ["", "| category | mean | data sets |", "|---|--:|--:|"]
+        for category, row in result[key]["categories"].items():
+            of = row["n"] + len(row["missing"])
+            parts += [f"| {category} | {_cell(row['score'])} | {row['n']} of {of} |"]
+        parts += [""]
+    return "\n".join(parts)
+
+
+def _cell(score: float | None) -> str:
+    return "–" if score is None else f"{score:.2f}"

@@ -1,0 +1,47 @@
+"""LongBench-Chat's score: the mean of a judge's ratings, and English and Chinese cases apart; works alone."""
+
+import argparse
+import logging
+
+from gateau.command import run
+from gateau.evaluation.judged import markdown_table, read_ratings
+from gateau.evaluation.longbench_chat import LANGUAGES, PROTOCOLS, RATING, chat_scores, read_predictions
+from gateau.evaluation.measures import write_items, write_scores
+from gateau.files import write_text
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--predictions", required=True, help="jsonl, or a folder with predictions.jsonl")
+    parser.add_argument("--judgments", required=True, help="jsonl of scripts/judge.py")
+    parser.add_argument("--judge", required=True, help="who judged, as tables show it")
+    parser.add_argument("--protocol", choices=PROTOCOLS, required=True, help="how the model was asked")
+    parser.add_argument("--max-null-share", type=float, default=0.05, help="of judgments without a rating")
+    parser.add_argument("--data", default="LongBench-Chat", help="whose items they are (default: %(default)s)")
+    parser.add_argument("--output", required=True, help="output: scores as JSON")
+    parser.add_argument("--items", help="output: jsonl of scored items")
+    parser.add_argument("--table", help="output: Markdown")
+    args = parser.parse_args()
+
+    predictions = read_predictions(args.predictions)
+    ratings = read_ratings(args.judgments, {one.id: RATING for one in predictions}, args.max_null_share)
+    measures, items = chat_scores(predictions, ratings, args.protocol, data=args.data, judge=args.judge)
+    report = {
+        "protocol": args.protocol,
+        "judge": args.judge,
+        "cases": {language: sum(one.language == language for one in predictions) for language in LANGUAGES},
+        "ratings": [{"idx": one.idx, "language": one.language, "rating": ratings[one.id]} for one in predictions],
+    }
+    write_scores(args.output, report, measures)
+    if args.items:
+        write_items(args.items, items)
+    if args.table:
+        write_text(
+            args.table, markdown_table(f"LongBench-Chat, protocol {args.protocol}, judge {args.judge}", measures)
+        )
+    first = measures[0]
+    logging.info("%s: %.2f (%.2f to %.2f), n = %d", args.predictions, first.score, first.low, first.high, first.n)
+
+
+if __name__ == "__main__":
+    run(main)

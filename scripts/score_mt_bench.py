@@ -1,0 +1,73 @@
+"""MT-Bench's score: the mean of a judge's ratings over all rows, of each turn and of each category; works alone."""
+
+import argparse
+import json
+import logging
+
+from gateau.command import run
+from gateau.evaluation.judged import markdown_table, read_ratings
+from gateau.evaluation.judging import read_judgments
+from gateau.evaluation.measures import write_items, write_scores
+from gateau.evaluation.mt_bench import (
+    PROTOCOL,
+    RATING,
+    TURNS,
+    item_id,
+    judge_requests,
+    judgment_rows,
+    mt_bench_scores,
+    read_answers,
+    read_questions,
+)
+from gateau.files import write_text
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--predictions", required=True, help="FastChat's model_answer file, or a folder with it alone")
+    parser.add_argument("--judgments", required=True, help="jsonl of scripts/judge.py")
+    parser.add_argument("--assets", required=True, help="folder of questions, references and the judge's prompts")
+    parser.add_argument("--judge", required=True, help="who judged, as tables show it")
+    parser.add_argument("--max-null-share", type=float, default=0.05, help="of judgments without a rating")
+    parser.add_argument("--data", default="MT-Bench", help="whose items they are (default: %(default)s)")
+    parser.add_argument("--output", required=True, help="output: scores as JSON")
+    parser.add_argument("--items", help="output: jsonl of scored items")
+    parser.add_argument("--table", help="output: Markdown")
+    parser.add_argument("--fastchat-judgments", help="output: jsonl as FastChat's single mode stores it")
+    args = parser.parse_args()
+
+    questions, answers = read_questions(args.assets), read_answers(args.predictions)
+    requests = judge_requests(args.predictions, args.assets)
+    ratings = read_ratings(args.judgments, {one.id: RATING for one in requests}, args.max_null_share)
+    measures, items = mt_bench_scores(questions, ratings, data=args.data, judge=args.judge)
+    model = answers[0].model
+    report = {
+        "protocol": PROTOCOL,
+        "judge": args.judge,
+        "model": model,
+        "ratings": [
+            {
+                "question_id": question.question_id,
+                "category": question.category,
+                "turn": turn,
+                "rating": ratings[item_id(question.question_id, turn)],
+            }
+            for question in questions
+            for turn in TURNS
+        ],
+    }
+    write_scores(args.output, report, measures)
+    if args.items:
+        write_items(args.items, items)
+    if args.table:
+        write_text(args.table, markdown_table(f"MT-Bench, protocol {PROTOCOL}, judge {args.judge}", measures))
+    if args.fastchat_judgments:
+        rows = judgment_rows(questions, model, requests, read_judgments(args.judgments), args.judge)
+        # ASCII, because FastChat opens it in the platform's encoding
+        write_text(args.fastchat_judgments, "".join(json.dumps(row) + "\n" for row in rows))
+    first = measures[0]
+    logging.info("%s: %.2f (%.2f to %.2f), n = %d", args.predictions, first.score, first.low, first.high, first.n)
+
+
+if __name__ == "__main__":
+    run(main)
