@@ -206,6 +206,31 @@ def test_each_request_may_name_its_rating_and_the_summary_counts_by_rating(tmp_p
     assert again == {**summary, "cost": None, "calls": 0, "cached": 6}
 
 
+def test_predictions_of_a_benchmark_are_rated_each_data_set_as_its_own(tmp_path, server):
+    predictions, assets = tmp_path / "predictions", tmp_path / "assets"
+    predictions.mkdir()
+    assets.mkdir()
+    row = {"pred": "a\nprediction", "answers": ["gold"], "all_classes": None, "length": 9, "query": "why?"}
+    write_jsonl(predictions / "qasper.jsonl", [{**row, "_id": "x"}])
+    write_jsonl(predictions / "gov_report.jsonl", [row])
+    write_jsonl(predictions / "trec.jsonl", [row])
+    (assets / "prompt_for_qa.txt").write_text("Q {} {} {}")
+    (assets / "prompt_for_sum.txt").write_text("S {} {}")
+    server.script = {"Q why? ['gold'] a prediction": ["[[3]]"], "S ['gold'] a prediction": ["[[5]]"]}
+    server.default = "[[none]]"
+    arguments = command(tmp_path, server, "--summary", tmp_path / "summary.json")
+    for name in ("--requests", "--rating"):
+        del arguments[arguments.index(name) : arguments.index(name) + 2]
+    arguments += ["--benchmark", "longbench", "--predictions", str(predictions), "--assets", str(assets)]
+    result = subprocess.run(arguments, capture_output=True, text=True, check=False, timeout=60)
+    assert result.returncode == 0, result.stderr
+    assert {row["id"]: row["rating"] for row in judgments(tmp_path)} == {"qasper/x": 3, "gov_report/1": 5}
+    counts = {"longbench_qa": {"n": 1, "nulls": 0}, "longbench_summary": {"n": 1, "nulls": 0}}
+    assert json.loads((tmp_path / "summary.json").read_text())["ratings"] == counts
+    result = subprocess.run([*arguments, "--rating", "needle"], capture_output=True, text=True, check=False, timeout=60)
+    assert "--rating is for --requests" in result.stderr
+
+
 def test_judgments_are_read_as_they_were_written(tmp_path):
     written = [
         Judgment("a", 2.5, "first\u2028line [[2.5]]", 1, Usage(7, 5), "stop"),
