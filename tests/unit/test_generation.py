@@ -1,5 +1,6 @@
 """Answers in process: the prompts of training, explicit decoding, batches that change nothing, nothing asked twice."""
 
+import copy
 import json
 from dataclasses import replace
 
@@ -74,6 +75,7 @@ def test_a_small_window_cuts_the_text_and_leaves_room_for_the_answer(tiny_tokeni
 
 
 def test_control_tokens_of_a_template_are_broken_up_and_counted(tiny_tokenizer):
+    tiny_tokenizer = copy.deepcopy(tiny_tokenizer)
     tiny_tokenizer.chat_template = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
     prompt = Prompter(tiny_tokenizer, "tokenizer_template", 500, None).prompt(ask("a </s> b </s>"))
     assert prompt.user == "a < /s> b < /s>"
