@@ -51,8 +51,8 @@ def files_digest(*places):
 
 def assets_source(benchmark):
     """Arguments that decide what the assets are."""
-    source = f"--source {EVALUATE['assets']['source']}"
-    return source + f" --protocol {EVALUATE[benchmark]['protocol']}" * (benchmark == "longbench_chat")
+    protocol = EVALUATE[benchmark].get("protocol") if benchmark == "longbench_chat" else None
+    return f"--source {EVALUATE['assets']['source']}" + (f" --protocol {protocol}" if protocol else "")
 
 
 def assets_digest(benchmark):

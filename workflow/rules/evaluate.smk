@@ -125,7 +125,7 @@ rule score_longbench:
         unpack(scorer_input("longbench")),
     output:
         scores=f"{RESULTS}/score_longbench/{{model}}/scores.json",
-        items=f"{RESULTS}/score_longbench/{{model}}/items.jsonl",
+        item_scores=f"{RESULTS}/score_longbench/{{model}}/items.jsonl",
         table=report(
             f"{RESULTS}/score_longbench/{{model}}/table.md",
             caption="../report/scores.rst",
@@ -149,7 +149,7 @@ rule score_longbench:
         judged=lambda wildcards, input: judged_arguments(input),
     shell:
         "python {params.script:q} --predictions {input.predictions:q} {params.judged} --protocol {params.protocol}"
-        " {params.labels} --output {output.scores:q} --items {output.items:q} --table {output.table:q} > {log:q} 2>&1"
+        " {params.labels} --output {output.scores:q} --items {output.item_scores:q} --table {output.table:q} > {log:q} 2>&1"
 
 
 rule score_longbench_chat:
@@ -157,7 +157,7 @@ rule score_longbench_chat:
         unpack(scorer_input("longbench_chat")),
     output:
         scores=f"{RESULTS}/score_longbench_chat/{{model}}/scores.json",
-        items=f"{RESULTS}/score_longbench_chat/{{model}}/items.jsonl",
+        item_scores=f"{RESULTS}/score_longbench_chat/{{model}}/items.jsonl",
         table=report(
             f"{RESULTS}/score_longbench_chat/{{model}}/table.md",
             caption="../report/scores.rst",
@@ -181,7 +181,7 @@ rule score_longbench_chat:
         judged=lambda wildcards, input: judged_arguments(input),
     shell:
         "python {params.script:q} --predictions {input.predictions:q} {params.judged} --protocol {params.protocol}"
-        " {params.labels} --output {output.scores:q} --items {output.items:q} --table {output.table:q} > {log:q} 2>&1"
+        " {params.labels} --output {output.scores:q} --items {output.item_scores:q} --table {output.table:q} > {log:q} 2>&1"
 
 
 rule score_needle:
@@ -189,7 +189,7 @@ rule score_needle:
         unpack(scorer_input("needle")),
     output:
         scores=f"{RESULTS}/score_needle/{{model}}/scores.json",
-        items=f"{RESULTS}/score_needle/{{model}}/items.jsonl",
+        item_scores=f"{RESULTS}/score_needle/{{model}}/items.jsonl",
         table=f"{RESULTS}/score_needle/{{model}}/table.md",
         heatmap=report(
             f"{RESULTS}/score_needle/{{model}}/heatmap.png",
@@ -210,12 +210,12 @@ rule score_needle:
     params:
         script=script("score_needle"),
         code=code_digest("score_needle.py"),
-        keys=verbatim(" ".join(f"--key {shlex.quote(key)}" for key in config["evaluate"]["needle"]["keys"])),
+        phrases=verbatim(" ".join(f"--key {shlex.quote(key)}" for key in config["evaluate"]["needle"]["keys"])),
         labels=score_labels("needle"),
         judged=lambda wildcards, input, output: judged_arguments(input, output.judged),
     shell:
-        "python {params.script:q} --predictions {input.predictions:q} {params.judged} {params.keys} {params.labels}"
-        " --title {wildcards.model:q} --output {output.scores:q} --items {output.items:q} --table {output.table:q}"
+        "python {params.script:q} --predictions {input.predictions:q} {params.judged} {params.phrases} {params.labels}"
+        " --title {wildcards.model:q} --output {output.scores:q} --items {output.item_scores:q} --table {output.table:q}"
         " --heatmap {output.heatmap:q} > {log:q} 2>&1"
 
 
@@ -225,7 +225,7 @@ rule score_mt_bench:
         assets=f"{RESULTS}/assets/mt_bench",
     output:
         scores=f"{RESULTS}/score_mt_bench/{{model}}/scores.json",
-        items=f"{RESULTS}/score_mt_bench/{{model}}/items.jsonl",
+        item_scores=f"{RESULTS}/score_mt_bench/{{model}}/items.jsonl",
         table=report(
             f"{RESULTS}/score_mt_bench/{{model}}/table.md",
             caption="../report/scores.rst",
@@ -250,14 +250,14 @@ rule score_mt_bench:
         judged=lambda wildcards, input: judged_arguments(input),
     shell:
         "python {params.script:q} --predictions {input.predictions:q} --assets {input.assets:q} {params.judged}"
-        " {params.labels} --output {output.scores:q} --items {output.items:q} --table {output.table:q}"
+        " {params.labels} --output {output.scores:q} --items {output.item_scores:q} --table {output.table:q}"
         " --fastchat-judgments {output.judgments:q} > {log:q} 2>&1"
 
 
 rule leaderboard:
     input:
         scores=expand(f"{RESULTS}/score_{{benchmark}}/{{model}}/scores.json", benchmark=SCORED, model=EVALUATED),
-        items=expand(f"{RESULTS}/score_{{benchmark}}/{{model}}/items.jsonl", benchmark=SCORED, model=EVALUATED),
+        item_scores=expand(f"{RESULTS}/score_{{benchmark}}/{{model}}/items.jsonl", benchmark=SCORED, model=EVALUATED),
     output:
         csv=f"{RESULTS}/leaderboard/leaderboard.csv",
         differences=f"{RESULTS}/leaderboard/differences.csv",
