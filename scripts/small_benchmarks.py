@@ -1,0 +1,137 @@
+"""Write the generated files of the own small benchmark sets, the same bytes each time.
+
+``python scripts/small_benchmarks.py --output workflow/resources/small_benchmarks`` writes them.
+
+They are in the language of :mod:`gateau.data.planted`, which the committed pair of tiny models speaks: recall of a note
+far back and close by in three lengths, paragraphs to be found and to be counted, and a haystack without any note. All
+other files beside them, questions, texts, prompts for models and judges, are written by hand.
+"""
+
+import argparse
+import json
+import random
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from gateau.command import run
+from gateau.data.planted import CODES, SUBJECTS, PlantedShape, filler, note, planted_row
+from gateau.files import write_text
+from gateau.formats import encode_texts
+
+TOKENIZER = Path(__file__).resolve().parents[1] / "workflow/resources/tiny_pair/long"
+# tokens of a prompt, at most this many away, and how many lines a context of about that many tokens has
+LENGTHS = {200: (14, 19), 450: (36, 46), 850: (70, 84)}
+TOLERANCE = 12
+# the demo's needle is about this subject, so no haystack may name it
+NEEDLE_SUBJECT = "falcon"
+
+Row = dict[str, object]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--output", type=Path, required=True, help="folder for longbench/ and needle/")
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    tokenizer = AutoTokenizer.from_pretrained(TOKENIZER)
+
+    data = {
+        "multifieldqa_en": [
+            row
+            for length in LENGTHS
+            for row in recall_rows(tokenizer, "far", length, 16, random.Random(f"far {length} {args.seed}"))
+        ],
+        "qasper": [
+            row
+            for length, count in zip(LENGTHS, (6, 5, 5), strict=True)
+            for row in recall_rows(tokenizer, "near", length, count, random.Random(f"near {length} {args.seed}"))
+        ],
+        "passage_retrieval_en": list(retrieval_rows(8, random.Random(f"retrieval {args.seed}"))),
+        "passage_count": list(count_rows(4, random.Random(f"count {args.seed}"))),
+    }
+    for name, rows in data.items():
+        lines = [json.dumps(longbench_row(name, row), ensure_ascii=False) + "\n" for row in rows]
+        write_text(args.output / f"longbench/data/{name}.jsonl", "".join(lines))
+    for name in ("first", "second", "third"):
+        write_text(args.output / f"needle/haystack/{name}.txt", haystack(random.Random(f"{name} {args.seed}")))
+
+
+def recall_rows(
+    tokenizer: PreTrainedTokenizerBase, kind: str, length: int, count: int, rng: random.Random
+) -> Iterator[Row]:
+    """Questions for a note in its context, each a prompt of about ``length`` tokens, all on different subjects."""
+    asked: set[str] = set()
+    while len(asked) < count:
+        n_lines = rng.randint(*LENGTHS[length])
+        context, question, answer = planted_row(kind, rng, PlantedShape(n_lines, n_lines))
+        n_tokens = len(encode_texts(tokenizer, [f"[INST]{context}\n\n{question}[/INST]"])[0])
+        if question not in asked and abs(n_tokens - length) <= TOLERANCE:
+            yield {"input": question, "context": context, "answers": [answer], "_id": f"{length}-{len(asked):02d}"}
+            asked.add(question)
+
+
+def retrieval_rows(count: int, rng: random.Random) -> Iterator[Row]:
+    """Six numbered paragraphs with a note in each; the note is given and its paragraph asked for."""
+    for number in range(count):
+        subjects, codes = rng.sample(SUBJECTS, 6), rng.sample(CODES, 30)
+        notes = [note(subject, codes[5 * n : 5 * n + 5]) for n, subject in enumerate(subjects)]
+        paragraphs = []
+        for line in notes:
+            sentences = [filler(rng) for _ in range(2)]
+            sentences.insert(rng.randrange(3), line)
+            paragraphs.append(" ".join(sentences))
+        # every paragraph is asked for about equally often
+        wanted = number % 6
+        yield {
+            "input": notes[wanted],
+            "context": numbered(paragraphs),
+            "answers": [f"Paragraph {wanted + 1}"],
+            "_id": f"{number:02d}",
+        }
+
+
+def count_rows(count: int, rng: random.Random) -> Iterator[Row]:
+    """Numbered paragraphs, some of them copies; asked is how many are different."""
+    for number in range(count):
+        n_different = 3 + number
+        different: list[str] = []
+        while len(different) < n_different:
+            paragraph = f"{filler(rng)} {filler(rng)}"
+            if paragraph not in different:
+                different.append(paragraph)
+        paragraphs = different + rng.choices(different, k=2)
+        rng.shuffle(paragraphs)
+        yield {"input": "", "context": numbered(paragraphs), "answers": [str(n_different)], "_id": f"{number:02d}"}
+
+
+def numbered(paragraphs: Sequence[str]) -> str:
+    """As LongBench numbers its paragraphs."""
+    return "\n\n".join(f"Paragraph {number}: {text}" for number, text in enumerate(paragraphs, 1))
+
+
+def longbench_row(name: str, row: Row) -> Row:
+    """The record as LongBench has it; ``length`` is in words."""
+    context = str(row["context"])
+    return {
+        "input": row["input"],
+        "context": context,
+        "answers": row["answers"],
+        "length": len(context.split()),
+        "dataset": name,
+        "language": "en",
+        "all_classes": None,
+        "_id": row["_id"],
+    }
+
+
+def haystack(rng: random.Random, n_sentences: int = 220) -> str:
+    """Filler sentences, one a line as in planted contexts, without any note."""
+    text = "".join(filler(rng) + "\n" for _ in range(n_sentences))
+    assert NEEDLE_SUBJECT not in text
+    return text
+
+
+if __name__ == "__main__":
+    run(main)
