@@ -401,6 +401,8 @@ BROKEN = [
     ("passage_retrieval_zh", row(), "'段落<number>'"),
     ("qasper", row(length="4000"), "length must be a whole number"),
     ("qasper", row(length=5), "length must be in every row"),
+    ("qasper", row(_id="1"), "id '1' was in line 1 before"),
+    ("qasper", row(_id=True), "_id must be a text or a whole number"),
 ]
 GOOD = {
     "trec": row(classes=["x"]), "passage_retrieval_en": row(answers=["Paragraph 1"]),
@@ -460,6 +462,43 @@ def test_script_scores_a_folder(tmp_path):
     extended = found["fixed"]["longbench_e"]
     assert extended["data_sets"]["hotpotqa"]["buckets"]["4-8k"] == {"score": 0.0, "n": 1}
     assert extended["categories"]["multi-doc QA"]["missing"] == ["2wikimqa"]
+
+
+def test_measures_agree_with_the_report_and_categories_weigh_data_sets_alike(tmp_path):
+    folder = tmp_path / "predictions"
+    folder.mkdir()
+    write_jsonl(folder / "qasper.jsonl", [row(_id="a"), row("y", _id="b"), row("y"), row("y")])
+    write_jsonl(folder / "multifieldqa_en.jsonl", [row()])
+    write_jsonl(folder / "hotpotqa_e.jsonl", [row(length=100), row("y", length=4000)])
+    outputs = {name: tmp_path / name for name in ("scores.json", "items.jsonl", "t.md")}
+    result = run_script(
+        "score_longbench", "--predictions", folder, "--output", outputs["scores.json"], "--data", "made here",
+        "--items", outputs["items.jsonl"], "--table", outputs["t.md"],
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    scores = json.loads(outputs["scores.json"].read_text())
+    found = {(one["benchmark"], one["name"]): one for one in scores["measures"]}
+    assert {name: (one["score"], one["n"], one["headline"]) for name, one in found.items()} == {
+        ("longbench", "qasper"): (25.0, 4, False), ("longbench", "multifieldqa_en"): (100.0, 1, False),
+        ("longbench", "single-doc QA"): (62.5, 5, True), ("longbench_e", "hotpotqa"): (50.0, 2, False),
+        ("longbench_e", "multi-doc QA"): (50.0, 2, True),
+    }  # fmt: skip
+    data_set = scores["longbench"]["data_sets"]["qasper"]
+    assert [found["longbench", "qasper"][end] for end in ("low", "high")] == data_set["interval"]
+    # half of the weight lies on multifieldqa_en, which does not vary
+    ends = [found["longbench", "single-doc QA"][end] for end in ("low", "high")]
+    assert ends == [50 + end / 2 for end in data_set["interval"]]
+    assert {(one["protocol"], one["unit"], one["data"], one["judge"], one["nulls"]) for one in found.values()} == {
+        ("strict", "%", "made here", None, 0)
+    }
+    items = [json.loads(line) for line in outputs["items.jsonl"].read_text().splitlines()]
+    assert [(one["benchmark"], one["name"], one["item"], one["score"]) for one in items] == [
+        ("longbench", "qasper", "qasper/a", 100.0), ("longbench", "qasper", "qasper/b", 0.0),
+        ("longbench", "qasper", "qasper/3", 0.0), ("longbench", "qasper", "qasper/4", 0.0),
+        ("longbench", "multifieldqa_en", "multifieldqa_en/1", 100.0),
+        ("longbench_e", "hotpotqa", "hotpotqa_e/1", 100.0), ("longbench_e", "hotpotqa", "hotpotqa_e/2", 0.0),
+    ]  # fmt: skip
+    assert outputs["t.md"].read_text() in result.stdout
 
 
 def test_script_scores_one_file_and_ends_with_one_plain_message_otherwise(tmp_path):

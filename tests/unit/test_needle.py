@@ -279,6 +279,8 @@ def test_predictions_are_scored_on_their_own(tmp_path):
         ("needle-1000-10", 1.0), ("needle-1000-90.5", 0.0), ("7", 1.0),
     ]  # fmt: skip
     assert scores["overall"]["mean"] == pytest.approx(2 / 3)
+    assert scores["measures"][0]["score"] == pytest.approx(200 / 3)
+    assert scores["measures"][0]["high"] == pytest.approx(100 * scores["overall"]["high"])
     assert "| 10 | 1.00 (1) | 1.00 (1) |" in outputs["table.md"].read_text()
     assert imread(outputs["map.png"]).ndim == 3
     other = run_script("score_needle", "--predictions", predictions, "--key", "idea", "--output", tmp_path / "s.json")
