@@ -5,7 +5,8 @@ finds in the prompt, and says in every answer what it is. Without a reference it
 demo's judged benchmarks run without a network, a key or a second model; their ratings say nothing about quality.
 
 ``stand_in_judge.py --port 8000`` serves on this machine until it is stopped. ``stand_in_judge.py -- COMMAND…`` serves
-for as long as the command runs, which finds the address in STAND_IN_JUDGE_URL.
+for as long as the command runs, which finds the address in the environment variable STAND_IN_JUDGE_URL; an argument
+that is this very name becomes the address, so that no shell is needed.
 """
 
 import argparse
@@ -272,7 +273,7 @@ def _is_alive(process: int) -> bool:
 
 
 def serve_while(command: Sequence[str]) -> int:
-    """Run ``command`` with the server's address in its environment; returns its exit code as a shell would.
+    """Run ``command`` with the server's address in environment and arguments; returns its exit code as a shell would.
 
     SIGTERM, SIGINT and SIGHUP are passed on, but for a Ctrl-C, which the terminal gives to the command itself.
     """
@@ -288,7 +289,8 @@ def serve_while(command: Sequence[str]) -> int:
         signal.signal(number, pass_on)
     with Server() as server:
         server.start()
-        children.append(subprocess.Popen(command, env=_environment(server.url)))
+        addressed = [server.url if argument == URL_VARIABLE else argument for argument in command]
+        children.append(subprocess.Popen(addressed, env=_environment(server.url)))
         code = children[0].wait()
         server.shutdown()
     return code if code >= 0 else 128 - code

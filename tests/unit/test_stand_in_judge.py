@@ -194,10 +194,10 @@ def test_a_command_finds_the_server_and_gives_its_exit_code(tmp_path):
         "import json, os, sys, urllib.request as u; url = os.environ['STAND_IN_JUDGE_URL'];"
         "print(json.load(u.urlopen(url + '/models'))['data'][0]['id'], url, sys.argv[1:]); sys.exit(7)"
     )
-    result = run_script("stand_in_judge", "--", sys.executable, "-c", code, "--port", "--", "x")
+    result = run_script("stand_in_judge", "--", sys.executable, "-c", code, "--port", "--", "STAND_IN_JUDGE_URL")
     assert result.returncode == 7, result.stderr
     name, url, *rest = result.stdout.split()
-    assert (name, " ".join(rest)) == (MODEL, "['--port', '--', 'x']")
+    assert (name, " ".join(rest)) == (MODEL, f"['--port', '--', '{url}']")
     with pytest.raises(OSError, match="refused"):
         call(f"{url}/chat/completions", {})
 
