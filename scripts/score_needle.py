@@ -17,6 +17,7 @@ from gateau.evaluation.measures import write_items, write_scores
 from gateau.evaluation.needle import KEYS, contains_keys
 from gateau.evaluation.needle_scores import (
     NeedleCell,
+    NeedleMean,
     NeedlePrediction,
     needle_cells,
     needle_markdown,
@@ -38,19 +39,23 @@ def main() -> None:
     overall = needle_mean(cells)
     measures, items = needle_measures(predictions, contained, "containment", data=args.data)
     report = {"keys": list(keys), **_report(predictions, contained, cells, overall)}
-    tables = ["## Needle, protocol containment: share of answers with all key phrases", needle_markdown(cells, overall)]
+    tables = [
+        "## Needle, protocol containment: share of answers with all key phrases\n",
+        needle_markdown(cells, overall),
+    ]
     logging.info("%s: containment: %s", args.predictions, overall)
 
     if args.judgments:
         rated = {one.id: needle_judged.RATING for one in predictions}
         ratings = read_ratings(args.judgments, rated, args.max_null_share)
         judged_cells = _cells(predictions, ratings, "rating")
-        judged = needle_mean(judged_cells, highest=10.0)
+        judged = needle_mean(judged_cells, lowest=1.0, highest=10.0)
         more_measures, more_items = needle_measures(predictions, ratings, "judge", data=args.data, judge=args.judge)
         measures, items = [*measures, *more_measures], [*items, *more_items]
         report["judge"] = {"judge": args.judge, **_report(predictions, ratings, judged_cells, judged)}
+        nulls = sum(rating is None for rating in ratings.values())
         tables += [
-            f"## Needle, protocol judge: ratings from 1 to 10 by {args.judge}",
+            f"## Needle, protocol judge: ratings from 1 to 10 by {args.judge}; {nulls} answers without a rating\n",
             needle_markdown(judged_cells, judged),
         ]
         logging.info("%s: judge: %s", args.predictions, judged)
@@ -59,7 +64,7 @@ def main() -> None:
     if args.items:
         write_items(args.items, items)
     if args.table:
-        write_text(args.table, "\n\n".join(tables))
+        write_text(args.table, "\n".join(tables))
     if args.heatmap:
         plot_needle(cells, overall, args.title, args.heatmap)
     if args.judge_heatmap:
@@ -74,7 +79,7 @@ def _cells(predictions: Iterable[NeedlePrediction], scores: Ratings, what: str) 
 
 
 def _report(
-    predictions: Iterable[NeedlePrediction], scores: Ratings, cells: Iterable[NeedleCell], overall: Any
+    predictions: Iterable[NeedlePrediction], scores: Ratings, cells: Iterable[NeedleCell], overall: NeedleMean
 ) -> dict[str, Any]:
     return {
         "overall": asdict(overall),

@@ -254,6 +254,9 @@ def test_wilsons_interval_is_that_of_the_textbook_and_scales():
     perfect = needle_mean(needle_cells([(1000, 50, 10.0)] * 100), highest=10)
     assert (perfect.mean, perfect.high) == (10.0, 10.0)
     assert perfect.low == pytest.approx(9.63, abs=0.005)
+    worst = needle_mean(needle_cells([(1000, 50, 1.0)] * 100), lowest=1, highest=10)
+    assert (worst.mean, worst.low) == (1.0, 1.0)
+    assert worst.high == pytest.approx(1 + 9 * (1 - perfect.low / 10))
     with pytest.raises(DataError, match="no answers"):
         needle_mean([])
 

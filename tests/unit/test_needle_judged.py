@@ -97,6 +97,7 @@ def test_ratings_stand_beside_containment_with_a_grid_of_their_own(tmp_path):
     table = files["--table"].read_text()
     assert "| 10 | 1.00 (1) | 1.00 (1) |" in table
     assert "| 10 | 10.00 (1) | – |" in table
+    assert "ratings from 1 to 10 by a judge; 1 answers without a rating" in table
     assert imread(files["--judge-heatmap"], format="png").shape == imread(files["--heatmap"], format="png").shape
     assert files["--judge-heatmap"].read_bytes() != files["--heatmap"].read_bytes()
 

@@ -17,8 +17,8 @@ from gateau.evaluation.measures import Measure, ScoredItem
 from gateau.evaluation.rows import Row, number_of, read_rows, text_of
 from gateau.files import atomic_path
 
-# unit, the scale's end, and what a score is multiplied with
-_SCALES = {"containment": ("%", 1.0, 100.0), "judge": ("1-10", 10.0, 1.0)}
+# unit, the scale's ends, and what a score is multiplied with
+_SCALES = {"containment": ("%", 0.0, 1.0, 100.0), "judge": ("1-10", 1.0, 10.0, 1.0)}
 
 
 @dataclass(frozen=True)
@@ -104,25 +104,26 @@ class NeedleMean:
         return f"mean {self.mean:.3f}, 95 % interval {self.low:.3f} to {self.high:.3f}, n = {self.n}"
 
 
-def needle_mean(cells: Sequence[NeedleCell], highest: float = 1.0) -> NeedleMean:
+def needle_mean(cells: Sequence[NeedleCell], lowest: float = 0.0, highest: float = 1.0) -> NeedleMean:
     """Mean over all answers with Wilson's interval, which is not empty when all answers are right.
 
-    ``highest`` is the scale's end: 1 for containment, 10 for a judge's ratings (1, 3, 5, 7, 10). Ratings spread less
-    than right and wrong do, so for them the interval is too wide rather than too narrow. Raises DataError without any
-    answer.
+    ``lowest`` and ``highest`` are the scale's ends: 0 and 1 for containment, 1 and 10 for a judge's ratings. Ratings
+    spread less than the two ends do, so for them the interval is too wide rather than too narrow. Raises DataError
+    without any answer.
     """
     n = sum(cell.n for cell in cells)
     if not n:
         raise DataError("needle: no answers to score")
     mean = sum(cell.n * cell.mean for cell in cells if cell.mean is not None) / n
-    return _with_interval(mean, n, highest)
+    return _with_interval(mean, n, lowest, highest)
 
 
-def _with_interval(mean: float, n: int, highest: float) -> NeedleMean:
-    z, share = 1.959964, mean / highest
+def _with_interval(mean: float, n: int, lowest: float, highest: float) -> NeedleMean:
+    z, width = 1.959964, highest - lowest
+    share = (mean - lowest) / width
     centre = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(max(share * (1 - share), 0) / n + z * z / (4 * n * n))
-    return NeedleMean(mean, n, highest * max(centre - half, 0.0), highest * min(centre + half, 1.0))
+    return NeedleMean(mean, n, lowest + width * max(centre - half, 0.0), lowest + width * min(centre + half, 1.0))
 
 
 def needle_measures(
@@ -138,7 +139,7 @@ def needle_measures(
     ``scores``, by id, are 0 or 1 for ``containment``, whose measures are in percent, and ratings of 1 to 10 or null for
     ``judge``. A length or depth of nulls only has no measure.
     """
-    unit, highest, factor = _SCALES[protocol]
+    unit, lowest, highest, factor = _SCALES[protocol]
     groups = defaultdict(list, {"all": list(predictions)})
     for one in sorted(predictions, key=lambda one: one.length):
         groups[f"length {one.length}"].append(one)
@@ -150,7 +151,7 @@ def needle_measures(
         scored = [(one.id, score) for one in members if (score := scores[one.id]) is not None]
         if not scored:
             continue
-        mean = _with_interval(sum(score for _, score in scored) / len(scored), len(scored), highest)
+        mean = _with_interval(sum(score for _, score in scored) / len(scored), len(scored), lowest, highest)
         measures.append(
             Measure(
                 benchmark="needle",
