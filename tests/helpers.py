@@ -76,6 +76,7 @@ def small_config(directory: Path, **overrides: Any) -> dict[str, Any]:
             "report_to": "none",
             "save_steps": 2,
         },
+        "evaluate": {"benchmarks": []},
         "experiments": {"gateau": {}},
     }
     return merged(base, overrides)

@@ -1,4 +1,4 @@
-"""Answers through a real OpenAI-compatible server (``transformers serve``): same prompts, same answers as in process."""
+"""Answers through a real OpenAI-compatible server (``transformers serve``): those of the model in process."""
 
 import json
 import os

@@ -242,8 +242,8 @@ def _parts(entries: Sequence[Entry], differences: Sequence[Difference], baseline
 
 
 _NOTE = (
-    "Each cell: mean (95 % bootstrap interval, number of items). Numbers of different tables cannot be compared: their "
-    "protocol, items or judge differ."
+    "Each cell: mean (95 % interval, number of items); a bootstrap's over items, the needle's Wilson's. "
+    "Numbers of different tables cannot be compared: their protocol, items or judge differ."
 )
 
 

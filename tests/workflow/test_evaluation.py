@@ -1,0 +1,157 @@
+"""Evaluation as a user runs it: four benchmarks, a judge, a leaderboard; nothing asked twice, whatever happens."""
+
+import csv
+import json
+import random
+import shutil
+import subprocess
+import time
+
+import pytest
+
+from helpers import ROOT, TINY_PAIR, kill_tree, merged, planned_rules, small_config, snakemake, snakemake_command
+
+pytestmark = pytest.mark.workflow
+
+SCORES = ("score_longbench", "score_longbench_chat", "score_needle", "score_mt_bench")
+AFTER_ANSWERS = {"predictions", "judge", *SCORES, "leaderboard"}
+
+
+def evaluation_config(directory, **overrides):
+    """The tiny long model as it is on the own small sets, rated by the stand-in."""
+    evaluate = {
+        "benchmarks": ["longbench", "longbench_chat", "needle", "mt_bench"],
+        "models": {"base": None},
+        "experiments": [],
+        "assets": {"source": "own"},
+        "generate": {"shards": {"longbench": 1, "needle": 1}, "device": "cpu"},
+        "judge": {"model": "stand-in-judge", "stand_in": True},
+        "longbench": {"data_sets": ["qasper", "gov_report", "dureader", "trec", "lcc"]},
+        "longbench_chat": {"max_new_tokens": 24},
+        "needle": {
+            "lengths": [300, 500],
+            "depths": [10, 50, 90],
+            "needle": "Note falcon balor detek mosar rigas tunut.",
+            "question": "What does note falcon say?",
+            "keys": ["balor detek mosar"],
+            "system": "",
+            "prefix": "",
+            "reserve": 60,
+            "max_new_tokens": 16,
+        },
+        "mt_bench": {"max_new_tokens": 24},
+    }
+    return merged(small_config(directory), {"evaluate": evaluate}, overrides)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A finished evaluation; tests may only dry-run in it."""
+    directory = tmp_path_factory.mktemp("evaluated")
+    for name in ("workflow", "config", "scripts", "profiles", "envs"):
+        shutil.copytree(ROOT / name, directory / name, ignore=shutil.ignore_patterns("__pycache__"))
+    config = evaluation_config(directory)
+    result = snakemake(directory, config, "evaluated")
+    assert result.returncode == 0, result.stdout
+    return directory, config
+
+
+def outcome(directory):
+    """What an evaluation stands for: every answer, rating and score."""
+    results = directory / "results"
+    judgments = [json.loads(line) for path in sorted(results.glob("judge/*/*/judgments.jsonl")) for line in path.open()]
+    files = sorted(path for path in results.glob("predictions/**/*") if path.is_file())
+    files += sorted(results.glob("score_*/*/*.json*")) + sorted(results.glob("leaderboard/*.csv"))
+    contents = {str(path.relative_to(results)): path.read_bytes() for path in files}
+    return contents, [(row["id"], row["rating"], row["text"]) for row in judgments]
+
+
+def test_every_number_says_whose_items_and_whose_judgment_it_is(finished):
+    directory, _ = finished
+    rows = list(csv.DictReader((directory / "results/leaderboard/leaderboard.csv").open()))
+    measured = [row for row in rows if row["source"] == "measured"]
+    assert {row["benchmark"] for row in measured} == {"longbench", "longbench_chat", "needle", "mt_bench"}
+    assert all(row["data"].startswith("own small set in the format of") for row in measured)
+    judged = [row for row in measured if row["judge"]]
+    assert {row["benchmark"] for row in judged} == {"longbench", "longbench_chat", "needle", "mt_bench"}
+    assert all(row["judge"] == "stand-in, no language model" for row in judged)
+    text = (directory / "results/leaderboard/leaderboard.md").read_text()
+    published = next(part for part in text.split("\n## ") if "GATEAU-5k-100k (published)" in part)
+    assert "published only, no model of this run was measured so" in published
+    for line in (directory / "results/judge/base/mt_bench/judgments.jsonl").open():
+        assert "no language model" in json.loads(line)["text"]
+    assert (directory / "results/score_needle/base/heatmap.png").stat().st_size > 5000
+    assert (directory / "results/score_needle/base/judge_heatmap.png").stat().st_size > 5000
+
+
+def test_a_second_run_has_nothing_to_do(finished):
+    directory, config = finished
+    assert planned_rules(directory, config, "evaluated") == {"evaluated"} - {"evaluated"}
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"longbench": {"protocol": "fixed"}}, {"score_longbench", "leaderboard"}),
+        ({"needle": {"keys": ["balor"]}}, {"score_needle", "leaderboard"}),
+        ({"judge": {"concurrency": 3, "budget_tokens": 10**6, "tries": 2, "prompt_price": 1}}, set()),
+        ({"judge": {"temperature": 0.5}}, {"judge", *SCORES, "leaderboard"}),
+        ({"judge": {"max_null_share": 0.5}}, {"judge", *SCORES, "leaderboard"}),
+        ({"judge": None}, {"score_longbench", "score_needle", "leaderboard"}),
+        ({"generate": {"threads": 2}}, set()),
+        ({"generate": {"shards": {"needle": 2}}}, {"generate", "predictions", "judge", "score_needle", "leaderboard"}),
+        ({"longbench": {"data_sets": ["qasper"]}},
+         {"generate", "predictions", "judge", "score_longbench", "leaderboard"}),
+        ({"longbench_chat": {"protocol": "longalign"}},
+         {"assets", "generate", "predictions", "judge", "score_longbench_chat", "leaderboard"}),
+        ({"generate": {"max_length": 500}}, {"generate"} | AFTER_ANSWERS),
+        ({"models": {"again": None}}, {"generate"} | AFTER_ANSWERS),
+    ],
+    ids=lambda value: json.dumps(value) if isinstance(value, dict) else "",
+)  # fmt: skip
+def test_a_change_reruns_what_depends_on_it(finished, change, expected):
+    directory, config = finished
+    assert planned_rules(directory, merged(config, {"evaluate": change}), "evaluated") - {"evaluated"} == expected
+
+
+def test_other_weights_are_asked_anew(finished):
+    directory, config = finished
+    other = merged(config, {"evaluate": {"models": {"base": str(TINY_PAIR / "short")}}})
+    assert planned_rules(directory, other, "evaluated") - {"evaluated"} == {"generate"} | AFTER_ANSWERS
+
+
+def test_killed_anywhere_and_dealt_to_other_shards_it_ends_the_same(finished, tmp_path):
+    directory, _ = finished
+    config = evaluation_config(tmp_path, evaluate={"generate": {"shards": {"longbench": 3, "needle": 2}}})
+    generator = random.Random(7)
+    for _ in range(3):
+        process = subprocess.Popen(
+            snakemake_command(tmp_path, config, "evaluated"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        try:
+            process.wait(timeout=generator.uniform(12, 35))
+        except subprocess.TimeoutExpired:
+            time.sleep(0.1)
+        kill_tree(process)
+        unlocked = snakemake(tmp_path, config, "--unlock")
+        assert unlocked.returncode == 0, unlocked.stdout
+    result = snakemake(tmp_path, config, "evaluated", "--rerun-incomplete")
+    assert result.returncode == 0, result.stdout
+    assert outcome(tmp_path) == outcome(directory)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"experiments": ["nobody"]}, "no experiment nobody"),
+        ({"models": {"gateau": None}}, "gateau is the name of an experiment too"),
+        ({"baseline": "nobody"}, "nobody is not evaluated; evaluated are base"),
+        ({"servers": {"other": {"base_url": "http://localhost/v1", "model": "m"}}}, "other is not evaluated"),
+        ({"judge": {"max_null_share": 2}}, "2 is greater than the maximum"),
+    ],
+    ids=lambda value: json.dumps(value) if isinstance(value, dict) else "",
+)
+def test_a_wrong_setting_is_named_before_anything_runs(tmp_path, change, message):
+    result = snakemake(tmp_path, evaluation_config(tmp_path, evaluate=change), "evaluated", "--dry-run")
+    assert result.returncode != 0
+    assert message in result.stdout
