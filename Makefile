@@ -11,6 +11,8 @@ demo: .venv/installed
 	$(BIN)/snakemake --workflow-profile local --configfile config/demo.yaml
 	@cat results/demo/selection/overview.md
 	@echo
+	@sed '/^## In detail/,$$d' results/demo/leaderboard/leaderboard.md
+	@echo
 	@echo "A planted question to the model trained on the best samples ($(DEMO)):"
 	@echo "> $(QUESTION)"
 	@$(BIN)/python scripts/chat.py --model $(DEMO) --prompt "$$(printf '$(QUESTION)')"
@@ -23,6 +25,8 @@ demo: .venv/installed
 	@echo "         results/demo/tokens/long_preview.html              what a model reads and what it learns"
 	@echo "         results/demo/plot_train/losses.png                 training and held-out losses"
 	@echo "         $(DEMO)/README.md                 the model's card"
+	@echo "         results/demo/leaderboard/leaderboard.html          base and trained models on four small benchmarks"
+	@echo "         results/demo/score_needle/gateau_log/heatmap.png   where the needle is found"
 	@echo "Talk:    $(BIN)/python scripts/chat.py --model $(DEMO)"
 	@echo "Report:  $(BIN)/snakemake --configfile config/demo.yaml --report results/demo/report.html"
 
