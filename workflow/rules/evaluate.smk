@@ -34,7 +34,7 @@ rule assets:
 rule generate:
     input:
         assets=rules.assets.output,
-        model=lambda wildcards: rules.export.output if wildcards.model in EXPERIMENTS else [],
+        model=lambda wildcards: f"{RESULTS}/export/{wildcards.model}" if wildcards.model in EXPERIMENTS else [],
     output:
         f"{RESULTS}/generate/{{model}}/{{benchmark}}/{{part}}.jsonl",
     log:
