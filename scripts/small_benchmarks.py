@@ -3,7 +3,7 @@
 ``python scripts/small_benchmarks.py --output workflow/resources/small_benchmarks`` writes them.
 
 They are in the language of :mod:`gateau.data.planted`, which the committed pair of tiny models speaks: recall of a note
-far back and close by in three lengths, paragraphs to be found and to be counted, and a haystack without any note. All
+far back and close by in three lengths, paragraphs to be found and to be counted, and a haystack of other notes. All
 other files beside them, questions, texts, prompts for models and judges, are written by hand.
 """
 
@@ -126,11 +126,14 @@ def longbench_row(name: str, row: Row) -> Row:
     }
 
 
-def haystack(rng: random.Random, n_sentences: int = 220) -> str:
-    """Filler sentences, one a line as in planted contexts, without any note."""
-    text = "".join(filler(rng) + "\n" for _ in range(n_sentences))
-    assert NEEDLE_SUBJECT not in text
-    return text
+def haystack(rng: random.Random, n_lines: int = 220) -> str:
+    """Lines as in planted contexts, with notes on all other subjects, so that the needle is not the only note."""
+    others = [subject for subject in SUBJECTS if subject != NEEDLE_SUBJECT]
+    lines = []
+    for _ in range(n_lines):
+        is_note = rng.random() < PlantedShape().note_share
+        lines.append(note(rng.choice(others), rng.sample(CODES, 5)) if is_note else filler(rng))
+    return "".join(line + "\n" for line in lines)
 
 
 if __name__ == "__main__":

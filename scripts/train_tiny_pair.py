@@ -40,6 +40,14 @@ CONTEXT_WEIGHT = 0.1
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 
+# the scoring prompt as a chat template, so that the pair can be asked the way it was taught
+CHAT_TEMPLATE = (
+    "{{ bos_token }}{% for message in messages %}{% if message['role'] == 'assistant' %}{{ message['content'] }}"
+    "{{ eos_token }}{% else %}{% set parts = message['content'].rsplit('\\n\\n', 1) %}"
+    "### Input:{{ parts[0] if parts|length > 1 else '' }}\n\n ### Instruction: {{ parts[-1] }}\n\n ### Response: "
+    "{% endif %}{% endfor %}"
+)
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
@@ -56,6 +64,7 @@ def main() -> None:
     train(model, round(700 * args.scale), 2e-3, lambda: copy_batch(32, 128), "copying")
     train(model, round(1000 * args.scale), 1.5e-3, lambda: short_batch(model, encoder, rng), "short")
     set_rotary_base(model, SHORT_BASE)
+    tokenizer.chat_template = CHAT_TEMPLATE
     save(model, tokenizer, args.output / "short")
 
     long_model = LlamaForCausalLM(tiny_config(LONG_WINDOW, LONG_BASE))

@@ -19,7 +19,7 @@ from gateau.errors import ModelError
 _WEIGHTS = (".safetensors", ".bin", ".gguf", ".pt", ".pth")
 _TOKENIZER = (
     "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
-    "vocab.json", "vocab.txt", "merges.txt",
+    "vocab.json", "vocab.txt", "merges.txt", "chat_template.jinja", "chat_template.json",
 )  # fmt: skip
 _BLOCK, _BLOCKS, _BLOCKS_PER_FILE = 4096, 8, 1024
 

@@ -14,6 +14,7 @@ from gateau.evaluation.benchmarks import BENCHMARKS, prediction_files, questions
 from gateau.evaluation.longbench import DATA_SETS
 from gateau.evaluation.prompting import Prompter
 from gateau.formats import chat_format
+from gateau.prompts import DEFAULT_TEMPLATE, PromptEncoder
 
 from helpers import ROOT
 
@@ -131,3 +132,11 @@ def test_predictions_are_files_that_the_scorers_know(tiny_tokenizer, tmp_path):
                 "".join(json.dumps(r) + "\n" for r in files["model_answer/mine.jsonl"])
             )
             assert mt_bench.read_answers(tmp_path / "mine.jsonl")[0].turns == ("answer 0", "answer 1")
+
+
+def test_the_tiny_base_model_is_asked_in_the_scoring_prompt_it_was_trained_with(tiny_tokenizer):
+    question = asked("needle", tiny_tokenizer, system="")[0]
+    context, instruction = question.users[0].rsplit("\n\n", 1)
+    encoded = PromptEncoder(tiny_tokenizer, DEFAULT_TEMPLATE).encode([context], [instruction], ["x"])[0]
+    expected = [*encoded.head, *encoded.context, *encoded.question]
+    assert Prompter(tiny_tokenizer, "tokenizer_template", 64000, None).prompt(question).ids == expected
