@@ -1,0 +1,41 @@
+"""Rule ``provenance``: all manifests as one table for people."""
+
+import argparse
+from pathlib import Path
+
+from gateau.command import run
+from gateau.files import write_text
+from gateau.provenance import read_manifest
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--manifests", type=Path, nargs="+", required=True)
+    parser.add_argument("--output", required=True, help="output: Markdown")
+    args = parser.parse_args()
+    manifests = [read_manifest(path) for path in args.manifests]
+    lines = ["# Where these results come from", ""]
+    lines += ["| folder | made (UTC) | files | bytes | git commit | config |", "|---|---|--:|--:|---|---|"]
+    for one in manifests:
+        git = one["git"] or {}
+        commit = f"{git['commit'][:12]}{', modified' if git['modified'] else ''}" if git else "–"
+        size = sum(entry["n_bytes"] for entry in one["files"].values())
+        cells = [one["folder"], one["made"], str(len(one["files"])), f"{size:,}", commit, one["config_sha256"][:12]]
+        lines.append(f"| {' | '.join(cells)} |")
+    for title, key in (("Versions", "versions"), ("Models", "models"), ("Raw data", "data")):
+        found = {name: value for one in manifests for name, value in one[key].items()}
+        lines += ["", f"## {title}", "", *(f"- {name}: {_text(value)}" for name, value in sorted(found.items()))]
+    machines = sorted({line for one in manifests for line in one["environments"]})
+    lines += ["", "## Machines", "", *(f"- {line}" for line in machines), ""]
+    lines += ["`python scripts/verify.py <results_dir>` compares every file with its manifest.", ""]
+    write_text(args.output, "\n".join(lines))
+
+
+def _text(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {part}" for name, part in value.items())
+    return str(value)
+
+
+if __name__ == "__main__":
+    run(main)
