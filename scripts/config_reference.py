@@ -47,7 +47,7 @@ def _rows(node: dict[str, Any], schema: dict[str, Any], prefix: str) -> Iterator
     for name, value in node.get("properties", {}).items():
         resolved = _resolve(value, schema)
         key, alternatives = f"{prefix}{name}", [resolved, *resolved.get("oneOf", [])]
-        if "properties" not in resolved or isinstance(resolved.get("type"), list):  # an object, or null
+        if "properties" not in resolved:
             default = json.dumps(value.get("default", resolved.get("default")), ensure_ascii=False)
             text = str(value.get("description", resolved.get("description", ""))).replace("|", "\\|")
             yield f"`{key}`", _kind(resolved, schema), f"`{default}`", text

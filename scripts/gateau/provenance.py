@@ -79,7 +79,7 @@ def environments(logs: Path) -> list[str]:
     for log in sorted(logs.rglob("*.log")):
         with log.open(encoding="utf-8", errors="replace") as lines:
             for line in lines:
-                _, mark, said = line.partition(" INFO on host ")
+                _, mark, said = line.partition(" INFO running on ")
                 if mark:
                     found[said.strip()] = None
     return list(found)

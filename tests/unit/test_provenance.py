@@ -20,8 +20,8 @@ def results(tmp_path):
     (folder / ".c.tmp").write_text("unfinished")
     logs = tmp_path / "results/logs/scores"
     logs.mkdir(parents=True)
-    (logs / "0.log").write_text("2026-01-01 00:00:00 INFO on host n1, devices 0\nother\n")
-    (logs / "1.log").write_text("2026-01-01 00:00:00 INFO on host n1, devices 0\n")
+    (logs / "0.log").write_text("2026-01-01 00:00:00 INFO running on host n1, GPUs 0\nother\n")
+    (logs / "1.log").write_text("2026-01-01 00:00:00 INFO running on host n1, GPUs 0\n")
     raw = tmp_path / "raw.jsonl"
     raw.write_text("{}\n")
     result = run_script(
@@ -39,7 +39,7 @@ def test_a_manifest_says_what_there_is_and_where_it_comes_from(results):
         "deep/b.bin": {"n_bytes": 10_000_000, "sha256": hashlib.sha256(b"\0" * 10_000_000).hexdigest()},
     }
     assert manifest["config"]["plan"]["seed"] == 3
-    assert manifest["environments"] == ["n1, devices 0"]
+    assert manifest["environments"] == ["host n1, GPUs 0"]
     assert manifest["models"] == {"long": {"weights": "w"}}
     assert [entry["n_bytes"] for entry in manifest["data"].values()] == [3]
     assert {"python", "torch", "transformers", "snakemake"} <= set(manifest["versions"])
@@ -74,5 +74,5 @@ def test_all_manifests_make_one_table(results, tmp_path):
     text = (tmp_path / "p.md").read_text()
     assert "| scores |" in text
     assert "10,000,002" in text
-    assert "- n1, devices 0" in text
+    assert "- host n1, GPUs 0" in text
     assert provenance.git_state(ROOT / "nowhere") is None

@@ -97,7 +97,7 @@ def test_a_second_run_has_nothing_to_do(finished):
         ({"judge": {"concurrency": 3, "budget_tokens": 10**6, "tries": 2, "prompt_price": 1}}, set()),
         ({"judge": {"temperature": 0.5}}, {"judge", *SCORES, "leaderboard"}),
         ({"judge": {"max_null_share": 0.5}}, {"judge", *SCORES, "leaderboard"}),
-        ({"judge": None}, {"score_longbench", "score_needle", "leaderboard"}),
+        ({"judge": {"benchmarks": []}}, {"score_longbench", "score_needle", "leaderboard"}),
         ({"generate": {"threads": 2}}, set()),
         ({"generate": {"shards": {"needle": 2}}}, {"generate", "predictions", "judge", "score_needle", "leaderboard"}),
         ({"longbench": {"data_sets": ["qasper"]}},

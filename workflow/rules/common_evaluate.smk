@@ -6,8 +6,8 @@ GENERATE = EVALUATE["generate"]
 GPUS_PER_GENERATE = 0 if GENERATE["device"] == "cpu" else 1
 BENCHMARKS = EVALUATE["benchmarks"]
 JUDGE = EVALUATE["judge"]
-JUDGED = [benchmark for benchmark in BENCHMARKS if JUDGE and benchmark in JUDGE["benchmarks"]]
-JUDGE_NAME = re.sub(r"[^\w.-]", "_", JUDGE["model"]) if JUDGE else "none"
+JUDGED = [benchmark for benchmark in BENCHMARKS if benchmark in JUDGE["benchmarks"]]
+JUDGE_NAME = re.sub(r"[^\w.-]", "_", JUDGE["model"])
 # without a judge these two have answers, but no scores
 SCORED = [benchmark for benchmark in BENCHMARKS if benchmark in JUDGED or benchmark in ("longbench", "needle")]
 RESOURCES = SCRIPTS.parent / "workflow/resources"
@@ -26,11 +26,10 @@ if EVALUATED and BASELINE not in EVALUATED:
     raise WorkflowError(f"evaluate.baseline: {BASELINE} is not evaluated; evaluated are {', '.join(EVALUATED)}")
 if unknown := set(EVALUATE["servers"]) - set(EVALUATED):
     raise WorkflowError(f"evaluate.servers: {min(unknown)} is not evaluated; evaluated are {', '.join(EVALUATED)}")
-LEADERBOARD = (
-    [f"{RESULTS}/leaderboard/leaderboard.html"] * bool(SCORED and EVALUATED)
-    # answers without a score are worth having: another judge may come
-    + expand(f"{RESULTS}/predictions/{{model}}/{{benchmark}}", model=EVALUATED, benchmark=BENCHMARKS)
-)
+# answers without a score are worth having: another judge may come
+LEADERBOARD = expand(f"{RESULTS}/predictions/{{model}}/{{benchmark}}", model=EVALUATED, benchmark=BENCHMARKS)
+if SCORED and EVALUATED:
+    LEADERBOARD.append(f"{RESULTS}/leaderboard/leaderboard.html")
 
 
 wildcard_constraints:
@@ -62,8 +61,8 @@ def assets_digest(benchmark):
 
 def assets_places():
     """Where pinned files come from and are kept."""
-    root = EVALUATE["assets"]["root"]
-    return f"--cache {shlex.quote(EVALUATE['assets']['cache'])}" + (f" --root {shlex.quote(root)}" if root else "")
+    cache, root = EVALUATE["assets"]["cache"], EVALUATE["assets"]["root"]
+    return shlex.join(["--cache", cache, *(["--root", root] if root else [])])
 
 
 def evaluated_model(name):
@@ -103,8 +102,8 @@ def generate_settings():
 
 def generate_run(name):
     """Arguments that change no answer."""
-    run = f"--threads {GENERATE['threads']} --progress-dir {shlex.quote(f'{PROGRESS}/generate')}"
-    return run + (f" --server {shlex.quote(json.dumps(server_of(name)))}" if server_of(name) else "")
+    run = ["--threads", str(GENERATE["threads"]), "--progress-dir", f"{PROGRESS}/generate"]
+    return shlex.join([*run, *(["--server", json.dumps(server_of(name))] if server_of(name) else [])])
 
 
 def parts_of(benchmark):
@@ -124,7 +123,7 @@ JUDGE_ASKED = ["model", "temperature", "seed", "max_tokens", "null_retries", "ma
 
 def judge_arguments(*names):
     """Arguments of the judge that are set."""
-    given = {name: JUDGE[name] for name in names if JUDGE and JUDGE[name] is not None}
+    given = {name: JUDGE[name] for name in names if JUDGE[name] is not None}
     texts = {name: json.dumps(value) if isinstance(value, dict) else str(value) for name, value in given.items()}
     return " ".join(f"--{name.replace('_', '-')} {shlex.quote(text)}" for name, text in texts.items())
 
