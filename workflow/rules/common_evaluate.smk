@@ -44,14 +44,15 @@ def files_digest(*places):
     for place in map(Path, places):
         for file in sorted(place.rglob("*")) if place.is_dir() else [place]:
             if file.is_file():
-                digest.update(file.name.encode() + b"\0" + file.read_bytes())
+                digest.update(file.name.encode())
+                digest.update(file.read_bytes())
     return digest.hexdigest()[:16]
 
 
 def assets_source(benchmark):
     """Arguments that decide what the assets are."""
-    protocol = EVALUATE[benchmark].get("protocol") if benchmark == "longbench_chat" else None
-    return f"--source {EVALUATE['assets']['source']}" + (f" --protocol {protocol}" if protocol else "")
+    protocol = ["--protocol", EVALUATE[benchmark]["protocol"]] if benchmark == "longbench_chat" else []
+    return shlex.join(["--source", EVALUATE["assets"]["source"], *protocol])
 
 
 def assets_digest(benchmark):
@@ -176,6 +177,5 @@ def judged_arguments(files, heatmap=()):
     """Arguments of a scorer that has judgments."""
     if not files.get("judgments"):
         return ""
-    return f"--judgments {shlex.quote(files['judgments'])}" + "".join(
-        f" --judge-heatmap {shlex.quote(h)}" for h in heatmap
-    )
+    plots = [part for place in heatmap for part in ("--judge-heatmap", place)]
+    return shlex.join(["--judgments", files["judgments"], *plots])
