@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+if "PYTEST_XDIST_WORKER" in os.environ:  # two workers that each use all cores slow each other down tenfold
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from helpers import ROOT, TINY_PAIR
 
@@ -25,3 +27,9 @@ def checkout(tmp_path: Path) -> Path:
     for name in ("workflow", "config", "scripts", "profiles", "envs"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
     return tmp_path
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The long files first, so that no worker is left alone with one at the end."""
+    order = ("test_dag.py", "test_cluster.py", "test_soak.py", "test_evaluation.py", "test_finetuning.py")
+    items.sort(key=lambda item: order.index(item.path.name) if item.path.name in order else len(order))

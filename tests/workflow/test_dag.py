@@ -293,7 +293,7 @@ def test_killed_at_any_moment_a_rerun_ends_with_the_same_files(finished, tmp_pat
 def test_a_training_told_to_stop_is_finished_by_the_rule_s_own_retry(finished, tmp_path):
     """SIGUSR1 to the training under Snakemake: it saves and ends, and the retry goes on to the same weights."""
     directory, config = finished
-    config = merged(config, {"plan": {"epochs": 30}})
+    config = merged(config, {"plan": {"epochs": 10}})
     runs = []
     for name in ("undisturbed", "told"):
         run = tmp_path / name
@@ -453,12 +453,12 @@ def broken_model(tmp_path, change):
 
 def test_nan_from_a_model_is_counted_and_stops_the_run_with_advice(tmp_path):
     path = broken_model(tmp_path, lambda weights: weights["model.norm.weight"].fill_(float("nan")))
-    result = snakemake(tmp_path, small_config(tmp_path, models={"long": str(path)}))
+    result = snakemake(tmp_path, small_config(tmp_path, models={"long": str(path)}), "selected")
     assert result.returncode != 0
     assert "10 of 10 samples have NaN or infinite scores" in result.stdout
     assert "set scoring.dtype to bfloat16" in result.stdout
     lenient = small_config(tmp_path, models={"short": str(path)}, scoring={"max_non_finite_share": 1.0})
-    result = snakemake(tmp_path, lenient)
+    result = snakemake(tmp_path, lenient, "selected")
     assert result.returncode != 0
     assert "no sample can be ranked" in result.stdout
 
