@@ -5,7 +5,7 @@ BIN := .venv/bin
 DEMO := results/demo/export/gateau_log
 QUESTION := The old road turns past tall grass at dawn.\nNote falcon balor detek mosar rigas tunut.\nGreen hills waits behind the open gate as always.\n\nWhat does note falcon say?
 
-.PHONY: demo test bench config-reference
+.PHONY: demo test bench soak config-reference
 
 demo: .venv/installed
 	$(BIN)/snakemake --workflow-profile local --configfile config/demo.yaml
@@ -41,6 +41,10 @@ test: .venv/installed
 bench: .venv/installed
 	$(BIN)/python tests/benchmark/scoring.py
 	$(BIN)/python tests/benchmark/tokens.py
+
+# kill -9 at twenty random moments of a run of every stage; about half an hour
+soak: .venv/installed
+	GATEAU_KILLS=20 $(BIN)/python -m pytest -n 0 -s tests/workflow/test_soak.py
 
 # config/README.md is written from the schema
 config-reference: .venv/installed

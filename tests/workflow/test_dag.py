@@ -2,7 +2,6 @@
 
 import json
 import os
-import random
 import re
 import shutil
 import signal
@@ -261,33 +260,6 @@ def test_any_number_of_shards_gives_the_same_selection(finished, tmp_path):
         assert result.returncode == 0, result.stdout
         assert len(list((other / "results/long_pass").iterdir())) == shards
         assert final_files(other) == final_files(directory)
-
-
-def test_killed_at_any_moment_a_rerun_ends_with_the_same_files(finished, tmp_path):
-    """``kill -9`` of Snakemake and all it started, at random moments; GATEAU_KILLS sets how many (3)."""
-    directory, config = finished
-    config = merged(config, {"scoring": {"shards": 2}})
-    target = "results/export/gateau"
-    rng = random.Random(int(os.environ.get("GATEAU_KILL_SEED", "1")))
-    killed_during = []
-    for number in range(int(os.environ.get("GATEAU_KILLS", "3"))):
-        run = tmp_path / str(number)
-        run.mkdir()
-        with open(run / "killed.log", "wb") as log:
-            process = subprocess.Popen(
-                snakemake_command(run, config, target), stdout=log, stderr=log, cwd=ROOT, start_new_session=True
-            )
-            time.sleep(rng.uniform(2, 50))
-            kill_tree(process)
-        done = {path.name for path in (run / "results").glob("*")} if (run / "results").exists() else set()
-        killed_during.append(f"{len(done)} folders")
-        assert snakemake(run, config, "--unlock").returncode == 0
-        result = snakemake(run, config, target)
-        assert result.returncode == 0, result.stdout
-        assert final_files(run) == final_files(directory)
-        assert trained_weights(run) == trained_weights(directory)
-        assert planned_rules(run, config, target) == set()
-    print("killed with", killed_during)
 
 
 def test_a_training_told_to_stop_is_finished_by_the_rule_s_own_retry(finished, tmp_path):

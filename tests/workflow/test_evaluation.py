@@ -2,14 +2,11 @@
 
 import csv
 import json
-import random
 import shutil
-import subprocess
-import time
 
 import pytest
 
-from helpers import ROOT, TINY_PAIR, kill_tree, merged, planned_rules, small_config, snakemake, snakemake_command
+from helpers import ROOT, TINY_PAIR, merged, planned_rules, small_config, snakemake
 
 pytestmark = pytest.mark.workflow
 
@@ -54,16 +51,6 @@ def finished(tmp_path_factory):
     result = snakemake(directory, config, "evaluated")
     assert result.returncode == 0, result.stdout
     return directory, config
-
-
-def outcome(directory):
-    """What an evaluation stands for: every answer, rating and score."""
-    results = directory / "results"
-    judgments = [json.loads(line) for path in sorted(results.glob("judge/*/*/judgments.jsonl")) for line in path.open()]
-    files = sorted(path for path in results.glob("predictions/**/*") if path.is_file())
-    files += sorted(results.glob("score_*/*/*.json*")) + sorted(results.glob("leaderboard/*.csv"))
-    contents = {str(path.relative_to(results)): path.read_bytes() for path in files}
-    return contents, [(row["id"], row["rating"], row["text"]) for row in judgments]
 
 
 def test_every_number_says_whose_items_and_whose_judgment_it_is(finished):
@@ -118,26 +105,6 @@ def test_other_weights_are_asked_anew(finished):
     directory, config = finished
     other = merged(config, {"evaluate": {"models": {"base": str(TINY_PAIR / "short")}}})
     assert planned_rules(directory, other, "evaluated") - {"evaluated"} == {"generate"} | AFTER_ANSWERS
-
-
-def test_killed_anywhere_and_dealt_to_other_shards_it_ends_the_same(finished, tmp_path):
-    directory, _ = finished
-    config = evaluation_config(tmp_path, evaluate={"generate": {"shards": {"longbench": 3, "needle": 2}}})
-    generator = random.Random(7)
-    for _ in range(3):
-        process = subprocess.Popen(
-            snakemake_command(tmp_path, config, "evaluated"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        try:
-            process.wait(timeout=generator.uniform(12, 35))
-        except subprocess.TimeoutExpired:
-            time.sleep(0.1)
-        kill_tree(process)
-        unlocked = snakemake(tmp_path, config, "--unlock")
-        assert unlocked.returncode == 0, unlocked.stdout
-    result = snakemake(tmp_path, config, "evaluated", "--rerun-incomplete")
-    assert result.returncode == 0, result.stdout
-    assert outcome(tmp_path) == outcome(directory)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,103 @@
+"""``kill -9`` of Snakemake and all it started, anywhere in the whole DAG: a rerun ends as if nothing had happened.
+
+By default one run is killed three times; ``make soak`` kills twenty runs once each (GATEAU_KILLS). The killed runs have
+other numbers of shards than the undisturbed one.
+"""
+
+import json
+import os
+import random
+import subprocess
+import time
+
+import pytest
+
+from helpers import ROOT, kill_tree, merged, parquet_content, planned_rules, small_config, snakemake, snakemake_command
+
+pytestmark = pytest.mark.workflow
+
+KILLS = int(os.environ.get("GATEAU_KILLS", "3"))
+SEED = int(os.environ.get("GATEAU_KILL_SEED", "1"))
+
+
+def whole_config(directory, **overrides):
+    """Every stage: planted rows, scores, selection, training, export, answers, ratings, leaderboard."""
+    evaluate = {
+        "benchmarks": ["longbench_chat", "needle"],
+        "assets": {"source": "own"},
+        "generate": {"shards": {"needle": 1}, "device": "cpu"},
+        "judge": {"model": "stand-in-judge", "stand_in": True},
+        "longbench_chat": {"max_new_tokens": 16},
+        "needle": {
+            "lengths": [300, 500], "depths": [10, 50, 90], "needle": "Note falcon balor detek mosar rigas tunut.",
+            "question": "What does note falcon say?", "keys": ["balor detek"], "system": "", "prefix": "",
+            "reserve": 60, "max_new_tokens": 12,
+        },
+    }  # fmt: skip
+    return merged(small_config(directory), {"evaluate": evaluate}, overrides)
+
+
+def outcome(directory):
+    """What a run stands for, as values: tables to the last bit, other files to the last byte."""
+    results = directory / "results"
+    tables = [
+        *results.glob("selection/*/*.parquet"),
+        *results.glob("tokens/*.parquet"),
+        *results.glob("plan/*/*.parquet"),
+    ]
+    tables += [results / "scores/scores.parquet", *results.glob("mixture/*/*.parquet")]
+    files = [*results.glob("selection/*/*.jsonl"), *results.glob("export/*/*.safetensors")]
+    files += results.glob("predictions/**/*.jsonl")
+    files += [*results.glob("score_*/*/*.json*"), *results.glob("leaderboard/*.csv")]
+    contents = {str(path.relative_to(results)): parquet_content(path) for path in tables}
+    contents |= {str(path.relative_to(results)): path.read_bytes() for path in files}
+    for path in results.glob("judge/*/*/judgments.jsonl"):  # usage counts a repeated call
+        rows = [json.loads(line) for line in path.open()]
+        contents[str(path.relative_to(results))] = [(row["id"], row["rating"], row["text"]) for row in rows]
+    return contents
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """What a run ends with, and how long it takes in seconds."""
+    directory = tmp_path_factory.mktemp("undisturbed")
+    started = time.monotonic()
+    result = snakemake(directory, whole_config(directory))
+    assert result.returncode == 0, result.stdout
+    found = outcome(directory)
+    assert len(found) >= 15
+    return found, time.monotonic() - started
+
+
+def killed_run(directory, config, seconds):
+    """A run that is killed after so many seconds; the lock it leaves is taken away as a user would."""
+    with (directory / "killed.log").open("ab") as log:
+        process = subprocess.Popen(
+            snakemake_command(directory, config), stdout=log, stderr=log, cwd=ROOT, start_new_session=True
+        )
+        try:
+            process.wait(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            kill_tree(process)
+    assert snakemake(directory, config, "--unlock").returncode == 0
+
+
+@pytest.mark.parametrize("run", range(KILLS if KILLS > 3 else 1))
+def test_killed_anywhere_a_rerun_ends_the_same(undisturbed, tmp_path, run):
+    expected, duration = undisturbed
+    config = whole_config(
+        tmp_path, scoring={"shards": 2}, evaluate={"generate": {"shards": {"longbench_chat": 2, "needle": 3}}}
+    )
+    generator = random.Random(f"{SEED} {run}")
+    # once, anywhere; or three times, so that each part of the run is hit
+    moments = (
+        [generator.uniform(2, duration)] if KILLS > 3 else [generator.uniform(8, duration / 2) for _ in range(KILLS)]
+    )
+    for seconds in moments:
+        killed_run(tmp_path, config, seconds)
+    folders = sorted(path.name for path in (tmp_path / "results").glob("*"))
+    result = snakemake(tmp_path, config)
+    assert result.returncode == 0, result.stdout
+    assert outcome(tmp_path) == expected
+    assert planned_rules(tmp_path, config) == set()
+    print(f"killed after {', '.join(f'{seconds:.0f}' for seconds in moments)} s with {len(folders)} folders of results")
