@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import socket
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
@@ -22,11 +24,27 @@ def run(main: Callable[[], None]) -> None:
         datefmt="%Y-%m-%d %H:%M:%S",
         stream=sys.stderr,
     )
+    if not sys.stderr.isatty() and "LOCAL_RANK" not in os.environ:  # one line per node, not per rank
+        logging.info("running on %s", place())
     try:
         main()
     except (UserError, OSError) as error:
         logging.error("%s", error)
         sys.exit(1)
+
+
+def place() -> str:
+    """Host, SLURM job and GPUs of this process, for its log."""
+    given = os.environ
+    parts = [f"host {socket.gethostname()}"]
+    if "SLURM_JOB_ID" in given:
+        parts.append(f"SLURM job {given['SLURM_JOB_ID']} node {given.get('SLURMD_NODENAME', '?')}")
+    # how SLURM numbers the node's GPUs; CUDA counts those that a job may see
+    if gpus := given.get("SLURM_STEP_GPUS") or given.get("SLURM_JOB_GPUS"):
+        parts.append(f"GPUs {gpus}")
+    if "CUDA_VISIBLE_DEVICES" in given:
+        parts.append(f"CUDA_VISIBLE_DEVICES {given['CUDA_VISIBLE_DEVICES'] or 'empty'}")
+    return ", ".join(parts)
 
 
 def progress(items: Iterable[Item], description: str, unit: str, total: int | None = None) -> Iterator[Item]:

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shlex
+import signal
 import sys
 from pathlib import Path
 
@@ -14,6 +15,10 @@ sys.path.insert(0, str(SCRIPTS))
 # `python` in a rule is the one that runs Snakemake, also when its environment is not activated; a conda environment,
 # if deployed, still comes first
 os.environ.update(PATH=os.pathsep.join([str(Path(sys.executable).parent), *os.get_exec_path()]))
+
+# SLURM's --signal goes to all processes of a job, this one included: it stays, to see how its training ends
+if "SLURM_JOB_ID" in os.environ:
+    signal.signal(signal.SIGUSR1, lambda number, frame: None)
 
 from gateau.errors import UserError
 from gateau.model_files import ModelSpec, check_window, tokenizer_fingerprint, weights_fingerprint
@@ -144,6 +149,15 @@ TRAIN_OPTIONS = [
     "device",
     "seed",
 ]
+
+
+# A plain `gpu` counts a job's GPUs in all, which SLURM may spread unevenly over nodes. So several nodes ask for theirs
+# with `gres`, which counts each node's, and `mpi` leaves starting a process on each to the script.
+if (NODES := config["train"]["nodes"]) == 1:
+    TRAIN_PLACES = {"nodes": 1, "gpu": GPUS_PER_NODE}
+else:
+    TRAIN_PLACES = {"nodes": NODES, "mpi": "srun", "tasks": NODES, "tasks_per_gpu": 0}
+    TRAIN_PLACES |= {"gres": f"gpu:{GPUS_PER_NODE}"} if GPUS_PER_NODE else {}
 
 
 def run_options(experiment):

@@ -109,15 +109,15 @@ rule train:
         f"{RESULTS}/logs/train/{{experiment}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/train/{{experiment}}.tsv"
-    # a training that was told to stop goes on from its checkpoint
-    retries: 3
+    # a training that was told to stop goes on from its checkpoint, in a job of its own: not within the one that ends
+    retries: 3 if workflow.is_main_process else 0
     conda:
         "../../envs/gateau.yaml"
     threads: config["train"]["threads"] * config["train"]["ranks_per_node"]
     resources:
-        gpu=GPUS_PER_NODE,
-        nodes=config["train"]["nodes"],
-        mem_mb=lambda wildcards, attempt: min(64000 * config["train"]["ranks_per_node"], 256000) * attempt,
+        **TRAIN_PLACES,
+        # of each node; the same for every attempt, since most follow a stop that was asked for
+        mem_mb=min(64000 * config["train"]["ranks_per_node"], 256000),
         runtime=2880,
     params:
         script=script("train"),
@@ -127,7 +127,9 @@ rule train:
         options=verbatim(json.dumps({name: config["train"][name] for name in TRAIN_OPTIONS}, sort_keys=True)),
         run=lambda wildcards, input: json.dumps(run_options(wildcards.experiment), sort_keys=True),
         files=lambda wildcards, input: named_files(input, "mixture", "plan", "long", "short"),
+    # a signal to all processes of a job is meant for the training; bash waits for it
     shell:
+        "trap : TERM USR1; "
         "python {params.script:q} --experiment {wildcards.experiment:q} {params.files} --base {params.base:q}"
         " --options {params.options:q} --run {params.run:q} --model {output.model:q} --history {output.history:q}"
         " --summary {output.summary:q} > {log:q} 2>&1"

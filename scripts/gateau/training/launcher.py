@@ -11,13 +11,14 @@ import contextlib
 import ctypes
 import logging
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
-from types import FrameType
+from collections.abc import Mapping, Sequence
+from types import FrameType, MappingProxyType
 
 from gateau.errors import SettingsError, TrainingError
 
@@ -25,7 +26,8 @@ logger = logging.getLogger(__name__)
 
 PREEMPTED = 75  # as sysexits.h: try again later
 _FORWARDED = (signal.SIGTERM, signal.SIGUSR1)
-_ON_NODE = "GATEAU_ON_NODE"
+_PORT = "GATEAU_RENDEZVOUS_PORT"  # set for the launchers that srun starts, one per node
+_LAST_WORDS = 60  # seconds that the launchers of other nodes get once one has ended
 _DIE_WITH_PARENT = 1  # prctl's PR_SET_PDEATHSIG
 
 
@@ -41,7 +43,7 @@ def launch(arguments: Sequence[str], nodes: int, ranks_per_node: int) -> int:
         SettingsError: several nodes outside a SLURM job.
         TrainingError: a rank died.
     """
-    if nodes > 1 and _ON_NODE not in os.environ:
+    if nodes > 1 and _PORT not in os.environ:
         return _launch_nodes(arguments, nodes)
     address, port, first = _rendezvous(nodes, ranks_per_node)
     ranks = [
@@ -65,31 +67,49 @@ def _launch_nodes(arguments: Sequence[str], nodes: int) -> int:
     if "SLURM_JOB_ID" not in os.environ:
         raise SettingsError(f"train.nodes is {nodes}, but this is not a SLURM job; use the slurm profile or nodes: 1")
     command = [
-        "srun", f"--nodes={nodes}", f"--ntasks={nodes}", "--ntasks-per-node=1", "--kill-on-bad-exit=1",
+        "srun", f"--nodes={nodes}", f"--ntasks={nodes}", "--ntasks-per-node=1",
+        # each launcher has its node's share of the job for its ranks: no binding to one core, no step in the way
+        "--cpu-bind=none", "--overlap",
+        # not --kill-on-bad-exit: ranks that stop to go on later end with a code of their own, one after the other
+        f"--wait={_LAST_WORDS}",
         sys.executable, *arguments,
     ]  # fmt: skip
-    step = subprocess.Popen(command, env={**os.environ, _ON_NODE: "1"})
-    _forward_signals([step])
-    return step.wait()
+    step = subprocess.Popen(command, env={**os.environ, _PORT: str(_free_port())}, stdin=subprocess.DEVNULL)
+    # srun passes SIGUSR1 on, but takes a SIGTERM for the wish to kill the step at once
+    _forward_signals([step], {signal.SIGTERM: signal.SIGUSR1})
+    code = step.wait()
+    return code if code >= 0 else 128 - code
 
 
 def _rendezvous(nodes: int, ranks_per_node: int) -> tuple[str, int, int]:
     """Address and port of rank 0, and this node's first rank."""
     if nodes == 1:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            return "127.0.0.1", probe.getsockname()[1], 0
-    hosts = subprocess.run(
-        ["scontrol", "show", "hostnames", os.environ["SLURM_STEP_NODELIST"]], capture_output=True, text=True, check=True
-    ).stdout.split()
-    return hosts[0], 20000 + int(os.environ["SLURM_JOB_ID"]) % 20000, int(os.environ["SLURM_NODEID"]) * ranks_per_node
+        return "127.0.0.1", _free_port(), 0
+    first_node = _scontrol("show", "hostnames", os.environ["SLURM_STEP_NODELIST"]).split()[0]
+    # where SLURM itself reaches the node: its name need not be one that a resolver knows
+    address = re.search(r"\bNodeAddr=(\S+)", _scontrol("show", "node", first_node))
+    node = int(os.environ["SLURM_NODEID"])
+    return address[1] if address else first_node, int(os.environ[_PORT]), node * ranks_per_node
 
 
-def _forward_signals(processes: Sequence[subprocess.Popen[bytes]]) -> None:
+def _scontrol(*arguments: str) -> str:
+    return subprocess.run(["scontrol", *arguments], capture_output=True, text=True, check=True).stdout
+
+
+def _free_port() -> int:
+    """A port that is free on this node; a job's first node, which starts all others, is that of rank 0."""
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        return int(probe.getsockname()[1])
+
+
+def _forward_signals(
+    processes: Sequence[subprocess.Popen[bytes]], translated: Mapping[int, signal.Signals] = MappingProxyType({})
+) -> None:
     def forward(number: int, frame: FrameType | None) -> None:
         for process in processes:
             with contextlib.suppress(ProcessLookupError):
-                process.send_signal(number)
+                process.send_signal(translated.get(number, number))
 
     for number in _FORWARDED:
         signal.signal(number, forward)
