@@ -1,0 +1,449 @@
+"""Estimates against what torch counts, what a real pass allocates, and what a real run leaves on the disk."""
+
+import contextlib
+import io
+import json
+import random
+import runpy
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from unittest import mock
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import LlamaConfig
+
+from doctor import read_configuration
+from gateau.errors import DataError, ModelError
+from gateau.estimates import (
+    SHAPE_KEYS,
+    Bounds,
+    DecoderShape,
+    SampleLength,
+    attention_flops,
+    forward_bytes,
+    forward_flops,
+    generation_flops,
+    generation_reads,
+    long_pass_flops,
+    recomputation_flops,
+    segment_lengths,
+    segment_pass_flops,
+    short_pass_flops,
+    training_flops,
+)
+from gateau.measurements import read_benchmarks, size_on_disk
+from gateau.prompts import DEFAULT_TEMPLATE
+from gateau.row_lengths import (
+    ASSUMED_BYTES_PER_TOKEN,
+    Bytes,
+    TrainingRow,
+    extremes,
+    fitted,
+    lengths_of_bytes,
+    spread,
+)
+from gateau.scoring.passes import LongPass, SegmentPass, ShortPass
+from gateau.start_summary import start_summary
+from gateau.training import throughput
+from gateau.training.objective import SequenceMeanLoss
+from gateau.training.packing import pack
+
+from helpers import ROOT, TINY_PAIR, row, run_script, write_jsonl
+from unit.models import random_sample, tiny_model
+
+MODELS = {
+    "heads of their own": ("llama", {"num_key_value_heads": 4}),
+    "grouped queries": ("llama", {"num_key_value_heads": 2}),
+    "one key head": ("gemma", {}),
+    "sliding window": ("mistral_window", {}),
+}
+
+
+def shape_of(model, causal=True):
+    config = model.config.get_text_config()
+    shape = DecoderShape.from_config({name: getattr(config, name, None) for name in SHAPE_KEYS})
+    return replace(shape, causal=causal)
+
+
+def counted(compute):
+    with FlopCounterMode(display=False) as counter:
+        compute()
+    return counter.get_total_flops()
+
+
+def length_of(sample):
+    return SampleLength(len(sample.context), sample.n_frame, len(sample.response))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_passes_do_what_torch_counts(name):
+    """Eager attention: of sdpa on a CPU torch's counter sees none. It takes all of S x S, and so must we."""
+    architecture, changes = MODELS[name]
+    model = tiny_model(architecture, "eager", **changes)
+    shape = shape_of(model, causal=False)
+    sample = random_sample(n_context=300, n_response=40)
+    length = length_of(sample)
+    pairs = [
+        (ShortPass(None), short_pass_flops(shape, length, None)),
+        (ShortPass(128), short_pass_flops(shape, length, 128)),
+        (LongPass(128), long_pass_flops(shape, length)),
+        (SegmentPass(64, 512, (0,)), segment_pass_flops(shape, length, 64)),
+    ]
+    for scoring_pass, estimated in pairs:
+        real = counted(lambda scoring_pass=scoring_pass: scoring_pass.compute(model, sample))
+        assert estimated == pytest.approx(real, rel=0.05), scoring_pass.name
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("name", MODELS)
+def test_training_does_what_torch_counts(name, checkpointing):
+    """Forward, backward and recomputation of a micro-batch of one sequence, on the same convention."""
+    architecture, changes = MODELS[name]
+    model = tiny_model(architecture, "eager", **changes).train()
+    if checkpointing:
+        model.activation_checkpointing_enable({"use_reentrant": False})
+    shape = shape_of(model, causal=False)
+    ids = np.arange(200, dtype=np.int32) % 150
+    loss = SequenceMeanLoss(model)
+    loss._checked = True  # the check of packing, once for each training, is not counted
+    batch = pack([(ids, np.where(np.arange(200) < 140, -100, ids).astype(np.int32))])
+    real = counted(lambda: loss(model, batch).backward())
+    again = recomputation_flops(shape, 200, 60, checkpointing)
+    assert training_flops(shape, 200, 60) + again == pytest.approx(real, rel=0.05)
+    assert training_flops(shape, 200, 60) < 0.8 * real or not checkpointing
+
+
+def test_generation_does_what_torch_counts():
+    model = tiny_model("llama", "eager")
+    shape = shape_of(model, causal=False)
+    prompt, new = 150, 40
+    ids = torch.randint(3, 160, (1, prompt))
+    real = counted(lambda: model.generate(ids, max_new_tokens=new, min_new_tokens=new, do_sample=False))
+    decoded = sum(4 * 4 * 16 * 4 * (prompt + place) for place in range(1, new))  # one query to all keys, four layers
+    estimated = generation_flops(shape, prompt, new) - attention_flops(shape, prompt + new - 1)
+    assert estimated + attention_flops(shape, prompt) + decoded == pytest.approx(real, rel=0.05)
+    causal = replace(shape, causal=True)
+    grown = attention_flops(causal, prompt + new - 1) - attention_flops(causal, prompt)
+    assert grown == pytest.approx(decoded) == attention_flops(causal, prompt + new - 1, prompt)
+
+
+def test_causal_attention_is_half_of_all_pairs_and_windows_are_less():
+    config = {**LlamaConfig().to_dict(), "layer_types": ["sliding_attention", "full_attention"] * 16}
+    plain = DecoderShape.from_config({**config, "layer_types": None})
+    whole = attention_flops(replace(plain, causal=False), 8000)
+    assert attention_flops(plain, 8000) == pytest.approx(whole / 2, rel=0.001)
+    windowed = DecoderShape.from_config({**config, "sliding_window": 1000})
+    assert windowed.windows == ((1000, 16), (None, 16))
+    seen = sum(min(place + 1, 1000) for place in range(8000)) + 8000 * 8001 // 2
+    assert attention_flops(windowed, 8000) == pytest.approx(16 * 4 * 4096 * seen)
+    off = DecoderShape.from_config({**config, "layer_types": None, "sliding_window": 10, "use_sliding_window": False})
+    assert off.windows == ((None, 32),)
+
+
+def test_shapes_of_known_models():
+    llama = DecoderShape.from_config(LlamaConfig().to_dict())
+    assert llama.parameters == 6_738_415_616
+    assert forward_flops(llama, 1, 1) == pytest.approx(2 * (llama.parameters - 32000 * 4096), rel=0.001)
+    # the design's cost model, 12.95e9 T + 262 144 T² and 0.262e9 a row of logits
+    assert forward_flops(llama, 65536, 100) == pytest.approx(
+        12.95e9 * 65536 + 262144 * 65536**2 + 0.262e9 * 100, rel=0.001
+    )
+    mixtral = DecoderShape.from_config(
+        {
+            "num_hidden_layers": 32, "hidden_size": 4096, "num_attention_heads": 32, "num_key_value_heads": 8,
+            "intermediate_size": 14336, "vocab_size": 32000, "num_local_experts": 8, "num_experts_per_tok": 2,
+        }
+    )  # fmt: skip
+    assert mixtral.parameters == pytest.approx(46.7e9, rel=0.01)
+    assert mixtral.layer_weights == pytest.approx(12.6e9, rel=0.02)
+    assert DecoderShape.from_config({"text_config": LlamaConfig().to_dict()}) == llama
+    with pytest.raises(ModelError, match="has no num_hidden_layers, hidden_size"):
+        DecoderShape.from_config({"n_embd": 768}, "gpt2")
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_the_trainers_own_count_agrees(frozen):
+    """MFU in the training's history counts the output layer at every token."""
+    config = LlamaConfig()
+    shape = DecoderShape.from_config(config.to_dict())
+    for tokens in (1000, 60000):
+        ours = training_flops(shape, tokens, tokens, frozen)
+        assert ours == pytest.approx(throughput.training_flops(config, [tokens], frozen), rel=0.001)
+
+
+def test_segments_of_a_sample():
+    sample = SampleLength(context=300, frame=50, response=20)
+    assert segment_lengths(sample, 128) == [(178, 2), (94, 1), (50, 1), (21, 1)]
+    assert segment_lengths(replace(sample, context=256), 128) == [(178, 2), (50, 1), (21, 1)]
+    assert segment_lengths(replace(sample, context=0), 128) == [(50, 1), (21, 1)]
+    assert short_pass_flops(DecoderShape.from_config(LlamaConfig().to_dict()), sample, 49) == 0  # too_long
+
+
+@pytest.mark.parametrize("changes", [{}, {"num_key_value_heads": 2, "intermediate_size": 448}, {"head_dim": 64}])
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_memory_of_a_forward_is_that_of_its_tensors(changes, attention):
+    """Bytes of all tensors that live at once, counted by torch's profiler over a real pass of 1500 tokens."""
+    config = {"hidden_size": 128, "intermediate_size": 344, "num_attention_heads": 8, "num_key_value_heads": 8,
+              "head_dim": 16, **changes}  # fmt: skip
+    model = tiny_model("llama", attention, **config)
+    shape = shape_of(model)
+    tokens = 1500
+    ids = torch.zeros(1, tokens, dtype=torch.long)
+    with torch.inference_mode(), torch.profiler.profile(profile_memory=True) as profile:
+        model(input_ids=ids, use_cache=False, logits_to_keep=20)
+    live = peak = 0
+    events = profile.profiler.kineto_results.events()
+    for event in sorted((e for e in events if e.name() == "[memory]"), key=lambda event: event.start_ns()):
+        live += event.nbytes()
+        peak = max(peak, live)
+    estimated = forward_bytes(shape, tokens, 20, 4, attention=attention, on_cuda=False) / 1.05
+    assert estimated - shape.parameters * 4 == pytest.approx(peak, rel=0.25)
+
+
+def test_memory_of_the_designs_7b():
+    """The design: 18 to 20 GB at 64k tokens in bfloat16 without the CUDA context, at best."""
+    shape = DecoderShape.from_config(LlamaConfig().to_dict())
+    found = forward_bytes(shape, 64000, 500, 2, probe=True)
+    assert 20e9 < found < 23e9
+
+
+def test_decoding_reads_all_weights_for_every_token():
+    shape = DecoderShape.from_config(LlamaConfig().to_dict())
+    alone, shared = generation_reads(shape, 1, 101, 1, 2), generation_reads(shape, 1, 101, 8, 2)
+    assert alone == pytest.approx(100 * 13.2e9, rel=0.01)
+    assert shared == pytest.approx(alone / 8, rel=0.05)
+
+
+# lengths
+
+
+def test_bytes_become_tokens(tiny_tokenizer):
+    rows = [("the old road turns " * (20 + number), "What is it?", "grass " * (number % 7 + 1)) for number in range(90)]
+
+    def count(texts):
+        return [len(ids) for ids in tiny_tokenizer(texts, add_special_tokens=False).input_ids]
+
+    found = Bytes.of(rows)
+    assert len(found.rows) == 90
+    assert len(found.texts) == 48
+    ratio = found.bytes_per_token(count)
+    real = sum(count(["".join(one) for one in rows]))
+    assert sum(one.total for one in found.rows) / ratio.likely == pytest.approx(real, rel=0.02)
+    assert ratio.low > ratio.likely > ratio.high
+    assert found.bytes_per_token(None) == ASSUMED_BYTES_PER_TOKEN
+    lengths = lengths_of_bytes(found, Bounds(4, 2, 1), 300, "here")
+    assert [sum(one.total for one in some) for some in (lengths.low, lengths.likely, lengths.high)] == sorted(
+        sum(one.total for one in some) for some in (lengths.low, lengths.likely, lengths.high)
+    )
+    assert max(one.total for one in lengths.likely) == 300
+    assert any(one.truncated for one in lengths.likely)
+
+
+def test_rows_that_a_selection_may_take():
+    rows = [TrainingRow(tokens, 1) for tokens in range(100, 0, -1)]
+    assert [one.tokens for one in spread(rows, 4)] == [13, 38, 63, 88]
+    assert len(spread(rows, 500)) == 100
+    shortest, longest = extremes(rows, 2)
+    assert [one.tokens for one in (*shortest, *longest)] == [1, 2, 99, 100]
+    assert len(fitted(rows, 50, "drop")) == 50
+    assert sum(one.tokens == 50 for one in fitted(rows, 50, "truncate_context")) == 51
+    assert Bounds.around(5, 4, 3) == Bounds(3, 4, 5)
+    assert Bounds(1, 2, 3) + Bounds(1, 1, 1) == Bounds(2, 3, 4)
+
+
+# measurements
+
+
+def test_benchmark_files_add_up(tmp_path):
+    header = "s\th:m:s\tmax_rss\tmax_vms\tmax_uss\tmax_pss\tio_in\tio_out\tmean_load\tcpu_time\n"
+    (tmp_path / "a.tsv").write_text(f"{header}10.0\t0:00:10\t100\t1\t1\t1\t0\t0\t80\t8\n")
+    (tmp_path / "b.tsv").write_text(f"{header}30.0\t0:00:30\t300\t1\t1\t1\t0\t0\t40\t12\n")
+    (tmp_path / "c.tsv").write_text(f"{header}0.1\t0:00:00\tNA\tNA\tNA\tNA\tNA\tNA\tNA\tNA\n")
+    found = read_benchmarks(sorted(tmp_path.glob("*.tsv")))
+    assert (found.jobs, found.seconds, found.max_rss, found.mean_load) == (3, 40.1, 300 * 2**20, 50)
+    assert read_benchmarks([]) is None
+    assert size_on_disk([tmp_path]) == sum(len(file.read_bytes()) for file in tmp_path.iterdir())
+    assert size_on_disk([tmp_path / "none"]) is None
+    (tmp_path / "d.tsv").write_text("seconds\n1\n")
+    with pytest.raises(DataError, match="not a benchmark file of Snakemake"):
+        read_benchmarks([tmp_path / "d.tsv"])
+
+
+# the script
+
+
+@pytest.fixture(scope="module")
+def small_run(tmp_path_factory):
+    """Tables and models of the first half of a run, each by its own script, and its configuration file."""
+    folder = tmp_path_factory.mktemp("estimated")
+    words, draw = (ROOT / "LICENSE").read_text().split(), random.Random(0)
+
+    def text(count):
+        return " ".join(draw.choices(words, k=count))
+
+    rows = [row(f"{text(60)}\n\nWhere does it turn?", text(12), id=str(number)) for number in range(40)]
+    write_jsonl(folder / "long.jsonl", rows)
+    write_jsonl(folder / "short.jsonl", [row(text(12), text(6)) for number in range(30)])
+    config = {
+        "results_dir": "results",
+        "data": {"long": "long.jsonl", "short": "short.jsonl"},
+        "models": {"short": str(TINY_PAIR / "short"), "long": str(TINY_PAIR / "long")},
+        "scoring": {"shards": 2, "max_length": 1024, "device": "cpu"},
+        "cam": {"segment_length": 64},
+        "mixture": {"held_out": 2},
+        "plan": {"epochs": 2, "sequences_per_step": 8, "token_budget": 2048},
+        "train": {"device": "cpu", "deepspeed": None, "ranks_per_node": 1},
+        "evaluate": {"benchmarks": ["needle", "mt_bench"], "assets": {"source": "own"}},
+        "experiments": {"some": {"n_long": 20, "n_short": 10}, "all": {"method": "full"}},
+    }
+    (folder / "my.yaml").write_text(yaml.safe_dump(config))
+    return folder
+
+
+def script(name, *arguments, folder=ROOT):
+    """What a script prints. In this process: importing torch for each would take most of the time."""
+    path, printed = ROOT / f"scripts/{name}.py", io.StringIO()
+    argv = [str(path), *map(str, arguments)]
+    with mock.patch.object(sys, "argv", argv), contextlib.chdir(folder), contextlib.redirect_stdout(printed):
+        runpy.run_path(str(path), run_name="__main__")
+    return printed.getvalue()
+
+
+def estimate(folder, *arguments):
+    out = folder / "out.json"
+    text = script("estimate", "--configfile", folder / "my.yaml", *arguments, "--json", out, folder=folder)
+    return text, json.loads(out.read_text())
+
+
+def stage(found, title):
+    return next(one for one in found["stages"] if f"{one['rule']} {one['name']}".strip() == title)
+
+
+def score(folder):
+    """Samples, index, both token tables and the long and segment pass."""
+    out = folder / "results"
+    model, prompt = json.dumps({"path": str(TINY_PAIR / "long")}), DEFAULT_TEMPLATE
+    common = ("--device", "cpu", "--progress-dir", out / "progress", "--model", model, "--prompt", prompt,
+              "--max-length", 1024, "--samples", out / "samples/samples.parquet", "--index",
+              out / "index/index.parquet")  # fmt: skip
+    for kind, name in (("samples", "long"), ("chats", "short")):
+        script(kind, "--input", folder / f"{name}.jsonl", f"--{kind}", out / kind / f"{kind}.parquet",
+               "--rejects", out / kind / "rejects.jsonl", "--summary", out / kind / "summary.json")  # fmt: skip
+    script("index", "--samples", out / "samples/samples.parquet", "--model", model, "--prompt", prompt,
+           "--max-length", 1024, "--shards", 2, "--output", out / "index/index.parquet")  # fmt: skip
+    for source, table in (("long", "samples/samples.parquet"), ("short", "chats/chats.parquet")):
+        script("tokens", "--rows", out / table, "--source", source, "--model", model, "--format", "longalign",
+               "--max-length", 65536, "--over-long", "drop", "--max-rejected-share", 0.1, "--preview", 1,
+               "--workers", 1, "--tokens", out / f"tokens/{source}.parquet", "--rejects", out / "tokens/r.jsonl",
+               "--summary", out / "tokens/s.json", "--preview-text", out / "tokens/p.txt",
+               "--preview-html", out / "tokens/p.html")  # fmt: skip
+    for shard in range(2):
+        name = f"{shard:04d}-of-0002.parquet"
+        script("long_pass", *common, "--shard", shard, "--layer-block", 128, "--output", out / "long_pass" / name)
+        script("segment_pass", *common, "--shard", shard, "--segment-length", 64, "--batch-tokens", 2048,
+               "--output", out / "segment_pass" / name)  # fmt: skip
+
+
+def test_the_estimate_before_and_after_a_run(small_run):
+    text, before = estimate(small_run, "--peak-tflops", 1)
+    assert "measured on a sample" in before["sources"]["long rows"]
+    assert "No measurement: no benchmark file" in text
+    assert stage(before, "long_pass")["measured"] is None
+    assert stage(before, "long_pass")["samples"] == 40
+    assert all(item["found"] is None for item in before["disk"])
+    some, whole = stage(before, "train some"), stage(before, "train all")
+    assert some["samples"] == 2 * 30
+    assert whole["samples"] == 2 * 38
+    assert some["flops"]["low"] < some["flops"]["likely"] < some["flops"]["high"]
+    assert some["executed"] > some["flops"]["likely"]
+    assert before["sources"]["train some"].startswith("8 steps, ")
+    needle = stage(before, "generate some needle")
+    assert needle["samples"] == 100
+    assert needle["flops"]["low"] < needle["flops"]["high"]
+    assert stage(before, "generate all mt_bench")["flops"]["likely"] > 0
+    hours = stage(before, "short_pass")["device_hours"]["likely"]
+    assert hours == pytest.approx(stage(before, "short_pass")["flops"]["likely"] / 0.4e12 / 3600)
+
+    score(small_run)
+    benchmarks = small_run / "results/benchmarks/long_pass"
+    benchmarks.mkdir(parents=True)
+    for shard, shards in ((0, 2), (1, 2), (0, 4)):  # those of another number of shards do not count
+        (benchmarks / f"{shard:04d}-of-{shards:04d}.tsv").write_text("s\tmax_rss\tmean_load\n2.0\t500\t90\n")
+    text, after = estimate(small_run, "--peak-tflops", 1)
+    assert after["sources"]["long rows"].endswith("index.parquet, exact")
+    assert after["sources"]["short chats"].endswith("short.parquet, exact")
+    for name in ("short_pass", "long_pass", "segment_pass", "tokens long", "tokens short"):
+        guess, exact = stage(before, name)["tokens"], stage(after, name)["tokens"]
+        assert exact["low"] == exact["likely"] == exact["high"]
+        assert guess["likely"] == pytest.approx(exact["likely"], rel=0.1), name
+    assert stage(after, "long_pass")["measured"] == {
+        "jobs": 2, "seconds": 4.0, "max_rss": 500 * 2**20, "mean_load": 90.0
+    }  # fmt: skip
+    assert text.count("no measurement") == len(after["stages"]) - 1
+    disk = {item["name"]: item for item in after["disk"]}
+    for name in ("long_pass, shard files", "segment_pass, shard files", "long_pass, progress store",
+                 "segment_pass, progress store", "tokens long", "tokens short"):  # fmt: skip
+        assert 1 / 3 < disk[name]["bytes"] / disk[name]["found"] < 3, disk[name]
+    assert disk["short_pass, shard files"]["found"] is None
+
+    total = next(line for line in text.splitlines() if line.startswith("| total"))
+    flops = sum(one["flops"]["likely"] for one in after["stages"] if one["flops"])
+    assert f"{flops / 1e9:.3g} G" in total or f"{flops / 1e12:.3g} T" in total
+
+    config = read_configuration([str(small_run / "my.yaml")])
+    line = start_summary(config, str(small_run / "results"))
+    tokens = stage(after, "long_pass")["tokens"]["likely"]
+    assert f"estimate: 40 long rows with {tokens:,.0f} tokens" in line
+    for name in ("short_pass", "long_pass", "segment_pass"):
+        assert f"{name} {stage(after, name)['flops']['likely']:.3g}" in line
+
+
+def test_missing_inputs_are_named(tmp_path, small_run):
+    config = yaml.safe_load((small_run / "my.yaml").read_text())
+    config |= {"data": {"long": "none.jsonl", "short": None}, "models": {"short": "no/such-model", "long": "./bare"},
+               "experiments": {"some": {"n_long": 20}}, "train": {}, "scoring": {"max_length": 1024}}  # fmt: skip
+    (tmp_path / "bare").mkdir()
+    shutil.copy(TINY_PAIR / "long/config.json", tmp_path / "bare")
+    (tmp_path / "my.yaml").write_text(yaml.safe_dump(config))
+    text, found = estimate(tmp_path)
+    notes = " ".join(found["notes"])
+    assert "fetch it with `hf download no/such-model config.json`" in notes
+    assert "data.long: no none.jsonl, and no lengths under results" in notes
+    assert "assumed: give --peak-tflops" in text
+    assert stage(found, "short_pass")["flops"] is None
+    assert stage(found, "long_pass")["flops"] is None
+    assert stage(found, "long_pass")["memory"] > 1e9  # known without any row
+    checkpoints = next(item for item in found["disk"] if item["name"].startswith("checkpoints"))
+    assert checkpoints["bytes"] == pytest.approx(2 * 14 * 787_584, rel=0.2)
+
+    write_jsonl(tmp_path / "none.jsonl", [row(f"some context {n}\n\nand a question", id=str(n)) for n in range(9)])
+    _, found = estimate(tmp_path)
+    assert "3.7 bytes a token ASSUMED" in found["sources"]["long rows"]
+    assert any("train some: n_long is 20, but about 7 rows can be used" in note for note in found["notes"])
+
+
+def test_wrong_options_are_refused(small_run):
+    result = run_script("estimate", "--configfile", small_run / "my.yaml", "--mfu", 40, cwd=small_run)
+    assert result.returncode == 1
+    assert "--mfu a share above 0 up to 1" in result.stderr
+
+
+def test_the_summary_at_the_start_is_light(tmp_path):
+    """Snakemake prints it: no torch, and words instead of exceptions."""
+    code = (
+        "import sys; sys.path.insert(0, 'scripts'); import gateau.start_summary;"
+        "print([m for m in ('torch', 'transformers', 'pandas') if m in sys.modules])"
+    )
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
+    config = yaml.safe_load((ROOT / "config/config.yaml").read_text())
+    assert "not counted yet (rule index); python scripts/estimate.py" in start_summary(config, str(tmp_path))
+    (tmp_path / "index").mkdir()
+    (tmp_path / "index/index.parquet").write_text("no table")
+    assert "estimate: not possible" in start_summary(config, str(tmp_path))
