@@ -564,7 +564,9 @@ def _print_estimate(
             stage.title, _number(stage.samples), _bounds(stage.tokens), _bounds(stage.flops), _si(stage.executed),
             _hours(hours), where, _gb(stage.memory),
         ])  # fmt: skip
-    rows.append(["total", "", "", _bounds(total_flops), "", _hours(total_hours if speed else None), "", ""])
+    known = any(stage.flops for stage in stages)
+    total = [_bounds(total_flops if known else None), "", _hours(total_hours if known and speed else None)]
+    rows.append(["total", "", "", *total, "", ""])
     titles = ["stage", "sequences", "tokens", "FLOP", "executed", "device-hours", "jobs x GPUs", "GB a device"]
     print(f"\n{_markdown(titles, rows)}")
     print(
