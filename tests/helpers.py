@@ -109,16 +109,18 @@ def snakemake(directory: Path, config: Mapping[str, Any], *arguments: str) -> su
 
 
 def planned_rules(directory: Path, config: Mapping[str, Any], *arguments: str) -> set[str]:
-    """Names of the rules that a dry run would execute, ``all`` left out."""
+    """Names of the rules that a dry run would execute, targets left out.
+
+    Manifests follow whatever changes, so they are named only where they would be all.
+    """
     result = snakemake(directory, config, *arguments, "--dry-run", "--quiet", "rules")
     assert result.returncode == 0, result.stdout
     if "Nothing to be done" in result.stdout:
         return set()
     table = result.stdout.split("Job stats:")[1].split("\n\n")[0].splitlines()
-    return {line.split()[0] for line in table if len(line.split()) == 2 and line.split()[1].isdigit()} - {
-        "all",
-        "total",
-    }
+    rules = {line.split()[0] for line in table if len(line.split()) == 2 and line.split()[1].isdigit()}
+    rules -= {"all", "selected", "evaluated", "total"}
+    return rules - {"manifest", "provenance"} or rules
 
 
 def kill_tree(process: subprocess.Popen[Any]) -> None:

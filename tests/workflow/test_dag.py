@@ -146,6 +146,22 @@ def test_an_added_experiment_leaves_the_others_alone(finished):
     assert f"output: {SELECTION}/ranking.parquet" not in result.stdout
 
 
+def test_every_folder_has_a_manifest_that_verifies_and_follows_a_change(finished):
+    directory, config = finished
+    folders = {path.parent.name for path in (directory / "results").glob("*/manifest.json")}
+    expected = {
+        "planted", "samples", "chats", "index", *PASSES, "scores", "selection", "tokens", "mixture", "plan", "train",
+        "plot_train", "export",
+    }  # fmt: skip
+    assert folders == expected
+    result = run_script("verify", directory / "results")
+    assert result.returncode == 0, result.stdout
+    assert "| export |" in (directory / "results/provenance/provenance.md").read_text()
+    changed = snakemake(directory, merged(config, {"train": {"learning_rate": 5e-4}}), "--dry-run")
+    planned = set(re.findall(r"results/(\w+)/manifest\.json$", changed.stdout, re.M))
+    assert planned == {"train", "plot_train", "export"}
+
+
 def test_a_user_s_experiments_take_the_place_of_the_paper_s(finished):
     directory, config = finished
     result = snakemake(directory, config, "--dry-run", "--forceall")

@@ -73,7 +73,7 @@ def test_every_number_says_whose_items_and_whose_judgment_it_is(finished):
 
 def test_a_second_run_has_nothing_to_do(finished):
     directory, config = finished
-    assert planned_rules(directory, config, "evaluated") == {"evaluated"} - {"evaluated"}
+    assert planned_rules(directory, config, "evaluated") == set()
 
 
 @pytest.mark.parametrize(
@@ -98,13 +98,13 @@ def test_a_second_run_has_nothing_to_do(finished):
 )  # fmt: skip
 def test_a_change_reruns_what_depends_on_it(finished, change, expected):
     directory, config = finished
-    assert planned_rules(directory, merged(config, {"evaluate": change}), "evaluated") - {"evaluated"} == expected
+    assert planned_rules(directory, merged(config, {"evaluate": change}), "evaluated") == expected
 
 
 def test_other_weights_are_asked_anew(finished):
     directory, config = finished
     other = merged(config, {"evaluate": {"models": {"base": str(TINY_PAIR / "short")}}})
-    assert planned_rules(directory, other, "evaluated") - {"evaluated"} == {"generate"} | AFTER_ANSWERS
+    assert planned_rules(directory, other, "evaluated") == {"generate"} | AFTER_ANSWERS
 
 
 @pytest.mark.parametrize(

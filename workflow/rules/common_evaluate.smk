@@ -179,3 +179,16 @@ def judged_arguments(files, heatmap=()):
         return ""
     plots = [part for place in heatmap for part in ("--judge-heatmap", place)]
     return shlex.join(["--judgments", files["judgments"], *plots])
+
+
+def model_fingerprints():
+    """Digests of the configured models, by role or name."""
+    named = {role: model(role) for role in ("short", "long", "base")}
+    named |= {name: evaluated_model(name) for name in GIVEN_MODELS}
+    return {
+        role: {
+            "weights": weights_fingerprint(spec["path"], spec.get("revision")),
+            "tokenizer": tokenizer_fingerprint(spec["path"], spec.get("revision")),
+        }
+        for role, spec in named.items()
+    }

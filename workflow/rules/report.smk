@@ -1,0 +1,94 @@
+# Every folder of results gets a manifest: what it holds, what it was made with and from.
+_SHARDED = rules.scores.output if RANKED else []
+_LAST = {
+    "planted": RAW_LONG if config["data"]["planted"] else [],
+    "samples": rules.samples.output,
+    "chats": rules.chats.output if RAW_SHORT else [],
+    "index": rules.index.output if RANKED else [],
+    "short_pass": _SHARDED,  # made once they are merged: a list of all shards would be long
+    "long_pass": _SHARDED,
+    "segment_pass": _SHARDED,
+    "scores": _SHARDED,
+    "selection": expand([*rules.selection.output, *rules.plot_selection.output], experiment=RANKED)
+    + list(rules.overview.output) * bool(RANKED),
+    "tokens": expand(rules.tokens.output.tokens, source=SOURCES),
+    "mixture": expand(rules.mixture.output, experiment=EXPERIMENTS),
+    "plan": expand(rules.plan.output, experiment=EXPERIMENTS),
+    "train": expand(rules.train.output.summary, experiment=EXPERIMENTS),
+    "plot_train": rules.plot_train.output,
+    "export": expand(rules.export.output, experiment=EXPERIMENTS),
+}
+_LAST_EVALUATED = {
+    "assets": expand(rules.assets.output, benchmark=BENCHMARKS),
+    "generate": expand(rules.predictions.output, model=EVALUATED, benchmark=BENCHMARKS),
+    "predictions": expand(rules.predictions.output, model=EVALUATED, benchmark=BENCHMARKS),
+    "judge": expand(rules.judge.output.judgments, model=EVALUATED, benchmark=JUDGED),
+    **{
+        f"score_{benchmark}": expand(f"{RESULTS}/score_{benchmark}/{{model}}/scores.json", model=EVALUATED)
+        for benchmark in SCORED
+    },
+    "leaderboard": [rules.leaderboard.output.csv] if SCORED and EVALUATED else [],
+}
+_LAST_EVALUATED = {folder: files for folder, files in _LAST_EVALUATED.items() if EVALUATED and BENCHMARKS and files}
+_SELECTION = [folder for folder in list(_LAST)[: list(_LAST).index("selection") + 1] if folder != "chats"]
+
+
+MANIFESTS = expand(f"{RESULTS}/{{folder}}/manifest.json", folder=[*filter(_LAST.get, _LAST), *_LAST_EVALUATED])
+MANIFESTS_SELECTED = expand(f"{RESULTS}/{{folder}}/manifest.json", folder=filter(_LAST.get, _SELECTION))
+MANIFESTS_EVALUATED = expand(f"{RESULTS}/{{folder}}/manifest.json", folder=_LAST_EVALUATED)
+
+
+# it asks nothing of the configuration that is compared: another setting reruns it through what it changes
+rule manifest:
+    input:
+        lambda wildcards: {**_LAST, **_LAST_EVALUATED}[wildcards.folder],
+    output:
+        f"{RESULTS}/{{folder}}/manifest.json",
+    log:
+        f"{RESULTS}/logs/manifest/{{folder}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/manifest/{{folder}}.tsv"
+    wildcard_constraints:
+        folder=r"[a-z_]+",
+    conda:
+        "../../envs/gateau.yaml"
+    resources:
+        mem_mb=2000,
+        runtime=120,
+    params:
+        script=script("manifest"),
+        code=code_digest("manifest.py"),
+        results=lambda wildcards, input: RESULTS,
+        config=lambda wildcards, input: json.dumps(config, sort_keys=True),
+        models=lambda wildcards, input: json.dumps(model_fingerprints(), sort_keys=True),
+        data=lambda wildcards, input: shlex.join({"samples": RAW_LONG, "chats": RAW_SHORT}.get(wildcards.folder, [])),
+    shell:
+        "python {params.script:q} --folder {params.results:q}/{wildcards.folder}"
+        " --logs {params.results:q}/logs/{wildcards.folder} --config {params.config:q} --models {params.models:q}"
+        " --data {params.data} --output {output:q} > {log:q} 2>&1"
+
+
+rule provenance:
+    input:
+        MANIFESTS,
+    output:
+        report(
+            f"{RESULTS}/provenance/provenance.md",
+            caption="../report/provenance.rst",
+            category="Provenance",
+            labels={"table": "versions, models, data, machines"},
+        ),
+    log:
+        f"{RESULTS}/logs/provenance/provenance.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/provenance/provenance.tsv"
+    conda:
+        "../../envs/gateau.yaml"
+    resources:
+        mem_mb=2000,
+        runtime=15,
+    params:
+        script=script("provenance"),
+        code=code_digest("provenance.py"),
+    shell:
+        "python {params.script:q} --manifests {input:q} --output {output:q} > {log:q} 2>&1"
