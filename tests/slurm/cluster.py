@@ -88,8 +88,8 @@ def running_cluster() -> Iterator[Path]:
     Raises:
         Unavailable: it cannot run here.
     """
-    _install()
     with _sole_use(), contextlib.ExitStack() as stack:
+        _install()
         state = Path(tempfile.mkdtemp(prefix="slurm-"))
         stack.callback(shutil.rmtree, state, ignore_errors=True)
         _write_settings(state, stack)

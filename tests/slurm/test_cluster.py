@@ -7,6 +7,7 @@ two GPUs of one node, the other trains on one GPU of each node. Meanwhile jobs o
 import json
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -98,7 +99,7 @@ class Run:
 
     def finish(self):
         try:
-            self.process.wait(timeout=300)
+            self.process.wait(timeout=600)
         finally:
             self.stop()
         assert self.process.returncode == 0, self.log.read_text() + "".join(map(Path.read_text, self.logs("train")))
@@ -106,7 +107,7 @@ class Run:
     def stop(self):
         """As Ctrl-C: Snakemake cancels its jobs."""
         if getattr(self, "process", None) and self.process.poll() is None:
-            self.process.terminate()
+            self.process.send_signal(signal.SIGINT)
             try:
                 self.process.wait(timeout=20)
             except subprocess.TimeoutExpired:
