@@ -22,7 +22,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 SETTINGS = Path("/etc/slurm")
 NODES = ("gpu1", "gpu2")
@@ -49,6 +49,7 @@ JobAcctGatherType=jobacct_gather/none
 AccountingStorageType=accounting_storage/none
 MpiDefault=none
 ReturnToService=2
+MailProg=/bin/true
 KillWait=30
 SlurmdParameters=config_overrides
 StateSaveLocation={state}/slurmctld
@@ -88,12 +89,16 @@ def running_cluster() -> Iterator[Path]:
     Raises:
         Unavailable: it cannot run here.
     """
+    if os.geteuid() != 0:
+        raise Unavailable("a SLURM of one's own needs root")
+    if "SLURM_CONF" in os.environ:
+        raise Unavailable("SLURM_CONF names another cluster")
     with _sole_use(), contextlib.ExitStack() as stack:
         _install()
         state = Path(tempfile.mkdtemp(prefix="slurm-"))
         stack.callback(shutil.rmtree, state, ignore_errors=True)
-        _write_settings(state, stack)
         try:
+            _write_settings(state, stack)
             _start_munge(state, stack)
             _start(["slurmctld", "-D"], state / "slurmctld.out", stack)
             for node in NODES:
@@ -106,10 +111,6 @@ def running_cluster() -> Iterator[Path]:
 
 
 def _install() -> None:
-    if "SLURM_CONF" in os.environ:
-        raise Unavailable("SLURM_CONF names another cluster")
-    if os.geteuid() != 0:
-        raise Unavailable("a SLURM of one's own needs root")
     programs = ("slurmctld", "slurmd", "sbatch", "munged", "munge")
     if all(shutil.which(name) for name in programs):
         return
@@ -191,7 +192,7 @@ def _start_munge(state: Path, stack: contextlib.ExitStack) -> None:
     wait_for("munge", answers, 20)
 
 
-def _start(command: list[str], log: Path, stack: contextlib.ExitStack, **options: object) -> None:
+def _start(command: list[str], log: Path, stack: contextlib.ExitStack, **options: Any) -> None:
     with log.open("w") as file:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT, preexec_fn=_die_with_parent,
