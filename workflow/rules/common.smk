@@ -57,6 +57,11 @@ def script(name):
     return lambda wildcards, input: str(SCRIPTS / f"{name}.py")
 
 
+def lease(gpus):
+    """What goes before a command that computes on GPUs: it gets some that no other job has, if need be after a wait."""
+    return f"python {shlex.quote(str(SCRIPTS / 'gpu_lease.py'))} --gpus {gpus} --" if gpus else ""
+
+
 def verbatim(value):
     """A parameter that may hold braces, which Snakemake would take for wildcards in a plain string."""
     return lambda wildcards: value
@@ -122,6 +127,7 @@ def pass_params(role):
         "model": lambda wildcards, input: json.dumps(model(role), sort_keys=True),
         "progress": lambda wildcards, input: PROGRESS_OPTIONS,
         "threads": lambda wildcards, input: config["scoring"]["threads"],
+        "lease": lambda wildcards, input: lease(GPUS_PER_PASS),
         "shard": lambda wildcards: int(wildcards.shard),
         "weights": model_fingerprint(role),
         "tokenizer": tokenizer_fingerprint(model(role)["path"], model(role).get("revision")),
@@ -186,7 +192,7 @@ def named_files(files, *names):
 
 
 PASS_COMMAND = (
-    "python {params.script:q} --samples {input.samples:q} --index {input.index:q} --shard {params.shard}"
+    "{params.lease} python {params.script:q} --samples {input.samples:q} --index {input.index:q} --shard {params.shard}"
     " --model {params.model:q} --prompt {params.prompt:q} --max-length {params.max_length}"
     " --device {params.device} --dtype {params.dtype} --attention {params.attention} --threads {params.threads}"
     " {params.progress} --output {output:q} {params.own} > {log:q} 2>&1"

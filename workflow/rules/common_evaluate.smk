@@ -89,6 +89,11 @@ def server_of(name):
     return EVALUATE["servers"].get(name)
 
 
+def gpus_of(name):
+    """GPUs that answering takes here: none if a server answers."""
+    return 0 if server_of(name) else GPUS_PER_GENERATE
+
+
 def question_options(benchmark):
     """The benchmark's options that decide its questions; LongBench's protocol decides its scores only."""
     scoring_only = {"longbench": {"protocol"}, "needle": {"keys"}}.get(benchmark, set())

@@ -45,7 +45,7 @@ rule generate:
         "../../envs/gateau.yaml"
     threads: config["evaluate"]["generate"]["threads"]
     resources:
-        gpu=lambda wildcards: 0 if server_of(wildcards.model) else GPUS_PER_GENERATE,
+        gpu=lambda wildcards: gpus_of(wildcards.model),
         mem_mb=lambda wildcards, attempt: 64000 * attempt,
         runtime=lambda wildcards, attempt: 720 * attempt,
     params:
@@ -59,9 +59,11 @@ rule generate:
         served=lambda wildcards: "through a server" if server_of(wildcards.model) else "in process",
         run=lambda wildcards, input: generate_run(wildcards.model),
         part=lambda wildcards, input: shard_arguments(wildcards.part),
+        lease=lambda wildcards, input: lease(gpus_of(wildcards.model)),
     shell:
-        "python {params.script:q} --benchmark {wildcards.benchmark} --assets {input.assets:q} --model {params.model:q}"
-        " --options {params.options:q} {params.settings} {params.run} {params.part} --output {output:q} > {log:q} 2>&1"
+        "{params.lease} python {params.script:q} --benchmark {wildcards.benchmark} --assets {input.assets:q}"
+        " --model {params.model:q} --options {params.options:q} {params.settings} {params.run} {params.part}"
+        " --output {output:q} > {log:q} 2>&1"
 
 
 rule predictions:

@@ -127,12 +127,14 @@ rule train:
         options=verbatim(json.dumps({name: config["train"][name] for name in TRAIN_OPTIONS}, sort_keys=True)),
         run=lambda wildcards, input: json.dumps(run_options(wildcards.experiment), sort_keys=True),
         files=lambda wildcards, input: named_files(input, "mixture", "plan", "long", "short"),
+        # as many as it starts ranks, whatever limit Snakemake was given; on several nodes SLURM sees to it
+        lease=lambda wildcards, input: lease(GPUS_PER_NODE if NODES == 1 else 0),
     # a signal to all processes of a job is meant for the training; bash waits for it
     shell:
         "trap : TERM USR1; "
-        "python {params.script:q} --experiment {wildcards.experiment:q} {params.files} --base {params.base:q}"
-        " --options {params.options:q} --run {params.run:q} --model {output.model:q} --history {output.history:q}"
-        " --summary {output.summary:q} > {log:q} 2>&1"
+        "{params.lease} python {params.script:q} --experiment {wildcards.experiment:q} {params.files}"
+        " --base {params.base:q} --options {params.options:q} --run {params.run:q}"
+        " --model {output.model:q} --history {output.history:q} --summary {output.summary:q} > {log:q} 2>&1"
 
 
 rule plot_train:
