@@ -301,14 +301,14 @@ def plot_leaderboard(entries: Sequence[Entry], output: str | Path) -> None:
     colours = matplotlib.colormaps["tab10" if len(models) <= 10 else "tab20"]
     groups = [[entry for entry in shown if section_of(entry.measure) == section] for section in sections]
     n_names = [len({entry.measure.name for entry in group}) for group in groups]
-    heights = [0.9 + 0.2 * n * (len(models) + 1) for n in n_names]
+    heights = [1.1 + 0.2 * n * (len(models) + 1) for n in n_names]
     figure = Figure(figsize=(9, sum(heights) + 0.6), layout="constrained")
     panels = figure.subplots(len(sections), 1, squeeze=False, height_ratios=heights)[:, 0]
     for axes, section, group in zip(panels, sections, groups, strict=True):
         names = list(dict.fromkeys(entry.measure.name for entry in group))
         for entry in group:
             number = models.index(entry.model)
-            row = names.index(entry.measure.name) + (number + 0.5) / (len(models) + 1) - 0.5
+            row = names.index(entry.measure.name) + (number + 1) / (len(models) + 1) - 0.5
             measure = entry.measure
             axes.plot([measure.low, measure.high], [row, row], color=colours(number), linewidth=2)
             axes.plot(
@@ -318,7 +318,7 @@ def plot_leaderboard(entries: Sequence[Entry], output: str | Path) -> None:
         axes.set_yticks(range(len(names)), names)
         axes.set_ylim(len(names) - 0.5, -0.5)
         axes.grid(axis="x", alpha=0.3)
-        axes.set_title(_title(section, group), fontsize=9, loc="left")
+        axes.set_title(_title(section, group).replace("; ", "\n", 1), fontsize=9, loc="left")
     if shown:
         panels[0].legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1.0))
     with atomic_path(output) as temporary:
