@@ -44,7 +44,7 @@ logger = logging.getLogger(__name__)
 
 FOLDER_VARIABLE = "GATEAU_LEASE_DIR"
 REPORT_SECONDS = 60.0  # between two lines that say what a job waits for
-_POLL_SECONDS = 0.1  # of the one job that collects devices; the others sleep at a gate
+_POLL_SECONDS = (0.01, 0.5)  # from, to: of the one job that collects devices; the others sleep at a gate
 _SHOWN = 150  # characters of a command in messages
 _NETWORK = re.compile(
     r"nfs|cifs|smb|lustre|gpfs|beegfs|ceph|gluster|afs$|9p$|pvfs|orangefs|gfs2|ocfs2|panfs|wekafs|fuse\.(sshfs|s3fs)"
@@ -193,6 +193,7 @@ def acquire(devices: Sequence[Device], gpus: int, folder: Path, command: Sequenc
             gate = _lock(_gate_file(folder, device), holder, wait=True)
             assert gate is not None
             gates.callback(os.close, gate)
+        pause, longest = _POLL_SECONDS
         while True:
             for device in devices:
                 if len(leased) < gpus and device not in leased:
@@ -201,7 +202,8 @@ def acquire(devices: Sequence[Device], gpus: int, folder: Path, command: Sequenc
                         leased[device] = descriptor
             if len(leased) == gpus:
                 break
-            time.sleep(_POLL_SECONDS)
+            time.sleep(pause)
+            pause = min(1.5 * pause, longest)
     for descriptor in leased.values():
         os.set_inheritable(descriptor, True)
     return [device for device in devices if device in leased]
