@@ -59,7 +59,7 @@ class Machine:
         job = subprocess.Popen(
             [*LEASE, "--gpus", str(gpus), "--", "sh", "-c", script],
             env=self.environment | visible | environment, cwd=self.folder, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
         )  # fmt: skip
         self.jobs.append(job)
         return job
@@ -104,7 +104,8 @@ def machine(tmp_path):
     machine = Machine(tmp_path)
     yield machine
     for job in machine.jobs:
-        job.kill()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(job.pid, signal.SIGKILL)
         job.communicate()
 
 
@@ -296,7 +297,7 @@ def test_a_waiting_job_says_for_whom(machine):
     code += "del sys.argv[1]; runpy.run_path(sys.argv[0], run_name='__main__')"
     command = [sys.executable, "-c", code, LEASE[1], "--gpus", "2", "--", "true"]
     environment = machine.environment | {"CUDA_VISIBLE_DEVICES": "0,1", "PYTHONPATH": str(ROOT / "scripts")}
-    waiting = subprocess.Popen(command, env=environment, text=True, stderr=subprocess.PIPE)
+    waiting = subprocess.Popen(command, env=environment, text=True, stderr=subprocess.PIPE, start_new_session=True)
     machine.jobs.append(waiting)
     line = waiting.stderr.readline()
     assert re.search(rf"waiting for 2 of 2 GPUs for \d+ s: 0 held by process {holder.pid} since .*: sh -c ", line), line
