@@ -36,7 +36,8 @@ test: .venv/installed
 	$(BIN)/mypy
 	$(BIN)/snakefmt --check workflow
 	$(BIN)/snakemake --lint --configfile config/demo.yaml
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not alone"
+	$(BIN)/python -m pytest -m alone -n 0
 
 bench: .venv/installed
 	$(BIN)/python tests/benchmark/scoring.py

@@ -21,6 +21,8 @@ from gateau.gpu_leases import Device, file_system, lease_folder, visible_devices
 
 from helpers import ROOT
 
+pytestmark = pytest.mark.alone
+
 LEASE = [sys.executable, str(ROOT / "scripts/gpu_lease.py")]
 LISTED = """GPU 0: NVIDIA A100-SXM4-40GB (UUID: GPU-aaaa-0)
 GPU 1: NVIDIA A100-SXM4-40GB (UUID: GPU-bbbb-1)

@@ -426,6 +426,7 @@ def test_a_damaged_cache_file_is_asked_for_again(tmp_path, server):
     assert sorted(server.asked().values()) == [1, 1, 2]
 
 
+@pytest.mark.alone
 def test_thirty_two_calls_at_once_keep_the_judge_busy(tmp_path, server):
     """Busy share: time the server works on calls, over the time from first to last call on 32 places."""
     server.delay = 0.1
