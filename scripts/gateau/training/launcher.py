@@ -55,6 +55,7 @@ def launch(arguments: Sequence[str], nodes: int, ranks_per_node: int) -> int:
                 "MASTER_ADDR": address, "MASTER_PORT": str(port),
             },
             preexec_fn=_die_with_parent,
+            close_fds=False,  # a lease of GPUs lasts as long as the ranks
         )
         for local in range(ranks_per_node)
     ]  # fmt: skip
