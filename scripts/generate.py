@@ -25,7 +25,7 @@ from gateau.models import Runtime, load_config, load_model, load_tokenizer, reso
 from gateau.sources import meaning_digest
 
 _PACKAGE = Path(__file__).resolve().parent / "gateau"
-_CODE = ("chatting.py", "formats.py", "models.py", "evaluation/prompting.py", "evaluation/generation.py")
+_CODE = ("chatting.py", "formats.py", "models.py", "prompts.py", "evaluation/prompting.py", "evaluation/generation.py")
 
 
 def main() -> None:
@@ -48,6 +48,7 @@ def main() -> None:
         "rope_parameters": spec.rope_parameters,
         "format": format_name,
         "max_length": args.max_length,
+        "generation_config": _stops_file(spec),
     }
     if args.server:
         share = list(range(args.shard, len(asked), args.shards))
@@ -72,6 +73,12 @@ def main() -> None:
         )
     write_answers(args.output, asked, done)
     logging.info("%s: %s", args.output, ", ".join(f"{n} {name}" for name, n in summarise(done.values()).items()))
+
+
+def _stops_file(spec: ModelSpec) -> str | None:
+    """What a local model's generation_config.json says: its stop tokens decide answers."""
+    file = spec.directory / "generation_config.json"
+    return file.read_text(encoding="utf-8") if spec.is_local and file.is_file() else None
 
 
 def _check_needle(benchmark: str, asked: list[Question], prompter: Prompter) -> None:

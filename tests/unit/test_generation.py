@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, GenerationConfig
 
 from gateau.conversations import Turn
 from gateau.errors import DataError
@@ -103,6 +103,15 @@ def test_greedy_answers_are_those_of_plain_decoding(model, generator, prompter, 
     assert answer.text == tiny_tokenizer.decode([token for token in new if token != 1])
     assert (answer.new_tokens, answer.prompt_tokens) == (len(new), len(ids))
     assert answer.finish_reason == ("stop" if new[-1] == 1 else "length")
+
+
+def test_a_model_s_own_penalties_do_not_reach_the_decoding(model, generator, prompter):
+    """transformers lays what a model's generation_config.json says under whatever is asked for."""
+    question = ask(NOTES * 3 + "\nWhat does note falcon say?", max_new_tokens=20)
+    expected = generator.answer([question])
+    other = copy.deepcopy(model)
+    other.generation_config = GenerationConfig(eos_token_id=1, repetition_penalty=5.0, no_repeat_ngram_size=2)
+    assert Generator(other, prompter).answer([question]) == expected
 
 
 def test_a_padded_batch_answers_as_each_question_alone(generator):

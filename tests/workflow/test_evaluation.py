@@ -115,6 +115,7 @@ def test_other_weights_are_asked_anew(finished):
         ({"baseline": "nobody"}, "nobody is not evaluated; evaluated are base"),
         ({"servers": {"other": {"base_url": "http://localhost/v1", "model": "m"}}}, "other is not evaluated"),
         ({"judge": {"max_null_share": 2}}, "2 is greater than the maximum"),
+        ({"needle": {"needle": "Note otter."}}, "'balor detek mosar' is not in the needle"),
     ],
     ids=lambda value: json.dumps(value) if isinstance(value, dict) else "",
 )

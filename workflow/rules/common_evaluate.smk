@@ -26,6 +26,9 @@ if EVALUATED and BASELINE not in EVALUATED:
     raise WorkflowError(f"evaluate.baseline: {BASELINE} is not evaluated; evaluated are {', '.join(EVALUATED)}")
 if unknown := set(EVALUATE["servers"]) - set(EVALUATED):
     raise WorkflowError(f"evaluate.servers: {min(unknown)} is not evaluated; evaluated are {', '.join(EVALUATED)}")
+_folded = " ".join(EVALUATE["needle"]["needle"].casefold().split())
+if absent := [key for key in EVALUATE["needle"]["keys"] if " ".join(key.casefold().split()) not in _folded]:
+    raise WorkflowError(f"evaluate.needle.keys: {absent[0]!r} is not in the needle, so no answer could be right")
 # answers without a score are worth having: another judge may come
 LEADERBOARD = expand(f"{RESULTS}/predictions/{{model}}/{{benchmark}}", model=EVALUATED, benchmark=BENCHMARKS)
 if SCORED and EVALUATED:
@@ -81,7 +84,9 @@ def evaluated_identity(name):
     spec = evaluated_model(name)
     place, revision = spec.pop("path"), spec.get("revision")
     digests = [weights_fingerprint(place, revision), tokenizer_fingerprint(place, revision)]
-    return json.dumps([*digests, spec], sort_keys=True)
+    # stop tokens and the chat format decide answers too
+    beside = [Path(place).expanduser() / name for name in ("generation_config.json", "gateau.json")]
+    return json.dumps([*digests, spec, files_digest(*[file for file in beside if file.is_file()])], sort_keys=True)
 
 
 def server_of(name):
@@ -92,6 +97,12 @@ def server_of(name):
 def gpus_of(name):
     """GPUs that answering takes here: none if a server answers."""
     return 0 if server_of(name) else GPUS_PER_GENERATE
+
+
+def served_as(name):
+    """What of a model's server may change an answer: its address may not."""
+    server = server_of(name)
+    return f"{server['model']} by {server.get('send', 'messages')}" if server else "in process"
 
 
 def question_options(benchmark):

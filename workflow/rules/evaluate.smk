@@ -56,7 +56,7 @@ rule generate:
         identity=lambda wildcards: evaluated_identity(wildcards.model),
         options=lambda wildcards: json.dumps(question_options(wildcards.benchmark), sort_keys=True),
         settings=generate_settings(),
-        served=lambda wildcards: "through a server" if server_of(wildcards.model) else "in process",
+        served=lambda wildcards: served_as(wildcards.model),
         run=lambda wildcards, input: generate_run(wildcards.model),
         part=lambda wildcards, input: shard_arguments(wildcards.part),
         lease=lambda wildcards, input: lease(gpus_of(wildcards.model)),
@@ -104,6 +104,8 @@ rule judge:
         f"{RESULTS}/logs/judge/{{model}}/{{benchmark}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/judge/{{model}}/{{benchmark}}.tsv"
+    # each start has the whole budget, so it is the user's to start it again
+    retries: 0
     conda:
         "../../envs/gateau.yaml"
     resources:
@@ -113,7 +115,7 @@ rule judge:
         script=script("judge"),
         code=code_digest("judge.py"),
         start=lambda wildcards, input: stand_in_start(),
-        asked=judge_arguments(*JUDGE_ASKED),
+        asked=verbatim(judge_arguments(*JUDGE_ASKED)),
         # how it is reached changes nothing
         reached=lambda wildcards, input: judge_reached(),
     shell:

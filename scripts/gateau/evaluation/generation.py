@@ -81,6 +81,10 @@ class Generator:
         self._model, self._prompter = model, prompter
         self._tokenizer = prompter.tokenizer
         self._newline = self._tokenizer("\n", add_special_tokens=False).input_ids[-1]
+        own = getattr(model.generation_config, "eos_token_id", None)
+        self._own_stops = {self._tokenizer.eos_token_id, *(own if isinstance(own, list) else [own])} - {None}
+        # transformers would lay the model's own defaults, a repetition penalty for one, under every decoding
+        model.generation_config = GenerationConfig(eos_token_id=sorted(self._own_stops) or None)
 
     def answer(self, questions: Sequence[Question]) -> list[Generation]:
         """Answers to one batch of :func:`plan_batches`, in its order.
@@ -149,9 +153,7 @@ class Generator:
         return [_until_stop(row, stops) for row in output[:, longest:].tolist()]
 
     def _stops(self, question: Question) -> set[int]:
-        own = getattr(self._model.generation_config, "eos_token_id", None)
-        stops = {self._tokenizer.eos_token_id, *(own if isinstance(own, list) else [own])} - {None}
-        return stops | {self._newline} if question.stop_at_newline else stops
+        return self._own_stops | {self._newline} if question.stop_at_newline else self._own_stops
 
     def _decoding(self, question: Question, max_new_tokens: int) -> GenerationConfig:
         """Nothing is left to the model's own generation config but its stop tokens."""

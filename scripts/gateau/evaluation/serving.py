@@ -37,7 +37,9 @@ class ModelServer:
     def from_config(cls, value: Mapping[str, Any]) -> ModelServer:
         """From an entry of ``evaluate.servers``."""
         names = {field.name for field in fields(ServerSettings)}
-        settings = ServerSettings(**{name: option for name, option in value.items() if name in names})
+        given = {name: option for name, option in value.items() if name in names}
+        # never the judge's key unasked
+        settings = ServerSettings(**{"key_variable": "MODEL_SERVER_KEY", **given})
         return cls(settings, value.get("send", "messages"))
 
 
