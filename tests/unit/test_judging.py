@@ -432,7 +432,7 @@ def test_thirty_two_calls_at_once_keep_the_judge_busy(tmp_path, server):
     server.delay = 0.1
     questions(tmp_path, *numbered(640))
     shares = []
-    for attempt in range(3):  # the machine may be busy with other things
+    for attempt in range(5):  # the machine may be busy with other things
         server.busy.clear()
         result = run_judge(tmp_path, server, "--concurrency", 32, "--cache", tmp_path / f"cache-{attempt}")
         assert result.returncode == 0, result.stderr

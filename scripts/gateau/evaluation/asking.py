@@ -2,7 +2,8 @@
 
 A job makes its calls one after another: a judge is asked again when its answer has no rating, a conversation's second
 turn holds the answer to its first. So a job is a coroutine that is handed ``ask``, and knows nothing of retries, cache
-or budget. Workers take job after job, which bounds the calls on their way by the settings' ``concurrency``.
+or budget. Workers take job after job; the settings' ``concurrency`` bounds the calls on their way, and there are more
+workers than that, so that an answer going to the disk keeps no call from leaving.
 
 A call that gets no answer in all its tries fails its job, not the others. When the server refuses, or leaves three jobs
 in a row without an answer, no new call leaves; those on their way are still awaited and kept, for they are paid.
@@ -30,6 +31,7 @@ from gateau.evaluation.servers import Server, ServerSettings, TryAgain
 logger = logging.getLogger(__name__)
 
 _LONGEST_BACKOFF = 60.0  # seconds
+_WORKERS_PER_CALL = 2
 _GIVEN_UP_IN_A_ROW = 3  # jobs without an answer, none answered in between: the server is down, not the request
 _WORDS = {  # by role: what goes on, a unit of it, what has been done
     "judge": ("judging", "rating", "judged"),
@@ -132,6 +134,7 @@ class _Run(Generic[Result]):
         self._server = Server(settings)
         self._budget = _Budget(settings.budget_tokens)
         self._results: dict[int, Result] = {}
+        self._places = asyncio.Semaphore(settings.concurrency)
         self._same_call: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._stop_reason: Exception | None = None
         self._stopped = asyncio.Event()
@@ -148,7 +151,7 @@ class _Run(Generic[Result]):
         with closing(bar):
             next(bar, None)  # shows the bar; each further step counts one job
             async with self._server, asyncio.TaskGroup() as workers:
-                for _ in range(min(self._settings.concurrency, len(self._jobs))):
+                for _ in range(min(_WORKERS_PER_CALL * self._settings.concurrency, len(self._jobs))):
                     workers.create_task(self._work(waiting, bar))
         logger.info(
             "%d calls answered, %d answers from the cache; %d prompt and %d completion tokens%s",
@@ -212,7 +215,8 @@ class _Run(Generic[Result]):
             if answer is not None:
                 self._cached += 1
                 return answer
-            answer = await self._call(name, call)
+            async with self._places:
+                answer = await self._call(name, call)
             await asyncio.to_thread(self._cache.put, key, answer)
             self._calls += 1
             self._usage += answer.usage
