@@ -57,6 +57,12 @@ def script(name):
     return lambda wildcards, input: str(SCRIPTS / f"{name}.py")
 
 
+def shards_of(scoring_pass):
+    """An input function: what a pass makes of every shard."""
+    files = expand(f"{RESULTS}/{scoring_pass}/{SHARD_FILE}.parquet", shard=SHARDS)
+    return lambda wildcards: files
+
+
 def lease(gpus):
     """What goes before a command that computes on GPUs: it gets some that no other job has, if need be after a wait."""
     return f"python {shlex.quote(str(SCRIPTS / 'gpu_lease.py'))} --gpus {gpus} --" if gpus else ""

@@ -4,9 +4,10 @@
 rule scores:
     input:
         index=rules.index.output,
-        short=expand(rules.short_pass.output, shard=SHARDS),
-        long=expand(rules.long_pass.output, shard=SHARDS),
-        segments=expand(rules.segment_pass.output, shard=SHARDS),
+        # by functions: of a list Snakemake would hash all for each of its files
+        short=shards_of("short_pass"),
+        long=shards_of("long_pass"),
+        segments=shards_of("segment_pass"),
     output:
         ensure(f"{RESULTS}/scores/scores.parquet", non_empty=True),
     log:
