@@ -58,6 +58,7 @@ from gateau.row_lengths import (
     sequences_of_tokens,
     spread,
 )
+from gateau.selection.methods import UNRANKED
 from gateau.stage_costs import DiskItem, PassOptions, Stage, measured, pass_files, pass_options, pass_stages
 from gateau.training.checkpoints import KEPT
 from gateau.training.memory import TrainingSetup, checkpoint_bytes
@@ -266,7 +267,7 @@ class Run:
     def is_scored(self) -> bool:
         """Whether any experiment needs the passes."""
         chosen = map(self._options, self.experiments)
-        return any(one["method"] == "gateau" and one["n_long"] != 0 for one in chosen)
+        return any(one["method"] not in UNRANKED and one["n_long"] != 0 for one in chosen)
 
     def _pass_options(self) -> PassOptions:
         scoring = self.config["scoring"]
@@ -363,7 +364,7 @@ class Run:
             if count > there:
                 raise DataError(f"n_{source} is {count}, but about {there} rows can be used; lower it or add data")
             low, likely, high = (spread(some, min(count, len(some))) for some in rows)
-            if source == "long" and options["method"] == "gateau" and count < there:  # whichever are ranked first
+            if source == "long" and options["method"] not in UNRANKED and count < there:  # whichever are ranked first
                 low, high = extremes(rows[0], count)[0], extremes(rows[2], count)[1]
             parts.append((low, likely, high))
         low, likely, high = ([one for part in parts for one in part[bound]] for bound in range(3))

@@ -19,7 +19,7 @@ def main() -> None:
     parser.add_argument("--options", type=json.loads, required=True, help="the experiment's options, as JSON")
     parser.add_argument("--long", required=True, help="tokens of the long samples")
     parser.add_argument("--short", help="tokens of the short chats, if there are any")
-    parser.add_argument("--ranking", help="ranking.parquet, for method gateau")
+    parser.add_argument("--ranking", help="ranking.parquet, for a method that ranks")
     parser.add_argument("--mixture", required=True, help="output: mixture.parquet")
     parser.add_argument("--summary", required=True, help="output: summary.json")
     args = parser.parse_args()
@@ -27,7 +27,8 @@ def main() -> None:
     ranking = None
     if args.ranking:
         with open_table(args.ranking, RANKING) as file:
-            ranking = file.read(columns=["id"]).column("id").to_pylist()
+            rows = file.read(columns=["id", "duplicate_of"]).to_pylist()
+        ranking = [row["id"] for row in rows if row["duplicate_of"] is None]
     mixture = mix(
         args.experiment,
         MixtureOptions(**args.options),

@@ -17,7 +17,8 @@ def main() -> None:
     args = parser.parse_args()
     planted = args.planted
     shape = PlantedShape(min_lines=planted["min_lines"], max_lines=planted["max_lines"])
-    write_jsonl(args.output, planted_rows(planted["rows"], planted["seed"], shape, planted["duplicates"]))
+    copies = planted["duplicates"], planted.get("near_duplicates", 0)
+    write_jsonl(args.output, planted_rows(planted["rows"], planted["seed"], shape, *copies))
     if args.chats:
         write_jsonl(args.chats, planted_chats(planted.get("chats", 0), planted["seed"]))
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from gateau.command import run
 from gateau.errors import ScoreError
 from gateau.schemas import SCORES
-from gateau.selection.merging import merge_scores, non_finite_share
+from gateau.selection.merging import merge_scores, non_finite_share, shard_files
 from gateau.tables import write_rows
 
 
@@ -35,14 +35,6 @@ def main() -> None:
         )
     write_rows(args.output, SCORES, rows)
     logging.info("%d samples: %s", len(rows), dict(Counter(row["status"] for row in rows)))
-
-
-def shard_files(folder: Path, shards: int) -> list[str]:
-    """The files of one pass in the order of shards; files of another number of shards are not looked at."""
-    files = sorted(folder.glob(f"*-of-{shards:04d}.parquet"))
-    if len(files) != shards:
-        raise ScoreError(f"{folder} holds {len(files)} of {shards} shards; rerun the workflow to make the missing ones")
-    return [str(file) for file in files]
 
 
 if __name__ == "__main__":

@@ -7,9 +7,12 @@ from dataclasses import asdict
 
 from gateau.command import run
 from gateau.files import write_json
-from gateau.schemas import RANKING, SCORES
-from gateau.selection.fusion import SelectionOptions, n_selected, rank_samples
+from gateau.schemas import CONTRAST, RANKING, SCORES, SIGNATURES
+from gateau.selection.fusion import SelectionOptions
+from gateau.selection.methods import METHODS
+from gateau.selection.near_duplicates import duplicates_of
 from gateau.selection.quality import quality_by_label, spearman
+from gateau.selection.ranking import n_selected, rank_samples
 from gateau.selection.selected import write_selected
 from gateau.tables import read_table, write_rows
 
@@ -20,16 +23,26 @@ def main() -> None:
     parser.add_argument("--samples", required=True)
     parser.add_argument("--experiment", required=True, help="name, for the summary")
     parser.add_argument("--options", type=json.loads, required=True, help="the experiment's options, as JSON")
+    parser.add_argument("--contrast", help="contrast.parquet, for a method that needs it")
+    parser.add_argument("--signatures", help="signatures.parquet, to leave out near duplicates")
     parser.add_argument("--ranking", required=True, help="output: ranking.parquet")
     parser.add_argument("--selected", required=True, help="output: gateau_long.jsonl")
     parser.add_argument("--summary", required=True, help="output: summary.json")
     args = parser.parse_args()
 
+    method, n_long, similarity = (args.options.pop(name) for name in ("method", "n_long", "near_duplicates"))
     options = SelectionOptions(**args.options)
     scores = read_table(args.scores, SCORES).to_pandas()
-    ranking = rank_samples(scores, options)
-    count = n_selected(len(ranking), options.n_long)
-    labels = write_selected(args.samples, ranking["id"].head(count).tolist(), args.selected)
+    contrast = read_table(args.contrast, CONTRAST).to_pandas() if args.contrast else None
+    ranking = rank_samples(scores, options, method, contrast)
+    repeats: dict[str, str] = {}
+    if similarity:
+        signatures = read_table(args.signatures, SIGNATURES).to_pandas().set_index("id")["signature"]
+        repeats = duplicates_of(ranking["id"].tolist(), signatures.loc[ranking["id"]], similarity)
+    ranking["duplicate_of"] = ranking["id"].map(repeats).astype(object).where(ranking["id"].isin(repeats), None)
+    usable = ranking.loc[ranking["duplicate_of"].isna(), "id"]
+    count = n_selected(len(usable), n_long)
+    labels = write_selected(args.samples, usable.head(count).tolist(), args.selected)
     lengths = scores.set_index("id").loc[ranking["id"], ["n_context", "n_instruction", "n_response"]].sum(axis=1)
     write_rows(
         args.ranking,
@@ -38,9 +51,11 @@ def main() -> None:
     )
     summary = {
         "experiment": args.experiment,
-        "options": asdict(options),
+        "method": method,
+        "options": {**{name: asdict(options)[name] for name in METHODS[method].reads}, "near_duplicates": similarity},
         "samples_by_status": {str(k): int(v) for k, v in scores["status"].value_counts().sort_index().items()},
         "ranked": len(ranking),
+        "near_duplicates": len(repeats),
         "selected": count,
         "spearman_with_length": spearman(ranking["score"].to_numpy(), lengths.to_numpy(dtype=float)),
         "by_dataset": quality_by_label(ranking, labels),

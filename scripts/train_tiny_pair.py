@@ -28,7 +28,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from gateau.command import progress, run
-from gateau.data.planted import CODES, KINDS, SUBJECTS, PlantedShape, planted_row
+from gateau.data.planted import CODES, SUBJECTS, PlantedShape, planted_row
 from gateau.prompts import DEFAULT_TEMPLATE, PromptEncoder
 
 VOCABULARY, SHORT_WINDOW, LONG_WINDOW = 1024, 256, 1024
@@ -36,6 +36,7 @@ SHORT_BASE, LONG_BASE = 10_000.0, 80_000.0
 SHORT_LINES, LONG_LINES = PlantedShape(6, 20), PlantedShape(24, 90)
 # the wrong kind is left out: nothing can be learnt from it
 TRAINED_KINDS = ("far", "near", "distractor", "parametric", "far", "near")
+TOKENIZED_KINDS = ("far", "near", "parametric", "wrong", "distractor")
 CONTEXT_WEIGHT = 0.1
 
 Batch = tuple[torch.Tensor, torch.Tensor]
@@ -94,7 +95,7 @@ def train_tokenizer() -> PreTrainedTokenizerFast:
     def corpus() -> Iterator[str]:
         rng = random.Random(1)
         for _ in range(2000):
-            context, instruction, response = planted_row(rng.choice(KINDS), rng, PlantedShape(8, 16))
+            context, instruction, response = planted_row(rng.choice(TOKENIZED_KINDS), rng, PlantedShape(8, 16))
             yield DEFAULT_TEMPLATE.format(context=context, instruction=instruction, response=response)
         for word in SUBJECTS:
             yield from [f"Note {word} x note {word}"] * 200

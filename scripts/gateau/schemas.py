@@ -90,11 +90,22 @@ SCORES = table_schema(
 RANKING = table_schema(
     id=(pa.string(), "sample id"),
     rank=(pa.int64(), "1 = best"),
-    score=(pa.float64(), "the fused score that the rank follows"),
+    score=(pa.float64(), "the score that the rank follows"),
     hmp=(pa.float64(), "homologous models' perplexity score: Norm(PPL of θ_S) - Norm(PPL of θ_L)"),
     cas=(pa.float64(), "cosine of importance and attention, before orientation"),
-    hmp_norm=(pa.string(), "norm inside hmp"),
-    score_norm=(pa.string(), "norm of hmp and of cas before they are added"),
+    method=(pa.string(), "how the score was computed"),
+    duplicate_of=(pa.string(), "the better ranked sample that this one nearly repeats and that is taken in its place"),
+)
+
+CONTRAST = table_schema(
+    id=(pa.string(), "sample id; rows are sorted by it"),
+    status=(pa.string(), _STATUS),
+    nll=(pa.float64(), "mean response NLL per token under what stands in θ_S's place, natural log"),
+)
+
+SIGNATURES = table_schema(
+    id=(pa.string(), "sample id"),
+    signature=(pa.list_(pa.uint32()), "MinHash of the text's word 5-grams"),
 )
 
 TOKENS = table_schema(

@@ -15,7 +15,8 @@ from gateau.prompts import DEFAULT_TEMPLATE, EncodedSample, PromptEncoder
 from gateau.schemas import SAMPLES
 from gateau.scoring.attention import mean_attention
 from gateau.scoring.passes import LongPass, SegmentPass
-from gateau.selection.fusion import SelectionOptions, rank_samples
+from gateau.selection.fusion import SelectionOptions
+from gateau.selection.ranking import rank_samples
 from gateau.selection.selected import write_selected
 from gateau.tables import write_rows
 

@@ -9,10 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateau.errors import ScoreError, SettingsError
-from gateau.selection.awareness import IMPORTANCE, contextual_awareness, segment_means
-from gateau.selection.fusion import SelectionOptions, n_selected, rank_samples
+from gateau.selection.awareness import IMPORTANCE, contextual_awareness, far_evidence, segment_means
+from gateau.selection.fusion import SelectionOptions
+from gateau.selection.methods import METHODS
+from gateau.selection.near_duplicates import duplicates_of, shingles, signature
 from gateau.selection.norms import NORMS
 from gateau.selection.quality import auroc, quality_by_label, spearman
+from gateau.selection.ranking import n_selected, rank_samples
 
 VALUES = np.array([1.0, 3.0, 3.0, 10.0])
 
@@ -176,3 +179,107 @@ def test_quality_figures():
     quality = quality_by_label(ranking, pd.Series({"a": "x", "b": "x", "c": "y", "d": None, "e": "y"}))
     assert quality["x"] == {"samples": 2, "auroc": 1.0, "share_of_best_tenth": 1.0}
     assert quality["(none)"]["samples"] == 1
+
+
+def test_far_evidence_by_hand():
+    # the second of five segments helps by two nats more than the median, the last by one
+    evidence, distance = np.array([0, 2, 0, 0, 1.0]), np.array([0.9, 0.7, 0.5, 0.3, 0.1])
+    weights = evidence**2 / (evidence**2).sum()
+    expected = (weights @ distance) * (1 - math.exp(-2))
+    assert far_evidence([5, 3, 5, 5, 4]) == pytest.approx(expected)
+    assert far_evidence([5, 3, 5, 6, 4]) == pytest.approx(expected)  # what harms does not count
+    assert far_evidence([15, 13, 15, 15, 14]) == pytest.approx(expected)  # nor what all segments share
+    assert far_evidence([3, 5, 5, 5, 5]) > far_evidence([5, 5, 5, 5, 3])
+    assert far_evidence([2.0]) == far_evidence([2.0, 2.0]) == 0
+    with pytest.raises(ValueError, match="no segment"):
+        far_evidence([])
+
+
+@pytest.fixture
+def merged_scores():
+    rng = np.random.default_rng(1)
+    counts = {name: rng.integers(5, 900, 60) for name in ("n_context", "n_instruction", "n_response")}
+    columns = {"nll_response_only": rng.uniform(4, 9, 60), "nll_instruction_only": rng.uniform(3, 6, 60)}
+    return scores(60, **counts, **columns)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_ranks_all_rows_and_reads_what_it_says(method, merged_scores):
+    contrast = pd.DataFrame({"id": merged_scores["id"], "status": "ok", "nll": merged_scores["nll_short"] * 1.5})
+    changes = {
+        "alpha": 0.3, "hmp_norm": "log", "score_norm": "rank", "importance": "softmax_loglik", "layers": "second_half",
+        "orientation": "aligned",
+    }  # fmt: skip
+    ranked = rank_samples(merged_scores, SelectionOptions(), method, contrast)
+    assert sorted(ranked["id"]) == sorted(merged_scores["id"])
+    assert set(ranked["method"]) == {method}
+    scored = ranked.set_index("id")["score"]
+    for option, value in changes.items():
+        other = rank_samples(merged_scores, SelectionOptions(**{option: value}), method, contrast).set_index("id")
+        same = np.allclose(other.loc[scored.index, "score"], scored, rtol=1e-12, atol=0)
+        assert same == (option not in METHODS[method].reads), option
+
+
+def test_baselines_by_hand(merged_scores):
+    def ranked(method):
+        return rank_samples(merged_scores, SelectionOptions(), method).set_index("id").loc[merged_scores["id"], "score"]
+
+    frame = merged_scores
+    np.testing.assert_allclose(ranked("perplexity"), frame.nll_long)
+    np.testing.assert_allclose(ranked("ifd"), frame.nll_long - frame.nll_response_only)
+    np.testing.assert_allclose(ranked("length"), frame.n_context + frame.n_instruction + frame.n_response)
+    np.testing.assert_allclose(
+        ranked("hmg"), rank_samples(frame, SelectionOptions(), "hmg").set_index("id")["hmp"].loc[frame.id]
+    )
+    attention = np.array([[1.0, 2.0, 1.0, 4.0]])
+    frame["segment_attention"] = [attention[0].tolist()] * len(frame)
+    mass = attention[0] / 8
+    np.testing.assert_allclose(ranked("dependency"), mass @ [0.875, 0.625, 0.375, 0.125] * mass.std())
+
+
+def test_a_response_without_a_perplexity_of_its_own_comes_last_by_ifd(merged_scores):
+    merged_scores.loc[7, "nll_response_only"] = None
+    assert rank_samples(merged_scores, SelectionOptions(), "ifd")["id"].iloc[-1] == "s7"
+
+
+def test_the_robust_method_compares_rows_of_like_length(merged_scores):
+    """A loss that grows with length alone moves no row."""
+    before = rank_samples(merged_scores, SelectionOptions(), "gateau_robust")
+    longest = merged_scores[["n_context", "n_instruction", "n_response"]].sum(axis=1).rank() > 40
+    assert longest.sum() == 20  # one of three groups
+    merged_scores.loc[longest, "nll_short"] += 2.0
+    after = rank_samples(merged_scores, SelectionOptions(), "gateau_robust")
+    assert after["id"].tolist() == before["id"].tolist()
+
+
+def test_a_contrast_takes_the_place_of_the_short_model_and_its_status_counts(merged_scores):
+    contrast = pd.DataFrame({"id": merged_scores["id"], "status": "ok", "nll": np.linspace(1, 9, 60)})
+    contrast.loc[3, "status"] = "too_long"
+    ranked = rank_samples(merged_scores, SelectionOptions(), "one_model", contrast)
+    replaced = merged_scores.assign(nll_short=contrast["nll"]).drop(index=3)
+    expected = rank_samples(replaced, SelectionOptions(), "gateau")
+    pd.testing.assert_frame_equal(ranked.drop(columns="method"), expected.drop(columns="method"))
+    with pytest.raises(SettingsError, match="choose one of gateau"):
+        rank_samples(merged_scores, SelectionOptions(), "guess")
+
+
+TEXTS = [" ".join(f"w{n * 7919 % 977}" for n in range(start, start + 200)) for start in (0, 300, 600)]
+
+
+def test_near_duplicates_are_found_and_the_better_one_is_kept():
+    almost = TEXTS[0].replace("w0 ", "other ")
+    texts = {"b": TEXTS[1], "a": TEXTS[0], "a2": almost, "a3": almost + " more", "c": TEXTS[2]}
+    found = duplicates_of(list(texts), [signature(text) for text in texts.values()], 0.8)
+    assert found == {"a2": "a", "a3": "a"}
+    assert duplicates_of(["a2", "a"], [signature(almost), signature(TEXTS[0])], 0.8) == {"a": "a2"}
+    assert duplicates_of(["a", "b"], [signature("same"), signature("SAME")], 1.0) == {"b": "a"}
+
+
+def test_the_signature_estimates_the_jaccard_index_of_five_word_runs():
+    first, second = TEXTS[0], " ".join([*TEXTS[0].split()[:120], *TEXTS[1].split()[:80]])
+    exact = len(shingles(first) & shingles(second)) / len(shingles(first) | shingles(second))
+    estimate = np.mean(signature(first) == signature(second))
+    assert abs(estimate - exact) < 4 * math.sqrt(exact * (1 - exact) / 128)
+    assert shingles("One, two: three FOUR five six") == {"one two three four five", "two three four five six"}
+    assert shingles("一二三四五六") == {"一 二 三 四 五", "二 三 四 五 六"}
+    assert shingles("") == {""}

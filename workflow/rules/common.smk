@@ -22,6 +22,7 @@ if "SLURM_JOB_ID" in os.environ:
 
 from gateau.errors import UserError
 from gateau.model_files import ModelSpec, check_window, tokenizer_fingerprint, weights_fingerprint
+from gateau.selection.methods import FORMULA, METHODS, UNRANKED
 from gateau.sources import code_digest
 
 RESULTS = config["results_dir"].rstrip("/")
@@ -44,11 +45,18 @@ GPUS_PER_NODE = 0 if config["train"]["device"] == "cpu" else config["train"]["ra
 if not all(isinstance(name, str) for name in config["experiments"]):
     raise WorkflowError("the names of experiments must be text: put numbers in quotes")
 EXPERIMENTS = list(config["experiments"])
+# what some methods put in θ_S's place: the role of the model, and how it sees long inputs
+CONTRASTS = {
+    "no_extended_window": ("short", "truncate"),
+    "one_model": ("long", "truncate"),
+    "non_homologous": ("non_homologous", config["scoring"]["short_context"]),
+}
 
 
 wildcard_constraints:
     shard=r"\d+",
     experiment="|".join(map(re.escape, EXPERIMENTS)),
+    contrast="|".join(CONTRASTS),
     source="long|short",
 
 
@@ -74,7 +82,7 @@ def verbatim(value):
 
 
 def model(role):
-    """The models.short, models.long or models.base section as an object with every option."""
+    """A model of the section models as an object with every option; null is models.long."""
     value = config["models"][role] or config["models"]["long"]
     return {"path": value} if isinstance(value, str) else {key: v for key, v in value.items() if v is not None}
 
@@ -91,10 +99,42 @@ def options_of(experiment):
 
 def is_ranked(experiment):
     """Whether an experiment needs scores: no pass runs for the others."""
-    return options_of(experiment)["method"] == "gateau" and options_of(experiment)["n_long"] != 0
+    return options_of(experiment)["method"] not in UNRANKED and options_of(experiment)["n_long"] != 0
+
+
+def contrast_of(experiment):
+    """The contrast that an experiment's method needs, if any."""
+    return METHODS[options_of(experiment)["method"]].contrast
+
+
+def leaves_out_near_duplicates(experiment):
+    """Whether an experiment needs the signatures of the texts."""
+    return options_of(experiment)["near_duplicates"] is not None
+
+
+def check_methods():
+    """Raise WorkflowError for an unknown method, and for an option of an experiment that its method does not read."""
+    for name in EXPERIMENTS:
+        method = options_of(name)["method"]
+        if method not in {**METHODS, **UNRANKED}:
+            known = ", ".join([*METHODS, *UNRANKED])
+            raise WorkflowError(f"experiment {name}: there is no method {method!r}; choose one of {known}")
+        reads = METHODS[method].reads if method in METHODS else ()
+        if unread := [option for option in config["experiments"][name] if option in FORMULA and option not in reads]:
+            raise WorkflowError(f"experiment {name}: method {method} does not read {', '.join(unread)}; leave it out")
+        if (
+            method in METHODS
+            and METHODS[method].contrast == "non_homologous"
+            and not config["models"]["non_homologous"]
+        ):
+            raise WorkflowError(f"experiment {name}: method {method} needs models.non_homologous")
+
+
+check_methods()
 
 
 RANKED = [experiment for experiment in EXPERIMENTS if is_ranked(experiment)]
+USED_CONTRASTS = sorted({contrast_of(experiment) for experiment in RANKED} - {None})
 SOURCES = ["long", "short"] if RAW_SHORT else ["long"]
 if short_of := [name for name in EXPERIMENTS if options_of(name)["n_short"] and not RAW_SHORT]:
     raise WorkflowError(f"experiment {short_of[0]} mixes short chats (n_short), but data.short is null")
@@ -105,6 +145,21 @@ def experiment_options(*names):
     return lambda wildcards: json.dumps(
         {name: options_of(wildcards.experiment)[name] for name in names}, sort_keys=True
     )
+
+
+def selection_options(wildcards):
+    """A parameter function: what an experiment's ranking depends on, as JSON."""
+    names = (*METHODS[options_of(wildcards.experiment)["method"]].reads, "method", "n_long", "near_duplicates")
+    return experiment_options(*names)(wildcards)
+
+
+def selection_inputs(wildcards):
+    """Beside the scores: the contrast and the signatures, where the experiment needs them."""
+    contrast = contrast_of(wildcards.experiment)
+    inputs = {"contrast": f"{RESULTS}/contrast/{contrast}.parquet"} if contrast else {}
+    if leaves_out_near_duplicates(wildcards.experiment):
+        inputs["signatures"] = f"{RESULTS}/minhash/signatures.parquet"
+    return inputs
 
 
 def check_models():
@@ -143,6 +198,27 @@ def pass_params(role):
         "device": config["scoring"]["device"],
         "dtype": config["scoring"]["dtype"],
         "attention": config["scoring"]["attention"],
+    }
+
+
+def contrast_params():
+    """Parameters of the passes that put another model, or another view of it, in θ_S's place."""
+    params = {contrast: pass_params(CONTRASTS[contrast][0]) for contrast in USED_CONTRASTS}
+    shared = pass_params("short")
+    return {
+        **shared,
+        "model": lambda wildcards, input: json.dumps(model(CONTRASTS[wildcards.contrast][0]), sort_keys=True),
+        "weights": lambda wildcards: params[wildcards.contrast]["weights"],
+        "tokenizer": lambda wildcards: params[wildcards.contrast]["tokenizer"],
+        "options": lambda wildcards: params[wildcards.contrast]["options"](wildcards),
+        "own": lambda wildcards: f"--short-context {CONTRASTS[wildcards.contrast][1]}",
+        # where θ_S's window is not the model's own; θ_S counts, not where it lies
+        "window_of": lambda wildcards, input: (
+            f"--window-of {shlex.quote(json.dumps(model('short'), sort_keys=True))}"
+            if wildcards.contrast == "one_model"
+            else ""
+        ),
+        "short": lambda wildcards: shared["weights"] if wildcards.contrast == "one_model" else "",
     }
 
 
@@ -203,6 +279,7 @@ PASS_COMMAND = (
     " --device {params.device} --dtype {params.dtype} --attention {params.attention} --threads {params.threads}"
     " {params.progress} --output {output:q} {params.own} > {log:q} 2>&1"
 )
+CONTRAST_COMMAND = PASS_COMMAND.replace("{params.own}", "{params.own} {params.window_of}")
 SEGMENT_COMMAND = PASS_COMMAND.replace("{params.own}", "{params.own} {params.batches}")
 
 

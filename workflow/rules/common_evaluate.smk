@@ -199,7 +199,8 @@ def judged_arguments(files, heatmap=()):
 
 def model_fingerprints():
     """Digests of the configured models, by role or name."""
-    named = {role: model(role) for role in ("short", "long", "base")}
+    roles = ["short", "long", "base", *(["non_homologous"] if config["models"]["non_homologous"] else [])]
+    named = {role: model(role) for role in roles}
     named |= {name: evaluated_model(name) for name in GIVEN_MODELS}
     return {
         role: {

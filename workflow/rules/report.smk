@@ -9,6 +9,9 @@ _LAST = {
     "long_pass": _SHARDED,
     "segment_pass": _SHARDED,
     "scores": _SHARDED,
+    "contrast_pass": CONTRASTED,
+    "contrast": CONTRASTED,
+    "minhash": rules.minhash.output if any(map(leaves_out_near_duplicates, RANKED)) else [],
     "selection": expand([*rules.selection.output, *rules.plot_selection.output], experiment=RANKED)
     + list(rules.overview.output) * bool(RANKED),
     "tokens": expand(rules.tokens.output.tokens, source=SOURCES),

@@ -79,3 +79,29 @@ rule segment_pass:
         batches=lambda wildcards, input: f"--batch-tokens {config['scoring']['segment_batch_tokens']}",
     shell:
         SEGMENT_COMMAND
+
+
+# as the short pass, with what some methods put in θ_S's place; only for experiments whose method asks for it
+rule contrast_pass:
+    input:
+        samples=rules.samples.output.samples,
+        index=rules.index.output,
+    output:
+        ensure(f"{RESULTS}/contrast_pass/{{contrast}}/{SHARD_FILE}.parquet", non_empty=True),
+    log:
+        f"{RESULTS}/logs/contrast_pass/{{contrast}}/{SHARD_FILE}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/contrast_pass/{{contrast}}/{SHARD_FILE}.tsv"
+    conda:
+        "../../envs/gateau.yaml"
+    threads: config["scoring"]["threads"]
+    resources:
+        gpu=GPUS_PER_PASS,
+        mem_mb=lambda wildcards, attempt: 48000 * attempt,
+        runtime=lambda wildcards, attempt: 720 * attempt,
+    params:
+        **contrast_params(),
+        script=script("contrast_pass"),
+        code=code_digest("contrast_pass.py"),
+    shell:
+        CONTRAST_COMMAND

@@ -35,8 +35,60 @@ rule scores:
         " --max-non-finite-share {params.max_non_finite_share} --output {output:q} > {log:q} 2>&1"
 
 
+rule contrast:
+    input:
+        index=rules.index.output,
+        shards=expand(rules.contrast_pass.output, shard=SHARDS, allow_missing=True),
+    output:
+        ensure(f"{RESULTS}/contrast/{{contrast}}.parquet", non_empty=True),
+    log:
+        f"{RESULTS}/logs/contrast/{{contrast}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/contrast/{{contrast}}.tsv"
+    conda:
+        "../../envs/gateau.yaml"
+    resources:
+        mem_mb=lambda wildcards, attempt: 8000 * attempt,
+        runtime=lambda wildcards, attempt: 60 * attempt,
+    params:
+        script=script("contrast"),
+        code=code_digest("contrast.py"),
+        folder=lambda wildcards, input: str(Path(input.shards[0]).parent),
+        shards=lambda wildcards, input: len(SHARDS),
+    shell:
+        "python {params.script:q} --index {input.index:q} --folder {params.folder:q} --shards {params.shards}"
+        " --output {output:q} > {log:q} 2>&1"
+
+
+CONTRASTED = expand(rules.contrast.output, contrast=USED_CONTRASTS)
+
+
+# signatures of the texts' word 5-grams; made once, only for experiments that leave out near duplicates
+rule minhash:
+    input:
+        rules.samples.output.samples,
+    output:
+        ensure(f"{RESULTS}/minhash/signatures.parquet", non_empty=True),
+    log:
+        f"{RESULTS}/logs/minhash/minhash.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/minhash/minhash.tsv"
+    conda:
+        "../../envs/gateau.yaml"
+    threads: 8
+    resources:
+        mem_mb=lambda wildcards, attempt: 16000 * attempt,
+        runtime=lambda wildcards, attempt: 240 * attempt,
+    params:
+        script=script("minhash"),
+        code=code_digest("minhash.py"),
+    shell:
+        "python {params.script:q} --samples {input:q} --workers {threads} --output {output:q} > {log:q} 2>&1"
+
+
 rule selection:
     input:
+        unpack(selection_inputs),
         scores=rules.scores.output,
         samples=rules.samples.output.samples,
     output:
@@ -55,9 +107,10 @@ rule selection:
     params:
         script=script("selection"),
         code=code_digest("selection.py"),
-        options=experiment_options("alpha", "hmp_norm", "score_norm", "importance", "layers", "orientation", "n_long"),
+        options=selection_options,
+        files=lambda wildcards, input: named_files(input, "contrast", "signatures"),
     shell:
-        "python {params.script:q} --scores {input.scores:q} --samples {input.samples:q}"
+        "python {params.script:q} --scores {input.scores:q} --samples {input.samples:q} {params.files}"
         " --experiment {wildcards.experiment:q} --options {params.options:q} --ranking {output.ranking:q}"
         " --selected {output.selected:q} --summary {output.summary:q} > {log:q} 2>&1"
 

@@ -5,7 +5,9 @@ its codes). The instruction asks for one note, the response repeats it. Where th
 is written to the row's ``dataset`` field, so that a ranking can be judged against it:
 
 ===============  ====================================================================================
-``far``          the asked note stands once, before the last ``near_lines`` lines: a long-range dependency
+``far``          the asked note stands once, in the first half: a long-range dependency
+``far_chain``    as ``far``, and the asked note's last word is the subject of another far note, which the response goes
+                 on with: two hops, of which the question names the first
 ``near``         the asked note stands once, among the last lines
 ``parametric``   a fact that the demo models know by heart: no context is needed
 ``wrong``        the response names codes that stand nowhere in the context
@@ -24,8 +26,9 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
-KINDS = ("far", "near", "parametric", "wrong", "distractor")
+KINDS = ("far", "far_chain", "near", "parametric", "wrong", "distractor")
 
 SUBJECTS = (
     "falcon badger otter heron lynx marten raven stork beaver weasel magpie osprey ferret walrus gannet plover "
@@ -113,6 +116,13 @@ def planted_row(kind: str, rng: random.Random, shape: PlantedShape) -> tuple[str
     instruction, response = f"What does note {asked} say?", asked_note
     if kind == "far":
         lines[far_line] = asked_note
+    elif kind == "far_chain":
+        named = subjects[-1]  # never among the others
+        asked_note, named_note = note(asked, [*asked_codes[:-1], named]), note(named, fresh_codes())
+        first, second = rng.sample(range(max(near_from // 2, 2)), 2)
+        lines[first], lines[second] = asked_note, named_note
+        instruction = f"What does note {asked} say, and then the note it names?"
+        response = f"{asked_note} {named_note}"
     elif kind == "near":
         lines[near_line] = asked_note
     elif kind == "distractor":
@@ -128,11 +138,16 @@ def planted_row(kind: str, rng: random.Random, shape: PlantedShape) -> tuple[str
 
 
 def planted_rows(
-    counts: Mapping[str, int], seed: int, shape: PlantedShape = PlantedShape(), duplicates: int = 0
+    counts: Mapping[str, int],
+    seed: int,
+    shape: PlantedShape = PlantedShape(),
+    duplicates: int = 0,
+    near_duplicates: int = 0,
 ) -> Iterator[dict[str, object]]:
-    """Yield LongAlign rows, ``counts[kind]`` of each kind in a seeded order, then ``duplicates`` copies.
+    """Yield LongAlign rows, ``counts[kind]`` of each kind in a seeded order, then copies, as crawled data holds them.
 
-    Copies repeat earlier rows' messages under new ids, as crawled instruction data does.
+    ``duplicates`` repeat earlier rows' messages under new ids; ``near_duplicates`` with two filler sentences
+    of the context written anew.
     """
     rng = random.Random(seed)
     kinds = [kind for kind, count in counts.items() for _ in range(count)]
@@ -144,7 +159,20 @@ def planted_rows(
     for number in range(duplicates):
         original = rng.choice(rows)
         rows.append({**original, "id": f"planted-copy-{number:05d}"})
+    originals = rows[: len(kinds)]
+    for number in range(near_duplicates):
+        original = rng.choice(originals)
+        rows.append({**original, "id": f"planted-near-copy-{number:05d}", "messages": _retouched(original, rng)})
     yield from rows
+
+
+def _retouched(row: dict[str, Any], rng: random.Random) -> list[dict[str, str]]:
+    user, assistant = row["messages"]
+    lines = user["content"].split("\n")
+    plain = [number for number, line in enumerate(lines[:-2]) if not line.startswith("Note ")]
+    for number in rng.sample(plain, min(2, len(plain))):
+        lines[number] = filler(rng)
+    return [{**user, "content": "\n".join(lines)}, assistant]
 
 
 def _longalign_row(row_id: str, kind: str, context: str, instruction: str, response: str) -> dict[str, object]:

@@ -15,7 +15,7 @@ from gateau.model_files import ModelSpec, check_window
 from gateau.models import Runtime, load_config, load_model, load_tokenizer, resolved, tokenizer_digest
 from gateau.prompts import PromptEncoder
 from gateau.schemas import INDEX, SAMPLES
-from gateau.scoring.passes import ScoringPass
+from gateau.scoring.passes import ScoringPass, ShortPass
 from gateau.scoring.perplexity import check_logits_to_keep
 from gateau.scoring.settings import pass_settings
 from gateau.scoring.shards import SampleReader, score_shard
@@ -94,3 +94,23 @@ def run_pass(
         output=args.output,
         watch=lambda rows, total: progress(rows, scoring_pass.name, "sample", total),
     )
+
+
+def run_short_pass(args: argparse.Namespace, spec: ModelSpec, short_context: str) -> None:
+    """Score one shard with θ_S, or what stands in its place.
+
+    Raises ModelError where the context is to be cut to a window that the model does not tell.
+    """
+
+    def make_pass(config: Any, encoder: PromptEncoder) -> ShortPass:
+        return ShortPass(context_window(spec, config) if short_context == "truncate" else None)
+
+    run_pass(args, spec, make_pass, dynamic_ntk=short_context == "ntk", short_context=short_context)
+
+
+def context_window(spec: ModelSpec, config: Any) -> int:
+    """A model's window in tokens. Raises ModelError where its configuration does not tell."""
+    window: int | None = getattr(config, "max_position_embeddings", None)
+    if window is None:
+        raise ModelError(f"{spec.path} does not tell its window; set models.short.window")
+    return window

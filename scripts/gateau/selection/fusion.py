@@ -1,4 +1,4 @@
-"""From merged scores to a ranking: HMP, CAS, their fusion, and ranks with ties broken by id.
+"""HMP, CAS and their fusion.
 
 HMP(c, x, y) = Norm(PPL_θS) - Norm(PPL_θL); score = α · Norm(HMP) + (1 - α) · Norm(CAS), norms over the data set. The
 paper selects the most *challenging* samples, whose attention is not on the important segments: ``challenge`` fuses
@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from gateau.errors import ScoreError, SettingsError
+from gateau.errors import SettingsError
 from gateau.selection.awareness import DEFAULT_IMPORTANCE, IMPORTANCE, contextual_awareness
-from gateau.selection.norms import NORMS, SCORE_NORMS, perplexity
+from gateau.selection.norms import NORMS, SCORE_NORMS, Array, perplexity
 
 _ATTENTION = {"all": "segment_attention", "second_half": "segment_attention_second_half"}
 _ORIENTATIONS = ("challenge", "aligned")
@@ -22,7 +22,7 @@ _ORIENTATIONS = ("challenge", "aligned")
 
 @dataclass(frozen=True)
 class SelectionOptions:
-    """How an experiment ranks and how much it takes. The defaults are the paper's; ``hmp_norm`` is as released."""
+    """The choices of GATEAU's formula. The defaults are the paper's; ``hmp_norm`` is as released."""
 
     alpha: float = 0.8
     hmp_norm: str = "minmax"
@@ -30,7 +30,6 @@ class SelectionOptions:
     importance: str = DEFAULT_IMPORTANCE
     layers: str = "all"
     orientation: str = "challenge"
-    n_long: int | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.alpha <= 1:
@@ -46,50 +45,30 @@ class SelectionOptions:
                 raise SettingsError(f"selection.{name} is {value!r}; choose one of {', '.join(known)}")
 
 
-def rank_samples(scores: pd.DataFrame, options: SelectionOptions) -> pd.DataFrame:
-    """Rank the samples of status ``ok``.
+def guidance(scores: pd.DataFrame, norm: str) -> Array:
+    """HMP of each row: the normed perplexity of θ_S less that of θ_L."""
+    ppl_short, ppl_long = (perplexity(scores[name].to_numpy(dtype=np.float64)) for name in ("nll_short", "nll_long"))
+    difference: Array = NORMS[norm](ppl_short) - NORMS[norm](ppl_long)
+    return difference
 
-    Args:
-        scores: rows of :data:`gateau.schemas.SCORES`.
 
-    Returns:
-        Columns of :data:`gateau.schemas.RANKING`, best first. The order depends on scores and ids alone.
-
-    Raises:
-        ScoreError: no sample can be ranked.
-    """
-    usable = scores[scores["status"] == "ok"].sort_values("id")
-    if usable.empty:
-        counts = scores["status"].value_counts().to_dict()
-        raise ScoreError(f"no sample can be ranked (status: {counts}); see the docs of each status in README")
-    hmp_norm, score_norm = NORMS[options.hmp_norm], NORMS[options.score_norm]
-    ppl_short, ppl_long = (perplexity(usable[name].to_numpy(dtype=np.float64)) for name in ("nll_short", "nll_long"))
-    hmp = hmp_norm(ppl_short) - hmp_norm(ppl_long)
-    attention = usable[_ATTENTION[options.layers]]
-    cas = np.array(
-        [
-            contextual_awareness(nll, row, options.importance)
-            for nll, row in zip(usable["segment_nll"], attention, strict=True)
-        ]
+def awareness(scores: pd.DataFrame, importance: str, layers: str) -> Array:
+    """CAS of each row, before orientation."""
+    attention = scores[_ATTENTION[layers]]
+    return np.array(
+        [contextual_awareness(nll, row, importance) for nll, row in zip(scores["segment_nll"], attention, strict=True)]
     )
-    oriented = 1 - cas if options.orientation == "challenge" else cas
-    score = options.alpha * score_norm(hmp) + (1 - options.alpha) * score_norm(oriented)
-    if not np.isfinite(score).all():
-        raise ScoreError(
-            f"{int((~np.isfinite(score)).sum())} samples get no finite score under hmp_norm {options.hmp_norm} and "
-            f"score_norm {options.score_norm}; choose norms that withstand outliers, such as log and rank"
-        )
-    ranking = pd.DataFrame({"id": usable["id"].to_numpy(), "score": score, "hmp": hmp, "cas": cas})
-    ranking = ranking.sort_values(["score", "id"], ascending=[False, True], kind="stable", ignore_index=True)
-    ranking["rank"] = np.arange(1, len(ranking) + 1)
-    ranking["hmp_norm"], ranking["score_norm"] = options.hmp_norm, options.score_norm
-    return ranking[["id", "rank", "score", "hmp", "cas", "hmp_norm", "score_norm"]]
 
 
-def n_selected(n_ranked: int, n_long: int | None) -> int:
-    """How many of the ranked samples an experiment takes. Raises SettingsError when it asks for more than there are."""
-    if n_long is None:
-        return n_ranked
-    if n_long > n_ranked:
-        raise SettingsError(f"n_long is {n_long}, but only {n_ranked} samples are ranked; lower it or add data")
-    return n_long
+def oriented(cas: Array, orientation: str) -> Array:
+    """CAS such that more is better: 1 - CAS for ``challenge``."""
+    return 1 - cas if orientation == "challenge" else cas
+
+
+def fused(scores: pd.DataFrame, options: SelectionOptions) -> Array:
+    """The final score of each row: α · Norm(HMP) + (1 - α) · Norm(CAS)."""
+    norm = NORMS[options.score_norm]
+    hmp = guidance(scores, options.hmp_norm)
+    cas = oriented(awareness(scores, options.importance, options.layers), options.orientation)
+    total: Array = options.alpha * norm(hmp) + (1 - options.alpha) * norm(cas)
+    return total

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,14 @@ from gateau.tables import iterate_rows, read_rows
 
 Row = dict[str, Any]
 _BAD = ("no_response", "too_long", "non_finite", "no_context")
+
+
+def shard_files(folder: Path, shards: int) -> list[str]:
+    """The files of one pass in the order of shards; files of another number of shards are not looked at."""
+    files = sorted(folder.glob(f"*-of-{shards:04d}.parquet"))
+    if len(files) != shards:
+        raise ScoreError(f"{folder} holds {len(files)} of {shards} shards; rerun the workflow to make the missing ones")
+    return [str(file) for file in files]
 
 
 def merge_scores(
@@ -50,6 +59,31 @@ def merge_scores(
     return [merged[key] for key in sorted(merged)]
 
 
+def merge_contrast(index_path: str, shards: Sequence[str]) -> list[Row]:
+    """Rows of :data:`gateau.schemas.CONTRAST`, sorted by id.
+
+    Raises:
+        ScoreError: the shards lack a sample of the index, have one twice or one too many.
+    """
+    index = {row["id"]: row for row in iterate_rows(index_path, INDEX)}
+    merged: dict[str, Row] = {}
+    for path in shards:
+        for key, row in _by_id(path, SHORT_RESULT).items():
+            if key in merged or key not in index:
+                wrong = "scored twice" if key in merged else f"not in {index_path}"
+                raise ScoreError(f"{path}: sample {key} is {wrong}; delete the shard files and rerun")
+            status = _worst({index[key]["status"], row["status"]})
+            merged[key] = {"id": key, "status": status, "nll": _mean(row["token_nll"])}
+    missing = [key for key in index if key not in merged]
+    if missing:
+        raise ScoreError(f"no scores for {_some(missing)} of {index_path}; delete the shard files and rerun")
+    return [merged[key] for key in sorted(merged)]
+
+
+def _worst(statuses: set[str]) -> str:
+    return next((bad for bad in _BAD if bad in statuses), "ok")
+
+
 def _by_id(path: str, result: Any) -> dict[str, Row]:
     rows = read_rows(path, shard_schema(result))
     by_id = {row["id"]: row for row in rows}
@@ -65,7 +99,7 @@ def _some(ids: Sequence[str] | dict[str, Row]) -> str:
 
 def _merge(index: Row, short: Row, long: Row, segments: Row, segment_length: int) -> Row:
     statuses = {index["status"], short["status"], long["status"], segments["status"]}
-    status = next((bad for bad in _BAD if bad in statuses), "ok")
+    status = _worst(statuses)
     profiles = {
         "segment_attention": long["attention"],
         "segment_attention_second_half": long["attention_second_half"],

@@ -49,7 +49,7 @@ def mix(
     Args:
         long, short: ``id``, ``n_tokens``, ``n_targets`` of every row that can be trained on, in the order of the token
             tables; ``short`` is None without short data.
-        ranking: ids, best first, for method ``gateau`` (unless ``n_long`` is 0).
+        ranking: ids, best first, for a method that ranks (unless ``n_long`` is 0).
 
     Raises:
         DataError: the experiment asks for more rows than there are.
@@ -101,7 +101,7 @@ def _long_order(
     if options.method == "random":
         return _drawn("random", long, options.seed), []
     if ranking is None:
-        raise ValueError("method gateau needs a ranking")
+        raise ValueError(f"method {options.method} needs a ranking")
     place = {row_id: number for number, row_id in enumerate(long["id"])}
     return [place[row_id] for row_id in ranking if row_id in place], [
         row_id for row_id in ranking if row_id not in place
@@ -112,7 +112,7 @@ def _long_account(
     options: MixtureOptions, long: pd.DataFrame, ranking: Sequence[str] | None, unusable: Sequence[str], n_held: int
 ) -> str:
     counts = f"{len(long)} have tokens, {n_held} of them held out"
-    if ranking is not None and options.method == "gateau":
+    if ranking is not None and options.method not in ("full", "random"):
         counts += f"; {len(ranking)} are ranked, {len(unusable)} of them without tokens"
     return counts
 

@@ -1,0 +1,27 @@
+"""Rule ``contrast``: the shards of a contrast's pass → one NLL per sample, to put in place of θ_S's."""
+
+import argparse
+import logging
+from collections import Counter
+from pathlib import Path
+
+from gateau.command import run
+from gateau.schemas import CONTRAST
+from gateau.selection.merging import merge_contrast, shard_files
+from gateau.tables import write_rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--index", required=True)
+    parser.add_argument("--folder", type=Path, required=True, help="folder of the pass's shard files")
+    parser.add_argument("--shards", type=int, required=True, help="how many shard files it holds")
+    parser.add_argument("--output", required=True, help="output: contrast.parquet")
+    args = parser.parse_args()
+    rows = merge_contrast(args.index, shard_files(args.folder, args.shards))
+    write_rows(args.output, CONTRAST, rows)
+    logging.info("%d samples: %s", len(rows), dict(Counter(row["status"] for row in rows)))
+
+
+if __name__ == "__main__":
+    run(main)

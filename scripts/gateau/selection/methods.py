@@ -1,0 +1,136 @@
+"""Ways to score samples, all from the same stored passes: GATEAU, its ablations, baselines, and scores of later papers.
+
+A method is a function of the merged scores and the options, a larger value being better, and a line in :data:`METHODS`.
+Three of them compare θ_L with something else than θ_S; they name the contrast whose pass gives it (rule ``contrast``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+
+from gateau.selection.awareness import far_evidence
+from gateau.selection.fusion import SelectionOptions, awareness, fused, guidance, oriented
+from gateau.selection.norms import Array, rank
+
+# the options of GATEAU's formula
+FORMULA = ("alpha", "hmp_norm", "score_norm", "importance", "layers", "orientation")
+_ROBUST_ALPHA = 0.3
+_LENGTH_GROUPS = 10
+_SMALLEST_GROUP = 20
+
+
+@dataclass(frozen=True)
+class Method:
+    """``reads`` are the options that change the score; with ``contrast``, θ_S's NLL is that of the contrast."""
+
+    score: Callable[[pd.DataFrame, SelectionOptions], Array]
+    about: str
+    reads: tuple[str, ...] = ()
+    contrast: str | None = None
+
+
+def gateau_robust(scores: pd.DataFrame, options: SelectionOptions) -> Array:
+    """Ranks of log-perplexity HMP, compared among rows of like length, and of far evidence: α = 0.3."""
+    hmp = _among_equals(guidance(scores, "log"), _length(scores))
+    evidence = np.array([far_evidence(nll) for nll in scores["segment_nll"]])
+    total: Array = _ROBUST_ALPHA * rank(hmp) + (1 - _ROBUST_ALPHA) * rank(evidence)
+    return total
+
+
+def hmg(scores: pd.DataFrame, options: SelectionOptions) -> Array:
+    """HMP alone."""
+    return guidance(scores, options.hmp_norm)
+
+
+def cam(scores: pd.DataFrame, options: SelectionOptions) -> Array:
+    """CAS alone, oriented."""
+    return oriented(awareness(scores, options.importance, options.layers), options.orientation)
+
+
+def no_norm(scores: pd.DataFrame, options: SelectionOptions) -> Array:
+    """The ablation without any norm: raw perplexities and cosines are added."""
+    return fused(scores, replace(options, hmp_norm="none", score_norm="none"))
+
+
+def perplexity_guidance(scores: pd.DataFrame, options: SelectionOptions) -> Array:
+    """Mean NLL under θ_L: what the long model finds hard."""
+    return _column(scores, "nll_long")
+
+
+def ifd(scores: pd.DataFrame, options: SelectionOptions) -> Array:
+    """Logarithm of IFD = PPL(y | c, x) / PPL(y), high first; rows whose response alone has no perplexity come last."""
+    ratio = _column(scores, "nll_long") - _column(scores, "nll_response_only")
+    return np.where(np.isnan(ratio), np.nanmin(ratio, initial=0.0) - 1, ratio)
+
+
+def length(scores: pd.DataFrame, options: SelectionOptions) -> Array:
+    """Tokens of context, instruction and response."""
+    return _length(scores)
+
+
+def dependency(scores: pd.DataFrame, options: SelectionOptions) -> Array:
+    """In the manner of LADM (2025): attention to far segments, weighted by how unevenly it is spread.
+
+    LADM sums the attention between all pairs of spans; here the response is the only span that asks, for its attention
+    is what the long pass stores. Score: Σ_j m_j d_j · std(m), m_j the share of the attention on segment j and d_j its
+    distance from the response (0 to 1).
+    """
+
+    def one(attention: list[float]) -> float:
+        mass = np.asarray(attention, dtype=np.float64)
+        mass = mass / mass.sum() if mass.sum() > 0 else mass
+        distance = 1 - (np.arange(len(mass)) + 0.5) / len(mass)
+        return float(mass @ distance * mass.std())
+
+    return np.array([one(row) for row in scores["segment_attention"]])
+
+
+def _length(scores: pd.DataFrame) -> Array:
+    total: Array = scores[["n_context", "n_instruction", "n_response"]].sum(axis=1).to_numpy(dtype=np.float64)
+    return total
+
+
+def _column(scores: pd.DataFrame, name: str) -> Array:
+    values: Array = scores[name].to_numpy(dtype=np.float64)
+    return values
+
+
+def _among_equals(values: Array, lengths: Array) -> Array:
+    """``values`` less the median of rows of like length: groups of equal size, ten of them if there are rows enough.
+
+    A model stretched beyond its window loses with every token, needed or not.
+    """
+    groups = min(_LENGTH_GROUPS, max(len(values) // _SMALLEST_GROUP, 1))
+    group = np.minimum(rank(lengths) * groups, groups - 1).astype(int)
+    medians = np.array([np.median(values[group == g]) if (group == g).any() else 0.0 for g in range(groups)])
+    adjusted: Array = values - medians[group]
+    return adjusted
+
+
+METHODS: dict[str, Method] = {
+    "gateau": Method(fused, "GATEAU as in the paper, with all its options", FORMULA),
+    "gateau_robust": Method(gateau_robust, "norms and importance settled by the planted study (config/methods.md)"),
+    "hmg": Method(hmg, "homologous models' guidance alone", ("hmp_norm",)),
+    "cam": Method(cam, "contextual awareness alone", ("importance", "layers", "orientation")),
+    "no_norm": Method(no_norm, "ablation: GATEAU without norms", ("alpha", "importance", "layers", "orientation")),
+    "no_extended_window": Method(
+        fused, "ablation: GATEAU, the context cut to θ_S's window instead of a stretched window", FORMULA,
+        contrast="no_extended_window",
+    ),
+    "non_homologous": Method(
+        fused, "ablation: GATEAU with models.non_homologous in θ_S's place", FORMULA, contrast="non_homologous"
+    ),
+    "one_model": Method(
+        fused, "GATEAU with θ_L itself, the context cut to θ_S's window, in θ_S's place", FORMULA, contrast="one_model"
+    ),
+    "perplexity": Method(perplexity_guidance, "perplexity under θ_L, high first"),
+    "ifd": Method(ifd, "instruction-following difficulty PPL(y | c, x) / PPL(y), high first"),
+    "length": Method(length, "longest first"),
+    "dependency": Method(dependency, "attention on far segments, in the manner of LADM"),
+}  # fmt: skip
+# taken without a score, so no pass runs for them
+UNRANKED = {"full": "the long samples as they are", "random": "a seeded draw"}

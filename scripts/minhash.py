@@ -1,0 +1,37 @@
+"""Rule ``minhash``: a MinHash signature of every sample's text, to find near duplicates with."""
+
+import argparse
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from itertools import islice
+
+from gateau.command import progress, run
+from gateau.schemas import SAMPLES, SIGNATURES
+from gateau.selection.near_duplicates import signature
+from gateau.tables import iterate_rows, write_rows
+
+_COLUMNS = ["context", "instruction", "response"]
+_AT_ONCE = 16  # texts handed to each worker: memory holds no more
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--samples", required=True)
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--output", required=True, help="output: signatures.parquet")
+    args = parser.parse_args()
+    write_rows(args.output, SIGNATURES, progress(signatures(args.samples, args.workers), "minhash", "sample"))
+
+
+def signatures(samples: str, workers: int) -> Iterator[dict[str, object]]:
+    """Rows of :data:`gateau.schemas.SIGNATURES` in the order of the samples."""
+    rows = iterate_rows(samples, SAMPLES, ["id", *_COLUMNS])
+    with ProcessPoolExecutor(workers) as pool:
+        while batch := list(islice(rows, _AT_ONCE * workers)):
+            texts = ["\n".join(row[name] for name in _COLUMNS) for row in batch]
+            for row, values in zip(batch, pool.map(signature, texts), strict=True):
+                yield {"id": row["id"], "signature": values.tolist()}
+
+
+if __name__ == "__main__":
+    run(main)
