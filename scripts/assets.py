@@ -9,8 +9,10 @@ import logging
 from pathlib import Path
 
 from gateau.command import run
+from gateau.contents import describe_files
 from gateau.evaluation.asset_folders import BENCHMARKS, PROTOCOLS, write_own, write_pinned
 from gateau.evaluation.assets import read_table
+from gateau.files import write_json
 
 RESOURCES = Path(__file__).resolve().parents[1] / "workflow/resources"
 
@@ -24,6 +26,7 @@ def main() -> None:
     parser.add_argument("--root", help="holds the files as OWNER/REPOSITORY/PATH; with it, the network is never asked")
     parser.add_argument("--protocol", choices=PROTOCOLS, default="gateau", help="whose LongBench-Chat cases")
     parser.add_argument("--output", required=True, help="output: a folder, written whole or not at all")
+    parser.add_argument("--contents", help="output: digests of its files, JSON")
     args = parser.parse_args()
     if args.source == "pinned" and not args.cache:
         parser.error("--cache is needed for pinned files")
@@ -32,6 +35,8 @@ def main() -> None:
         write_own(args.benchmark, RESOURCES / "small_benchmarks", args.output)
     else:
         write_pinned(args.benchmark, read_table(args.table), args.cache, args.output, args.root, args.protocol)
+    if args.contents:
+        write_json(args.contents, describe_files(Path(args.output)))
     logging.info("%s: %s files of %s", args.output, args.source, args.benchmark)
 
 

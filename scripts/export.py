@@ -6,6 +6,8 @@ import logging
 from pathlib import Path
 
 from gateau.command import run
+from gateau.contents import describe_files
+from gateau.files import write_json
 from gateau.model_files import ModelSpec
 from gateau.training.exporting import Provenance, export_model, push_to_hub, upload_plan
 
@@ -23,10 +25,13 @@ def main() -> None:
     parser.add_argument("--hub", type=json.loads, default={}, help="the export section, as JSON")
     parser.add_argument("--dry-run", action="store_true", help="export, then only say what a push would send")
     parser.add_argument("--output", type=Path, required=True, help="output: model directory")
+    parser.add_argument("--contents", help="output: digests of its files, JSON")
     args = parser.parse_args()
 
     provenance = Provenance(args.experiment, args.summary, args.mixture, args.plan, args.selection)
     export_model(args.model, ModelSpec.from_config(args.base), args.format, provenance, args.output)
+    if args.contents:
+        write_json(args.contents, describe_files(args.output))
     logging.info("exported to %s", args.output)
     if repository := args.hub.get("hub_repository"):
         repository = repository.format(experiment=args.experiment)

@@ -10,9 +10,10 @@ import tempfile
 from pathlib import Path
 
 from gateau.command import run
+from gateau.contents import describe_files
 from gateau.evaluation.answers import read_answers
 from gateau.evaluation.benchmarks import BENCHMARKS, prediction_files
-from gateau.files import write_text
+from gateau.files import write_json, write_text
 
 
 def main() -> None:
@@ -21,6 +22,7 @@ def main() -> None:
     parser.add_argument("--model-name", required=True, help="how the model is called in the files")
     parser.add_argument("--answers", nargs="+", required=True, help="the shards of rule generate")
     parser.add_argument("--output", required=True, help="output: a folder")
+    parser.add_argument("--contents", help="output: digests of its files, JSON")
     args = parser.parse_args()
 
     files = prediction_files(args.benchmark, args.model_name, read_answers(args.answers))
@@ -31,6 +33,8 @@ def main() -> None:
         for name, rows in files.items():
             write_text(folder / name, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
         folder.replace(output)
+    if args.contents:
+        write_json(args.contents, describe_files(output))
     logging.info("%s: %s", args.output, ", ".join(f"{name} {len(rows)}" for name, rows in files.items()))
 
 

@@ -2,9 +2,11 @@
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -121,6 +123,16 @@ def planned_rules(directory: Path, config: Mapping[str, Any], *arguments: str) -
     rules = {line.split()[0] for line in table if len(line.split()) == 2 and line.split()[1].isdigit()}
     rules -= {"all", "selected", "evaluated", "total"}
     return rules - {"manifest", "provenance"} or rules
+
+
+def touch_all(directory: Path, seed: int = 0) -> None:
+    """Give every file and folder a time of its own within the last days, in no order; Snakemake's notes excepted."""
+    generator = random.Random(seed)
+    now = time.time()
+    for path in directory.rglob("*"):
+        if ".snakemake" not in path.parts:
+            moment = now - generator.uniform(0, 10**6)
+            os.utime(path, (moment, moment), follow_symlinks=False)
 
 
 def kill_tree(process: subprocess.Popen[Any]) -> None:

@@ -15,6 +15,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from gateau.contents import describe_files, file_sha256, visible_files
 from gateau.errors import DataError
 
 NAME = "manifest.json"
@@ -22,31 +23,11 @@ _PACKAGES = (
     "torch", "transformers", "tokenizers", "accelerate", "deepspeed", "flash-attn", "peft", "numpy", "pandas",
     "pyarrow", "openai", "jieba", "rouge", "snakemake", "snakemake-executor-plugin-slurm",
 )  # fmt: skip
-_BLOCK = 1 << 22
-
-
-def file_sha256(path: Path) -> str:
-    """Hexadecimal digest, read in blocks."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def result_files(folder: Path) -> Iterator[Path]:
-    """Files below ``folder`` in order; hidden ones (unfinished writes, Snakemake's marks) and manifests left out."""
-    for path in sorted(folder.rglob("*")):
-        if path.is_file() and path.name != NAME and not any(part[0] == "." for part in path.relative_to(folder).parts):
-            yield path
-
-
-def describe_files(folder: Path) -> dict[str, dict[str, Any]]:
-    """Size in bytes and sha256 of each file, by its path inside ``folder``."""
-    return {
-        path.relative_to(folder).as_posix(): {"n_bytes": path.stat().st_size, "sha256": file_sha256(path)}
-        for path in result_files(folder)
-    }
+    """The files that a manifest names: not the manifests themselves."""
+    return (path for path in visible_files(folder) if path.name != NAME)
 
 
 def versions() -> dict[str, str]:
@@ -102,7 +83,7 @@ def make_manifest(
     return {
         "folder": folder.name,
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
-        "files": describe_files(folder),
+        "files": describe_files(folder, but=NAME),
         "versions": versions(),
         "git": git_state(repository),
         "environments": environments(logs),

@@ -29,6 +29,7 @@ from helpers import (
     small_config,
     snakemake,
     snakemake_command,
+    touch_all,
     write_jsonl,
 )
 
@@ -95,11 +96,15 @@ def test_a_run_gives_what_it_promises(finished):
 def test_a_second_run_has_nothing_to_do_and_touching_changes_nothing(finished):
     directory, config = finished
     assert planned_rules(directory, config) == set()
-    touched = time.time()  # one time for all: of folders, which are not compared by content, the order of times counts
-    for path in directory.rglob("*"):
-        if path.is_file() and ".snakemake" not in path.parts:
-            os.utime(path, (touched, touched))
+    touch_all(directory)
     assert planned_rules(directory, config) == set()
+
+
+def test_a_copy_has_nothing_to_do(finished, tmp_path):
+    """``cp -r`` gives all files new times, in the order that the file system lists them."""
+    directory, config = finished
+    subprocess.run(["cp", "-r", directory, tmp_path / "copy"], check=True)
+    assert planned_rules(tmp_path / "copy", config) == set()
 
 
 @pytest.mark.parametrize(

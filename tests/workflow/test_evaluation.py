@@ -3,10 +3,11 @@
 import csv
 import json
 import shutil
+import subprocess
 
 import pytest
 
-from helpers import ROOT, TINY_PAIR, merged, planned_rules, small_config, snakemake
+from helpers import ROOT, TINY_PAIR, merged, planned_rules, small_config, snakemake, touch_all
 
 pytestmark = pytest.mark.workflow
 
@@ -71,9 +72,44 @@ def test_every_number_says_whose_items_and_whose_judgment_it_is(finished):
     assert (directory / "results/score_needle/base/judge_heatmap.png").stat().st_size > 5000
 
 
-def test_a_second_run_has_nothing_to_do(finished):
+def test_a_second_run_a_touched_and_a_copied_one_have_nothing_to_do(finished, tmp_path):
     directory, config = finished
     assert planned_rules(directory, config, "evaluated") == set()
+    touch_all(directory)
+    assert planned_rules(directory, config, "evaluated") == set()
+    subprocess.run(["cp", "-r", directory, tmp_path / "copy"], check=True)
+    assert planned_rules(tmp_path / "copy", config, "evaluated") == set()
+
+
+def test_of_folders_the_contents_count(finished, tmp_path):
+    directory, config = finished
+    shutil.copytree(directory, tmp_path / "copy")
+    directory, results = tmp_path / "copy", tmp_path / "copy/results"
+    after_needle = {"generate", "predictions", "judge", "score_needle", "leaderboard"}
+    made_again = snakemake(directory, config, "results/assets/needle.contents.json", "--forcerun", "assets")
+    assert made_again.returncode == 0, made_again.stdout
+    assert planned_rules(directory, config, "evaluated") == set()
+
+    haystack = directory / "workflow/resources/small_benchmarks/needle/haystack/first.txt"
+    haystack.write_text(haystack.read_text() + "One more line.\n")
+    changed = snakemake(directory, config, "results/assets/needle.contents.json")
+    assert changed.returncode == 0, changed.stdout
+    assert planned_rules(directory, config, "evaluated") == after_needle
+
+    shutil.rmtree(results / "assets/needle")
+    assert planned_rules(directory, config, "evaluated") == {"assets"} | after_needle
+
+
+def test_a_deleted_folder_is_made_again_once_it_is_needed(finished, tmp_path):
+    directory, config = finished
+    shutil.copytree(directory, tmp_path / "copy")
+    directory, results = tmp_path / "copy", tmp_path / "copy/results"
+    shutil.rmtree(results / "assets/mt_bench")
+    assert planned_rules(directory, config, "evaluated") == set()
+    shutil.rmtree(results / "predictions/base/mt_bench")
+    after_predictions = {"judge", "score_mt_bench", "leaderboard"}
+    # the judge reads the assets too; made again, they count as changed
+    assert planned_rules(directory, config, "evaluated") == {"assets", "generate", "predictions"} | after_predictions
 
 
 @pytest.mark.parametrize(

@@ -261,6 +261,21 @@ def tokens_by_source(wildcards):
     return {source: f"{RESULTS}/tokens/{source}.parquet" for source in SOURCES}
 
 
+def contents_of(folder):
+    """The file beside a folder that lists what it holds."""
+    return f"{folder}.contents.json"
+
+
+def by_contents(name, folder):
+    """A folder as a rule's input: it must exist, but its list is compared, since Snakemake knows folders by time only."""
+    return {name: ancient(folder), f"{name}_contents": contents_of(folder)}
+
+
+def all_by_contents(pattern, **values):
+    """All folders of a pattern as a rule's inputs, the same way."""
+    return [file for folder in expand(pattern, **values) for file in by_contents("folder", folder).values()]
+
+
 def ranking_if_any(wildcards):
     """The ranking of an experiment that has one."""
     if not is_ranked(wildcards.experiment):

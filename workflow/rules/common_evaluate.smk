@@ -89,6 +89,11 @@ def evaluated_identity(name):
     return json.dumps([*digests, spec, files_digest(*[file for file in beside if file.is_file()])], sort_keys=True)
 
 
+def export_if_any(wildcards):
+    """The export of an experiment."""
+    return by_contents("model", f"{RESULTS}/export/{wildcards.model}") if wildcards.model in EXPERIMENTS else {}
+
+
 def server_of(name):
     """The server section of a model that is asked through one."""
     return EVALUATE["servers"].get(name)
@@ -162,7 +167,7 @@ def scorer_input(benchmark):
     """An input function: predictions, and judgments where there is a judge."""
 
     def found(wildcards):
-        files = {"predictions": f"{RESULTS}/predictions/{wildcards.model}/{benchmark}"}
+        files = by_contents("predictions", f"{RESULTS}/predictions/{wildcards.model}/{benchmark}")
         if benchmark in JUDGED:
             files["judgments"] = f"{RESULTS}/judge/{wildcards.model}/{benchmark}/judgments.jsonl"
         return files

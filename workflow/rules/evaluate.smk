@@ -9,7 +9,8 @@ localrules:
 
 rule assets:
     output:
-        directory(f"{RESULTS}/assets/{{benchmark}}"),
+        folder=directory(f"{RESULTS}/assets/{{benchmark}}"),
+        contents=contents_of(f"{RESULTS}/assets/{{benchmark}}"),
     log:
         f"{RESULTS}/logs/assets/{{benchmark}}.log",
     benchmark:
@@ -27,14 +28,14 @@ rule assets:
         # where files are kept changes nothing: they are verified
         places=lambda wildcards, input: assets_places(),
     shell:
-        "python {params.script:q} --benchmark {wildcards.benchmark} {params.source} {params.places} --output {output:q}"
-        " > {log:q} 2>&1"
+        "python {params.script:q} --benchmark {wildcards.benchmark} {params.source} {params.places}"
+        " --output {output.folder:q} --contents {output.contents:q} > {log:q} 2>&1"
 
 
 rule generate:
     input:
-        assets=rules.assets.output,
-        model=lambda wildcards: f"{RESULTS}/export/{wildcards.model}" if wildcards.model in EXPERIMENTS else [],
+        unpack(export_if_any),
+        **by_contents("assets", f"{RESULTS}/assets/{{benchmark}}"),
     output:
         f"{RESULTS}/generate/{{model}}/{{benchmark}}/{{part}}.jsonl",
     log:
@@ -75,7 +76,8 @@ rule predictions:
             benchmark=wildcards.benchmark,
         ),
     output:
-        directory(f"{RESULTS}/predictions/{{model}}/{{benchmark}}"),
+        folder=directory(f"{RESULTS}/predictions/{{model}}/{{benchmark}}"),
+        contents=contents_of(f"{RESULTS}/predictions/{{model}}/{{benchmark}}"),
     log:
         f"{RESULTS}/logs/predictions/{{model}}/{{benchmark}}.log",
     benchmark:
@@ -90,13 +92,13 @@ rule predictions:
         code=code_digest("predictions.py"),
     shell:
         "python {params.script:q} --benchmark {wildcards.benchmark} --model-name {wildcards.model:q} --answers {input:q}"
-        " --output {output:q} > {log:q} 2>&1"
+        " --output {output.folder:q} --contents {output.contents:q} > {log:q} 2>&1"
 
 
 rule judge:
     input:
-        predictions=rules.predictions.output,
-        assets=rules.assets.output,
+        **by_contents("predictions", f"{RESULTS}/predictions/{{model}}/{{benchmark}}"),
+        **by_contents("assets", f"{RESULTS}/assets/{{benchmark}}"),
     output:
         judgments=f"{RESULTS}/judge/{{model}}/{{benchmark}}/judgments.jsonl",
         summary=f"{RESULTS}/judge/{{model}}/{{benchmark}}/summary.json",
@@ -226,7 +228,7 @@ rule score_needle:
 rule score_mt_bench:
     input:
         unpack(scorer_input("mt_bench")),
-        assets=f"{RESULTS}/assets/mt_bench",
+        **by_contents("assets", f"{RESULTS}/assets/mt_bench"),
     output:
         scores=f"{RESULTS}/score_mt_bench/{{model}}/scores.json",
         item_scores=f"{RESULTS}/score_mt_bench/{{model}}/items.jsonl",

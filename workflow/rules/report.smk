@@ -19,12 +19,13 @@ _LAST = {
     "plan": expand(rules.plan.output, experiment=EXPERIMENTS),
     "train": expand(rules.train.output.summary, experiment=EXPERIMENTS),
     "plot_train": rules.plot_train.output,
-    "export": expand(rules.export.output, experiment=EXPERIMENTS),
+    "export": all_by_contents(f"{RESULTS}/export/{{experiment}}", experiment=EXPERIMENTS),
 }
+_PREDICTIONS = all_by_contents(f"{RESULTS}/predictions/{{model}}/{{benchmark}}", model=EVALUATED, benchmark=BENCHMARKS)
 _LAST_EVALUATED = {
-    "assets": expand(rules.assets.output, benchmark=BENCHMARKS),
-    "generate": expand(rules.predictions.output, model=EVALUATED, benchmark=BENCHMARKS),
-    "predictions": expand(rules.predictions.output, model=EVALUATED, benchmark=BENCHMARKS),
+    "assets": all_by_contents(f"{RESULTS}/assets/{{benchmark}}", benchmark=BENCHMARKS),
+    "generate": _PREDICTIONS,
+    "predictions": _PREDICTIONS,
     "judge": expand(rules.judge.output.judgments, model=EVALUATED, benchmark=JUDGED),
     **{
         f"score_{benchmark}": expand(f"{RESULTS}/score_{benchmark}/{{model}}/scores.json", model=EVALUATED)

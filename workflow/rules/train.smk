@@ -165,13 +165,15 @@ rule plot_train:
 
 rule export:
     input:
-        model=rules.train.output.model,
+        # no two trainings have one summary (it tells their seconds), so it counts for the weights
+        model=ancient(f"{RESULTS}/train/{{experiment}}/model"),
         summary=rules.train.output.summary,
         mixture=rules.mixture.output.summary,
         plan=rules.plan.output.statistics,
         selection=lambda wildcards: rules.selection.output.summary if is_ranked(wildcards.experiment) else [],
     output:
-        directory(f"{RESULTS}/export/{{experiment}}"),
+        model=directory(f"{RESULTS}/export/{{experiment}}"),
+        contents=contents_of(f"{RESULTS}/export/{{experiment}}"),
     log:
         f"{RESULTS}/logs/export/{{experiment}}.log",
     benchmark:
@@ -191,4 +193,5 @@ rule export:
         files=lambda wildcards, input: named_files(input, "model", "summary", "mixture", "plan", "selection"),
     shell:
         "python {params.script:q} --experiment {wildcards.experiment:q} {params.files} --base {params.base:q}"
-        " --format {params.format} --hub {params.hub:q} --output {output:q} > {log:q} 2>&1"
+        " --format {params.format} --hub {params.hub:q} --output {output.model:q} --contents {output.contents:q}"
+        " > {log:q} 2>&1"
