@@ -54,8 +54,8 @@ def small_config(directory: Path, **overrides: Any) -> dict[str, Any]:
     base = {
         "results_dir": "results",
         "data": {
-            "long": "results/planted/long.jsonl",
-            "short": "results/planted/short.jsonl",
+            "long": "results/planted_rows/long.jsonl",
+            "short": "results/planted_rows/short.jsonl",
             "planted": {
                 "rows": {"far": 3, "near": 3, "parametric": 2, "wrong": 1, "distractor": 1},
                 "duplicates": 1,

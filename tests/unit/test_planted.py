@@ -101,7 +101,7 @@ def test_script_writes_chats_when_asked_and_the_long_rows_do_not_depend_on_them(
 
     def run(name, options, *arguments):
         output = tmp_path / f"{name}.jsonl"
-        result = run_script("planted", "--planted", json.dumps(options), "--output", output, *arguments)
+        result = run_script("planted_rows", "--planted", json.dumps(options), "--output", output, *arguments)
         assert result.returncode == 0, result.stderr
         return output.read_bytes()
 

@@ -77,7 +77,7 @@ def test_a_run_gives_what_it_promises(finished):
     scores = read_rows(directory / "results/scores/scores.parquet", SCORES)
     ranking = read_rows(directory / SELECTION / "ranking.parquet", RANKING)
     selected = [json.loads(line) for line in (directory / SELECTION / "gateau_long.jsonl").read_text().splitlines()]
-    raw = {r["id"]: r for r in map(json.loads, (directory / "results/planted/long.jsonl").read_text().splitlines())}
+    raw = {r["id"]: r for r in map(json.loads, (directory / "results/planted_rows/long.jsonl").read_text().splitlines())}
     assert len(scores) == len(ranking) == 10
     assert [r["rank"] for r in ranking] == list(range(1, 11))
     assert [r["id"] for r in selected] == [r["id"] for r in ranking]
@@ -127,7 +127,7 @@ def test_a_copy_has_nothing_to_do(finished, tmp_path):
         ({"scoring": {"shards": 2}}, {"index", "scores"} | PASSES | AFTER_SCORES),
         (
             {"data": {"planted": {"seed": 1}}},
-            {"planted", "samples", "chats", "tokens", "index", "scores"} | PASSES | AFTER_SCORES,
+            {"planted_rows", "samples", "chats", "tokens", "index", "scores"} | PASSES | AFTER_SCORES,
         ),
         ({"tokens": {"max_length": 900}}, {"tokens"} | AFTER_TOKENS),
         ({"mixture": {"n_short": 4}}, AFTER_TOKENS),
@@ -156,7 +156,7 @@ def test_every_folder_has_a_manifest_that_verifies_and_follows_a_change(finished
     directory, config = finished
     folders = {path.parent.name for path in (directory / "results").glob("*/manifest.json")}
     expected = {
-        "planted", "samples", "chats", "index", *PASSES, "scores", "selection", "tokens", "mixture", "plan", "train",
+        "planted_rows", "samples", "chats", "index", *PASSES, "scores", "selection", "tokens", "mixture", "plan", "train",
         "plot_train", "export",
     }  # fmt: skip
     assert folders == expected
@@ -260,7 +260,7 @@ def test_appended_rows_are_the_only_ones_computed(finished, tmp_path):
     config = merged(config, {"data": {"long": ["raw.jsonl"], "planted": None, "short": "raw.jsonl"}})
     copy = tmp_path / "copy"
     shutil.copytree(directory, copy)
-    lines = (copy / "results/planted/long.jsonl").read_text()
+    lines = (copy / "results/planted_rows/long.jsonl").read_text()
     new = json.dumps(row("Note otter balor.\n\nWhat does note otter say?", "Note otter balor.", id="new"))
     (copy / "raw.jsonl").write_text(lines + new + "\n")
     result = snakemake(copy, config, "results/scores/scores.parquet")
@@ -506,7 +506,7 @@ def test_the_slurm_profile_is_found_each_documented_way(tmp_path, how):
     config = small_config(
         tmp_path,
         results_dir=f"{tmp_path}/results",
-        data={name: f"{tmp_path}/results/planted/{name}.jsonl" for name in ("long", "short")},
+        data={name: f"{tmp_path}/results/planted_rows/{name}.jsonl" for name in ("long", "short")},
     )
     (tmp_path / "my.yaml").write_text(yaml.safe_dump(config))
     command = [sys.executable, "-m", "snakemake", "--dry-run", *arguments, "--configfile", str(tmp_path / "my.yaml")]

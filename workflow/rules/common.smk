@@ -112,6 +112,14 @@ def leaves_out_near_duplicates(experiment):
     return options_of(experiment)["near_duplicates"] is not None
 
 
+def nothing_to_compare(wildcards):
+    """An input function for whoever asks for a comparison without saying of what."""
+    raise WorkflowError(
+        "nothing can be compared: comparison.positive names no label, or no experiment is ranked; for generated data "
+        "take --configfile config/planted.yaml, for your own set comparison.positive to labels of your rows"
+    )
+
+
 def check_methods():
     """Raise WorkflowError for an unknown method, and for an option of an experiment that its method does not read."""
     for name in EXPERIMENTS:
@@ -135,6 +143,7 @@ check_methods()
 
 RANKED = [experiment for experiment in EXPERIMENTS if is_ranked(experiment)]
 USED_CONTRASTS = sorted({contrast_of(experiment) for experiment in RANKED} - {None})
+COMPARED = bool(config["comparison"]["positive"] and RANKED)
 SOURCES = ["long", "short"] if RAW_SHORT else ["long"]
 if short_of := [name for name in EXPERIMENTS if options_of(name)["n_short"] and not RAW_SHORT]:
     raise WorkflowError(f"experiment {short_of[0]} mixes short chats (n_short), but data.short is null")

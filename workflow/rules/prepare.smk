@@ -3,22 +3,22 @@
 
 if config["data"]["planted"]:
 
-    rule planted:
+    rule planted_rows:
         output:
-            **({"short": f"{RESULTS}/planted/short.jsonl"} if config["data"]["planted"].get("chats") else {}),
-            long=f"{RESULTS}/planted/long.jsonl",
+            **({"short": f"{RESULTS}/planted_rows/short.jsonl"} if config["data"]["planted"].get("chats") else {}),
+            long=f"{RESULTS}/planted_rows/long.jsonl",
         log:
-            f"{RESULTS}/logs/planted/planted.log",
+            f"{RESULTS}/logs/planted_rows/planted_rows.log",
         benchmark:
-            f"{RESULTS}/benchmarks/planted/planted.tsv"
+            f"{RESULTS}/benchmarks/planted_rows/planted_rows.tsv"
         conda:
             "../../envs/gateau.yaml"
         resources:
             mem_mb=2000,
             runtime=30,
         params:
-            script=script("planted"),
-            code=code_digest("planted.py"),
+            script=script("planted_rows"),
+            code=code_digest("planted_rows.py"),
             planted=verbatim(json.dumps(config["data"]["planted"], sort_keys=True)),
             chats=lambda wildcards, output: f"--chats {shlex.quote(output.short)}" if "short" in output.keys() else "",
         shell:

@@ -1,7 +1,7 @@
 # Every folder of results gets a manifest: what it holds, what it was made with and from.
 _SHARDED = rules.scores.output if RANKED else []
 _LAST = {
-    "planted": RAW_LONG if config["data"]["planted"] else [],
+    "planted_rows": RAW_LONG if config["data"]["planted"] else [],
     "samples": rules.samples.output,
     "chats": rules.chats.output if RAW_SHORT else [],
     "index": rules.index.output if RANKED else [],
@@ -14,6 +14,9 @@ _LAST = {
     "minhash": rules.minhash.output if any(map(leaves_out_near_duplicates, RANKED)) else [],
     "selection": expand([*rules.selection.output, *rules.plot_selection.output], experiment=RANKED)
     + list(rules.overview.output) * bool(RANKED),
+    "comparison": rules.comparison.output if COMPARED else [],
+    "choices": rules.choices.output if COMPARED else [],
+    "sensitivity": rules.sensitivity.output if COMPARED else [],
     "tokens": expand(rules.tokens.output.tokens, source=SOURCES),
     "mixture": expand(rules.mixture.output, experiment=EXPERIMENTS),
     "plan": expand(rules.plan.output, experiment=EXPERIMENTS),
@@ -34,7 +37,7 @@ _LAST_EVALUATED = {
     "leaderboard": [rules.leaderboard.output.csv] if SCORED and EVALUATED else [],
 }
 _LAST_EVALUATED = {folder: files for folder, files in _LAST_EVALUATED.items() if EVALUATED and BENCHMARKS and files}
-_SELECTION = [folder for folder in list(_LAST)[: list(_LAST).index("selection") + 1] if folder != "chats"]
+_SELECTION = [folder for folder in list(_LAST)[: list(_LAST).index("tokens")] if folder != "chats"]
 
 
 MANIFESTS = expand(f"{RESULTS}/{{folder}}/manifest.json", folder=[*filter(_LAST.get, _LAST), *_LAST_EVALUATED])

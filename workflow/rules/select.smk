@@ -170,3 +170,110 @@ rule overview:
     shell:
         "python {params.script:q} --intake {input.intake:q} --summaries {input.summaries:q} --output {output:q}"
         " > {log:q} 2>&1"
+
+
+# on labelled data: which method puts the samples of comparison.positive first?
+if COMPARED:
+
+    rule comparison:
+        input:
+            rankings=expand(rules.selection.output.ranking, experiment=RANKED),
+            scores=rules.scores.output,
+            samples=rules.samples.output.samples,
+        output:
+            csv=f"{RESULTS}/comparison/methods.csv",
+            markdown=report(
+                f"{RESULTS}/comparison/methods.md",
+                caption="../report/comparison.rst",
+                category="Selection",
+                labels={"experiment": "all", "figure": "methods compared"},
+            ),
+            plot=report(
+                f"{RESULTS}/comparison/methods.png",
+                caption="../report/comparison.rst",
+                category="Selection",
+                labels={"experiment": "all", "figure": "methods compared, plot"},
+            ),
+        log:
+            f"{RESULTS}/logs/comparison/comparison.log",
+        benchmark:
+            f"{RESULTS}/benchmarks/comparison/comparison.tsv"
+        conda:
+            "../../envs/gateau.yaml"
+        resources:
+            mem_mb=4000,
+            runtime=30,
+        params:
+            script=script("comparison"),
+            code=code_digest("comparison.py"),
+            positive=verbatim(shlex.join(config["comparison"]["positive"])),
+            resamples=config["comparison"]["resamples"],
+            seed=config["comparison"]["seed"],
+        shell:
+            "python {params.script:q} --rankings {input.rankings:q} --scores {input.scores:q}"
+            " --samples {input.samples:q} --positive {params.positive} --resamples {params.resamples}"
+            " --seed {params.seed} --csv {output.csv:q} --markdown {output.markdown:q} --plot {output.plot:q}"
+            " > {log:q} 2>&1"
+
+    # every open choice of the method, on the same labelled data
+    rule choices:
+        input:
+            scores=rules.scores.output,
+            samples=rules.samples.output.samples,
+        output:
+            csv=f"{RESULTS}/choices/choices.csv",
+            markdown=report(
+                f"{RESULTS}/choices/choices.md",
+                caption="../report/choices.rst",
+                category="Selection",
+                labels={"experiment": "all", "figure": "open choices"},
+            ),
+        log:
+            f"{RESULTS}/logs/choices/choices.log",
+        benchmark:
+            f"{RESULTS}/benchmarks/choices/choices.tsv"
+        conda:
+            "../../envs/gateau.yaml"
+        resources:
+            mem_mb=8000,
+            runtime=60,
+        params:
+            script=script("choices"),
+            code=code_digest("choices.py"),
+            positive=verbatim(shlex.join(config["comparison"]["positive"])),
+            resamples=config["comparison"]["resamples"],
+            seed=config["comparison"]["seed"],
+        shell:
+            "python {params.script:q} --scores {input.scores:q} --samples {input.samples:q}"
+            " --positive {params.positive} --resamples {params.resamples} --seed {params.seed}"
+            " --csv {output.csv:q} --markdown {output.markdown:q} > {log:q} 2>&1"
+
+    # how far a ranking moves with what should not matter
+    rule sensitivity:
+        input:
+            rules.scores.output,
+        output:
+            csv=f"{RESULTS}/sensitivity/sensitivity.csv",
+            markdown=report(
+                f"{RESULTS}/sensitivity/sensitivity.md",
+                caption="../report/sensitivity.rst",
+                category="Selection",
+                labels={"experiment": "all", "figure": "sensitivity"},
+            ),
+        log:
+            f"{RESULTS}/logs/sensitivity/sensitivity.log",
+        benchmark:
+            f"{RESULTS}/benchmarks/sensitivity/sensitivity.tsv"
+        conda:
+            "../../envs/gateau.yaml"
+        resources:
+            mem_mb=8000,
+            runtime=60,
+        params:
+            script=script("sensitivity"),
+            code=code_digest("sensitivity.py"),
+            options=verbatim(json.dumps({name: config["selection"][name] for name in FORMULA}, sort_keys=True)),
+            seed=config["comparison"]["seed"],
+        shell:
+            "python {params.script:q} --scores {input:q} --options {params.options:q} --seed {params.seed}"
+            " --csv {output.csv:q} --markdown {output.markdown:q} > {log:q} 2>&1"

@@ -16,8 +16,8 @@ from gateau.errors import SettingsError
 from gateau.selection.awareness import DEFAULT_IMPORTANCE, IMPORTANCE, contextual_awareness
 from gateau.selection.norms import NORMS, SCORE_NORMS, Array, perplexity
 
-_ATTENTION = {"all": "segment_attention", "second_half": "segment_attention_second_half"}
-_ORIENTATIONS = ("challenge", "aligned")
+LAYERS = {"all": "segment_attention", "second_half": "segment_attention_second_half"}
+ORIENTATIONS = ("challenge", "aligned")
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,8 @@ class SelectionOptions:
             ("hmp_norm", self.hmp_norm, NORMS),
             ("score_norm", self.score_norm, SCORE_NORMS),
             ("importance", self.importance, IMPORTANCE),
-            ("layers", self.layers, _ATTENTION),
-            ("orientation", self.orientation, _ORIENTATIONS),
+            ("layers", self.layers, LAYERS),
+            ("orientation", self.orientation, ORIENTATIONS),
         ):
             if value not in known:
                 raise SettingsError(f"selection.{name} is {value!r}; choose one of {', '.join(known)}")
@@ -54,7 +54,7 @@ def guidance(scores: pd.DataFrame, norm: str) -> Array:
 
 def awareness(scores: pd.DataFrame, importance: str, layers: str) -> Array:
     """CAS of each row, before orientation."""
-    attention = scores[_ATTENTION[layers]]
+    attention = scores[LAYERS[layers]]
     return np.array(
         [contextual_awareness(nll, row, importance) for nll, row in zip(scores["segment_nll"], attention, strict=True)]
     )

@@ -1,0 +1,34 @@
+"""Rule ``choices``: merged scores of labelled data → how well each open choice of the method finds a kind."""
+
+import argparse
+
+from gateau.command import run
+from gateau.files import write_text
+from gateau.schemas import SAMPLES, SCORES
+from gateau.selection.choices import choices_markdown, rank_choices
+from gateau.selection.comparison import compare, to_frame
+from gateau.tables import open_table, read_table
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--scores", required=True)
+    parser.add_argument("--samples", required=True)
+    parser.add_argument("--positive", nargs="+", required=True, help="data set labels of the samples to be found")
+    parser.add_argument("--resamples", type=int, default=1000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--csv", required=True, help="output: table of all choices, best first")
+    parser.add_argument("--markdown", required=True, help="output: table for people")
+    args = parser.parse_args()
+
+    scores = read_table(args.scores, SCORES).to_pandas()
+    with open_table(args.samples, SAMPLES) as file:
+        labels = file.read(columns=["id", "dataset"]).to_pandas().set_index("id")["dataset"]
+    lengths = scores.set_index("id")[["n_context", "n_instruction", "n_response"]].sum(axis=1)
+    table = to_frame(compare(rank_choices(scores), labels, lengths, args.positive, args.resamples, args.seed))
+    write_text(args.csv, table.to_csv(index=False))
+    write_text(args.markdown, choices_markdown(table))
+
+
+if __name__ == "__main__":
+    run(main)

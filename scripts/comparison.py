@@ -1,0 +1,40 @@
+"""Rule ``comparison``: rankings of labelled data → a table and a picture of how well each method finds a kind."""
+
+import argparse
+import logging
+from pathlib import Path
+
+from gateau.command import run
+from gateau.files import write_text
+from gateau.schemas import RANKING, SAMPLES, SCORES
+from gateau.selection.comparison import compare, plot_comparison, to_frame, to_markdown
+from gateau.tables import open_table, read_table
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rankings", nargs="+", required=True, help="<experiment>/ranking.parquet of each experiment")
+    parser.add_argument("--scores", required=True)
+    parser.add_argument("--samples", required=True)
+    parser.add_argument("--positive", nargs="+", required=True, help="data set labels of the samples to be found")
+    parser.add_argument("--resamples", type=int, default=1000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--csv", required=True, help="output: table")
+    parser.add_argument("--markdown", required=True, help="output: table for people")
+    parser.add_argument("--plot", required=True, help="output: PNG or SVG")
+    args = parser.parse_args()
+
+    rankings = {Path(path).parent.name: read_table(path, RANKING).to_pandas() for path in args.rankings}
+    with open_table(args.samples, SAMPLES) as file:
+        labels = file.read(columns=["id", "dataset"]).to_pandas().set_index("id")["dataset"]
+    scores = read_table(args.scores, SCORES).to_pandas().set_index("id")
+    lengths = scores[["n_context", "n_instruction", "n_response"]].sum(axis=1)
+    compared = compare(rankings, labels, lengths, args.positive, args.resamples, args.seed)
+    write_text(args.csv, to_frame(compared).to_csv(index=False))
+    write_text(args.markdown, to_markdown(compared, args.positive))
+    plot_comparison(compared, args.plot)
+    logging.info("\n%s", to_markdown(compared, args.positive))
+
+
+if __name__ == "__main__":
+    run(main)
