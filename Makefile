@@ -42,6 +42,7 @@ test: .venv/installed
 bench: .venv/installed
 	$(BIN)/python tests/benchmark/scoring.py
 	$(BIN)/python tests/benchmark/tokens.py
+	$(BIN)/python tests/benchmark/planning.py
 
 # kill -9 at twenty random moments of a run of every stage; about half an hour
 soak: .venv/installed

@@ -65,9 +65,9 @@ def script(name):
     return lambda wildcards, input: str(SCRIPTS / f"{name}.py")
 
 
-def shards_of(scoring_pass):
+def shards_of(folder):
     """An input function: what a pass makes of every shard."""
-    files = expand(f"{RESULTS}/{scoring_pass}/{SHARD_FILE}.parquet", shard=SHARDS)
+    files = expand(f"{RESULTS}/{folder}/{SHARD_FILE}.parquet", shard=SHARDS, allow_missing=True)
     return lambda wildcards: files
 
 

@@ -38,7 +38,7 @@ rule scores:
 rule contrast:
     input:
         index=rules.index.output,
-        shards=expand(rules.contrast_pass.output, shard=SHARDS, allow_missing=True),
+        shards=shards_of("contrast_pass/{contrast}"),
     output:
         ensure(f"{RESULTS}/contrast/{{contrast}}.parquet", non_empty=True),
     log:
