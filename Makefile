@@ -5,7 +5,7 @@ BIN := .venv/bin
 DEMO := results/demo/export/gateau_log
 QUESTION := The old road turns past tall grass at dawn.\nNote falcon balor detek mosar rigas tunut.\nGreen hills waits behind the open gate as always.\n\nWhat does note falcon say?
 
-.PHONY: demo test bench soak config-reference
+.PHONY: demo test bench soak invalidation config-reference
 
 demo: .venv/installed
 	$(BIN)/snakemake --workflow-profile local --configfile config/demo.yaml
@@ -47,6 +47,10 @@ bench: .venv/installed
 # kill -9 at twenty random moments of a run of every stage; about half an hour
 soak: .venv/installed
 	GATEAU_KILLS=20 $(BIN)/python -m pytest -n 0 -s tests/workflow/test_soak.py
+
+# every row of what reruns what, really run; about a quarter of an hour
+invalidation: .venv/installed
+	GATEAU_INVALIDATION=all $(BIN)/python -m pytest -n 0 -s tests/workflow/test_invalidation.py
 
 # config/README.md is written from the schema
 config-reference: .venv/installed

@@ -31,5 +31,6 @@ def checkout(tmp_path: Path) -> Path:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The long files first, so that no worker is left alone with one at the end."""
-    order = ("test_dag.py", "test_cluster.py", "test_soak.py", "test_evaluation.py", "test_finetuning.py")
+    names = ("dag", "cluster", "invalidation", "soak", "evaluation", "finetuning")
+    order = [f"test_{name}.py" for name in names]
     items.sort(key=lambda item: order.index(item.path.name) if item.path.name in order else len(order))

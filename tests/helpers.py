@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -82,6 +83,34 @@ def small_config(directory: Path, **overrides: Any) -> dict[str, Any]:
         "experiments": {"gateau": {}},
     }
     return merged(base, overrides)
+
+
+def whole_config(directory: Path, **overrides: Any) -> dict[str, Any]:
+    """Every stage: planted rows, scores, selection, training, export, answers, ratings, leaderboard."""
+    evaluate = {
+        "benchmarks": ["longbench_chat", "needle"],
+        "assets": {"source": "own"},
+        "generate": {"shards": {"needle": 1}, "device": "cpu"},
+        "judge": {"model": "stand-in-judge", "stand_in": True},
+        "longbench_chat": {"max_new_tokens": 16},
+        "needle": {
+            "lengths": [300, 500], "depths": [10, 50, 90], "needle": "Note falcon balor detek mosar rigas tunut.",
+            "question": "What does note falcon say?", "keys": ["balor detek"], "system": "", "prefix": "",
+            "reserve": 60, "max_new_tokens": 12,
+        },
+    }  # fmt: skip
+    return merged(small_config(directory), {"evaluate": evaluate}, overrides)
+
+
+def other_weights(model: Path, copy: Path) -> Path:
+    """A copy of a model whose weights differ a little."""
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(model, copy)
+    weights = load_file(copy / "model.safetensors")
+    weights["model.norm.weight"] *= 1.1
+    save_file(weights, copy / "model.safetensors", metadata={"format": "pt"})
+    return copy
 
 
 def snakemake_command(directory: Path, config: Mapping[str, Any], *arguments: str) -> list[str]:

@@ -22,6 +22,7 @@ from helpers import (
     TINY_PAIR,
     kill_tree,
     merged,
+    other_weights,
     parquet_content,
     planned_rules,
     row,
@@ -51,10 +52,7 @@ def finished(tmp_path_factory):
     config = small_config(directory)
     result = snakemake(directory, config)
     assert result.returncode == 0, result.stdout
-    other = shutil.copytree(TINY_PAIR / "long", directory / "other_long")
-    weights = load_file(other / "model.safetensors")
-    weights["model.norm.weight"] *= 1.1
-    save_file(weights, other / "model.safetensors", metadata={"format": "pt"})
+    other_weights(TINY_PAIR / "long", directory / "other_long")
     return directory, config
 
 
@@ -253,22 +251,6 @@ def test_a_moved_repository_and_run_directory_rerun_nothing(finished, tmp_path):
         shutil.copytree(TINY_PAIR / role, moved / f"models/{role}")
     config = merged(config, {"models": {"short": "models/short", "long": "models/long"}})
     assert planned_rules(moved, config) == set()
-
-
-def test_appended_rows_are_the_only_ones_computed(finished, tmp_path):
-    directory, config = finished
-    config = merged(config, {"data": {"long": ["raw.jsonl"], "planted": None, "short": "raw.jsonl"}})
-    copy = tmp_path / "copy"
-    shutil.copytree(directory, copy)
-    lines = (copy / "results/planted_rows/long.jsonl").read_text()
-    new = json.dumps(row("Note otter balor.\n\nWhat does note otter say?", "Note otter balor.", id="new"))
-    (copy / "raw.jsonl").write_text(lines + new + "\n")
-    result = snakemake(copy, config, "results/scores/scores.parquet")
-    assert result.returncode == 0, result.stdout
-    for rule in PASSES:
-        (log,) = (copy / f"results/logs/{rule}").iterdir()
-        assert "11 samples, 10 found" in log.read_text()
-        assert "1 to compute" in log.read_text()
 
 
 def test_any_number_of_shards_gives_the_same_selection(finished, tmp_path):

@@ -12,29 +12,12 @@ import time
 
 import pytest
 
-from helpers import ROOT, kill_tree, merged, parquet_content, planned_rules, small_config, snakemake, snakemake_command
+from helpers import ROOT, kill_tree, parquet_content, planned_rules, snakemake, snakemake_command, whole_config
 
 pytestmark = pytest.mark.workflow
 
 KILLS = int(os.environ.get("GATEAU_KILLS", "3"))
 SEED = int(os.environ.get("GATEAU_KILL_SEED", "1"))
-
-
-def whole_config(directory, **overrides):
-    """Every stage: planted rows, scores, selection, training, export, answers, ratings, leaderboard."""
-    evaluate = {
-        "benchmarks": ["longbench_chat", "needle"],
-        "assets": {"source": "own"},
-        "generate": {"shards": {"needle": 1}, "device": "cpu"},
-        "judge": {"model": "stand-in-judge", "stand_in": True},
-        "longbench_chat": {"max_new_tokens": 16},
-        "needle": {
-            "lengths": [300, 500], "depths": [10, 50, 90], "needle": "Note falcon balor detek mosar rigas tunut.",
-            "question": "What does note falcon say?", "keys": ["balor detek"], "system": "", "prefix": "",
-            "reserve": 60, "max_new_tokens": 12,
-        },
-    }  # fmt: skip
-    return merged(small_config(directory), {"evaluate": evaluate}, overrides)
 
 
 def outcome(directory):
