@@ -196,7 +196,9 @@ class Run:
         if not paths:
             return None
         if absent := [path for path in paths if not Path(path).is_file()]:
-            advice = "the rule planted_rows writes it" if self.config["data"]["planted"] else "name the files that there are"
+            advice = (
+                "the rule planted_rows writes it" if self.config["data"]["planted"] else "name the files that there are"
+            )
             self._note(
                 f"data.{source}: no {absent[0]}, and no lengths under {self.results}: the {source} rows are left out "
                 f"({advice}; paths are relative to the working directory)."

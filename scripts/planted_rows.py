@@ -1,4 +1,4 @@
-"""Rule ``planted_rows``: generate the demo's data, long rows whose dependency on the context is known and short chats."""
+"""Rule ``planted_rows``: long rows whose dependency on the context is known, and short chats, are generated."""
 
 import argparse
 import json

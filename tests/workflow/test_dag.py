@@ -75,7 +75,9 @@ def test_a_run_gives_what_it_promises(finished):
     scores = read_rows(directory / "results/scores/scores.parquet", SCORES)
     ranking = read_rows(directory / SELECTION / "ranking.parquet", RANKING)
     selected = [json.loads(line) for line in (directory / SELECTION / "gateau_long.jsonl").read_text().splitlines()]
-    raw = {r["id"]: r for r in map(json.loads, (directory / "results/planted_rows/long.jsonl").read_text().splitlines())}
+    raw = {
+        r["id"]: r for r in map(json.loads, (directory / "results/planted_rows/long.jsonl").read_text().splitlines())
+    }
     assert len(scores) == len(ranking) == 10
     assert [r["rank"] for r in ranking] == list(range(1, 11))
     assert [r["id"] for r in selected] == [r["id"] for r in ranking]
@@ -154,8 +156,8 @@ def test_every_folder_has_a_manifest_that_verifies_and_follows_a_change(finished
     directory, config = finished
     folders = {path.parent.name for path in (directory / "results").glob("*/manifest.json")}
     expected = {
-        "planted_rows", "samples", "chats", "index", *PASSES, "scores", "selection", "tokens", "mixture", "plan", "train",
-        "plot_train", "export",
+        "planted_rows", "samples", "chats", "index", *PASSES, "scores", "selection", "tokens", "mixture", "plan",
+        "train", "plot_train", "export",
     }  # fmt: skip
     assert folders == expected
     result = run_script("verify", directory / "results")

@@ -1,0 +1,28 @@
+"""Rule ``miniature``: all runs of the study → a table with intervals and a picture."""
+
+import argparse
+import json
+import logging
+from pathlib import Path
+
+from gateau.command import run
+from gateau.files import write_text
+from gateau.miniature.summary import plot_summary, summarise, to_markdown
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", nargs="+", required=True, help="JSON of rule miniature_runs")
+    parser.add_argument("--csv", required=True, help="output: table")
+    parser.add_argument("--markdown", required=True, help="output: table for people")
+    parser.add_argument("--plot", required=True, help="output: PNG or SVG")
+    args = parser.parse_args()
+    table = summarise([row for path in args.runs for row in json.loads(Path(path).read_text(encoding="utf-8"))])
+    write_text(args.csv, table.to_csv(index=False))
+    write_text(args.markdown, to_markdown(table))
+    plot_summary(table, args.plot)
+    logging.info("\n%s", to_markdown(table))
+
+
+if __name__ == "__main__":
+    run(main)

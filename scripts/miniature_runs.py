@@ -1,0 +1,64 @@
+"""Rule ``miniature_runs``: one experiment's best share of the rows → the tiny model fine-tuned on it, once per seed.
+
+Share 0 trains nothing: what the model can do before.
+"""
+
+import argparse
+import json
+import logging
+
+import torch
+
+from gateau.command import progress, run
+from gateau.data.planted import PlantedShape
+from gateau.errors import SettingsError
+from gateau.files import write_json
+from gateau.miniature.runs import StudyOptions, as_json, choose, evaluate, finetune, questions
+from gateau.model_files import ModelSpec
+from gateau.models import Runtime, load_config, load_model, load_tokenizer, resolved
+from gateau.prompts import PromptEncoder
+from gateau.schemas import RANKING, SAMPLES
+from gateau.tables import read_rows, read_table
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--samples", required=True)
+    parser.add_argument("--ranking", help="ranking.parquet; without one the rows are drawn")
+    parser.add_argument("--experiment", required=True, help="name, for the results")
+    parser.add_argument("--share", type=float, required=True)
+    parser.add_argument("--model", type=json.loads, required=True, help="models.base, as JSON")
+    parser.add_argument("--prompt", required=True)
+    parser.add_argument("--planted", type=json.loads, required=True, help="the data.planted section, as JSON")
+    parser.add_argument("--options", type=json.loads, required=True, help="the miniature section, as JSON")
+    parser.add_argument("--output", required=True, help="output: JSON")
+    args = parser.parse_args()
+
+    options = StudyOptions(**args.options)
+    torch.set_num_threads(1)
+    spec = resolved(ModelSpec.from_config(args.model))
+    tokenizer, config = load_tokenizer(spec), load_config(spec)
+    if tokenizer.eos_token_id is None:
+        raise SettingsError(f"{spec.path}: the tokenizer has no end-of-sequence token to end responses with")
+    encoder = PromptEncoder(tokenizer, args.prompt)
+    samples = {row["id"]: row for row in read_rows(args.samples, SAMPLES)}
+    ranking = read_table(args.ranking, RANKING).column("id").to_pylist() if args.ranking else None
+    shape = PlantedShape(min_lines=args.planted["min_lines"], max_lines=args.planted["max_lines"])
+    # fresh rows: another seed than the pool's
+    asked = questions(encoder, shape, options.evaluated_rows, args.planted["seed"] + 1)
+
+    runs = []
+    for seed in progress(range(options.seeds if args.share else 1), args.experiment, "training"):
+        chosen = [samples[row_id] for row_id in choose(list(samples), ranking, args.share, seed)] if args.share else []
+        model = load_model(spec, config, Runtime("cpu", "float32", "sdpa"))
+        if chosen:
+            columns = ([row[name] for row in chosen] for name in ("context", "instruction", "response"))
+            finetune(model, encoder.encode(*columns), options, tokenizer.eos_token_id, seed)
+        results = {skill: evaluate(model, rows, tokenizer.eos_token_id) for skill, rows in asked.items()}
+        runs.append(as_json(args.experiment, args.share, seed, len(chosen), results))
+        logging.info("seed %d: %s", seed, {skill: sum(one.recalled) for skill, one in results.items()})
+    write_json(args.output, runs)
+
+
+if __name__ == "__main__":
+    run(main)
