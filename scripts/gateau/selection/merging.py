@@ -110,6 +110,8 @@ def _merge(index: Row, short: Row, long: Row, segments: Row, segment_length: int
         **{name: index[name] for name in ("n_context", "n_instruction", "n_response", "truncated_tokens")},
         "nll_short": _mean(short["token_nll"]),
         "nll_long": _mean(long["token_nll"]),
+        "token_nll_short": short["token_nll"],
+        "token_nll_long": long["token_nll"],
         "nll_instruction_only": segments["nll_instruction_only"],
         "nll_response_only": segments["nll_response_only"],
         "segment_nll": segments["segment_nll"],
