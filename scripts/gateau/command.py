@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import socket
@@ -14,6 +15,15 @@ from tqdm import tqdm
 from gateau.errors import UserError
 
 Item = TypeVar("Item")
+
+_ADVICE = {
+    errno.ENOSPC: "free some space there",
+    errno.EDQUOT: "free some space there or have the quota raised",
+    errno.EFBIG: "raise the limit of file sizes (ulimit -f)",
+    errno.EACCES: "give this user the right to read and write it and its folder",
+    errno.EPERM: "give this user the right to read and write it and its folder",
+    errno.EROFS: "have its file system mounted writable, or choose another place in the configuration",
+}
 
 
 def run(main: Callable[[], None]) -> None:
@@ -29,7 +39,9 @@ def run(main: Callable[[], None]) -> None:
     try:
         main()
     except (UserError, OSError) as error:
-        logging.error("%s", error)
+        advice = _ADVICE.get(error.errno or 0) if isinstance(error, OSError) else None
+        again = f": {advice}, then run the same command again; what is finished is kept" if advice else ""
+        logging.error("%s%s", error, again)
         sys.exit(1)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import uuid
@@ -10,13 +11,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
 
 @contextmanager
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; on success it is synced and renamed to ``path``, on error removed.
 
     The temporary name is hidden and unique, so that two writers, on whatever nodes, never share it and a killed one
-    leaves nothing that looks finished.
+    leaves nothing that looks finished. A failed write is raised anew with the name of ``path``.
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -26,6 +29,11 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         with temporary.open("rb") as handle:
             os.fsync(handle.fileno())
         temporary.replace(target)
+    except OSError as error:
+        # a full disk is reported without a name, other failures with the temporary one
+        if error.errno and ((error.errno in _FULL and error.filename is None) or str(temporary) in str(error)):
+            raise OSError(error.errno, os.strerror(error.errno), str(target)) from error
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
