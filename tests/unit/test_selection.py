@@ -200,7 +200,8 @@ def merged_scores():
     rng = np.random.default_rng(1)
     counts = {name: rng.integers(5, 900, 60) for name in ("n_context", "n_instruction", "n_response")}
     columns = {"nll_response_only": rng.uniform(4, 9, 60), "nll_instruction_only": rng.uniform(3, 6, 60)}
-    return scores(60, **counts, **columns)
+    tokens = {name: [rng.uniform(0, 6, 7) for _ in range(60)] for name in ("token_nll_short", "token_nll_long")}
+    return scores(60, **counts, **columns, **tokens)
 
 
 @pytest.mark.parametrize("method", METHODS)
