@@ -284,3 +284,9 @@ def test_the_signature_estimates_the_jaccard_index_of_five_word_runs():
     assert shingles("One, two: three FOUR five six") == {"one two three four five", "two three four five six"}
     assert shingles("一二三四五六") == {"一 二 三 四 五", "二 三 四 五 六"}
     assert shingles("") == {""}
+
+
+def test_key_tokens_by_hand(merged_scores):
+    # gains 3, 3 and 1; the second token stays unlikely, the third gains too little
+    merged_scores["token_nll_short"], merged_scores["token_nll_long"] = [[4.0, 8.0, 1.5]] * 60, [[1.0, 5.0, 0.5]] * 60
+    assert set(rank_samples(merged_scores, SelectionOptions(), "key_tokens")["score"]) == {1.0}

@@ -89,6 +89,21 @@ def dependency(scores: pd.DataFrame, options: SelectionOptions) -> Array:
     return np.array([one(row) for row in scores["segment_attention"]])
 
 
+def key_tokens(scores: pd.DataFrame, options: SelectionOptions) -> Array:
+    """In the manner of LongPPL (2025): how much the long model gains on the tokens that need long context.
+
+    Such a token is likely under θ_L (above e^-2) and e^2 times likelier than under θ_S: thresholds as there.
+    Score: the gain in nats on these tokens, over all response tokens.
+    """
+
+    def one(short: list[float], long: list[float]) -> float:
+        gain, likely = np.subtract(short, long, dtype=np.float64), np.asarray(long) < 2
+        return float(np.where(likely & (gain > 2), gain, 0).mean())
+
+    tokens = zip(scores["token_nll_short"], scores["token_nll_long"], strict=True)
+    return np.array([one(short, long) for short, long in tokens])
+
+
 def _length(scores: pd.DataFrame) -> Array:
     total: Array = scores[["n_context", "n_instruction", "n_response"]].sum(axis=1).to_numpy(dtype=np.float64)
     return total
@@ -131,6 +146,7 @@ METHODS: dict[str, Method] = {
     "ifd": Method(ifd, "instruction-following difficulty PPL(y | c, x) / PPL(y), high first"),
     "length": Method(length, "longest first"),
     "dependency": Method(dependency, "attention on far segments, in the manner of LADM"),
+    "key_tokens": Method(key_tokens, "gain on tokens that need long context, in the manner of LongPPL"),
 }  # fmt: skip
 # taken without a score, so no pass runs for them
 UNRANKED = {"full": "the long samples as they are", "random": "a seeded draw"}
