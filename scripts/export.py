@@ -9,6 +9,7 @@ from gateau.command import run
 from gateau.contents import describe_files
 from gateau.files import write_json
 from gateau.model_files import ModelSpec
+from gateau.training.checkpoints import told_writes
 from gateau.training.exporting import Provenance, export_model, push_to_hub, upload_plan
 
 
@@ -29,7 +30,8 @@ def main() -> None:
     args = parser.parse_args()
 
     provenance = Provenance(args.experiment, args.summary, args.mixture, args.plan, args.selection)
-    export_model(args.model, ModelSpec.from_config(args.base), args.format, provenance, args.output)
+    with told_writes(str(args.output.parent)):
+        export_model(args.model, ModelSpec.from_config(args.base), args.format, provenance, args.output)
     if args.contents:
         write_json(args.contents, describe_files(args.output))
     logging.info("exported to %s", args.output)

@@ -10,6 +10,7 @@ import sys
 
 from gateau.command import run
 from gateau.model_files import ModelSpec
+from gateau.training.checkpoints import told_writes
 from gateau.training.launcher import PREEMPTED, is_rank, launch
 
 
@@ -43,7 +44,10 @@ def main() -> None:
         summary=args.summary,
     )
     spec = ModelSpec.from_config(args.base)
-    if not finetune(args.experiment, spec, TrainOptions(**args.options), RunOptions(**args.run), files):
+    options, settings = TrainOptions(**args.options), RunOptions(**args.run)
+    with told_writes(settings.checkpoint_dir, args.model):
+        finished = finetune(args.experiment, spec, options, settings, files)
+    if not finished:
         logging.shutdown()
         sys.exit(PREEMPTED)
 

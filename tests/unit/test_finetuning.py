@@ -1,8 +1,10 @@
 """Training for real, on CPU ranks: the same loss however it is spread, the same weights however it is stopped."""
 
+import functools
 import json
 import os
 import re
+import resource
 import signal
 import subprocess
 import time
@@ -60,6 +62,22 @@ def test_spread_over_ranks_the_losses_are_the_same_to_five_digits(problem, singl
     if name != "zero3":
         trained(problem, name, ranks=2, deepspeed=None if name == "ddp" else name)
     assert problem.losses(name) == pytest.approx(single, rel=1e-5)
+
+
+def test_a_full_disk_is_told_and_the_rest_goes_on_once_there_is_space(problem, single):
+    """A limit of file sizes stands for it; the weights fit below it, the optimizer's state does not."""
+    weights = (problem.folder / "single/model/model.safetensors").stat().st_size
+    for limit in (weights - 1, weights + 1000):
+        result = subprocess.run(
+            problem.command("full", save_steps=6), capture_output=True, text=True, timeout=300,
+            preexec_fn=functools.partial(resource.setrlimit, resource.RLIMIT_FSIZE, (limit, limit)),
+        )  # fmt: skip
+        assert result.returncode == 1, result.stderr
+        assert "Traceback" not in result.stderr
+        assert f"weights could not be written to {problem.folder}/full/checkpoints or" in result.stderr
+    trained(problem, "full", save_steps=6)
+    assert problem.losses("full") == single
+    assert all(torch.equal(problem.weights("full")[key], value) for key, value in problem.weights("single").items())
 
 
 def stopped(problem, name, stop, **settings):

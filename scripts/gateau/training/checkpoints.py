@@ -13,12 +13,13 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gateau.errors import ModelError
+from gateau.errors import ModelError, TrainingError
 from gateau.files import write_json
 
 logger = logging.getLogger(__name__)
@@ -26,6 +27,8 @@ logger = logging.getLogger(__name__)
 KEPT = 2
 _MARKER = "complete.json"
 _NAME = re.compile(r"checkpoint-(\d+)")
+# what safetensors and torch say of a disk that is full or refuses; neither raises OSError
+_UNWRITTEN = re.compile(r"I/O error: .*os error|PytorchStreamWriter failed writing|inline_container.*unexpected pos")
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,21 @@ class Checkpoint:
     directory: Path
     step: int
     world_size: int
+
+
+@contextmanager
+def told_writes(*places: str) -> Iterator[None]:
+    """Where weights are saved: raise TrainingError, with these places, for those that could not be written."""
+    try:
+        yield
+    except Exception as error:
+        if _UNWRITTEN.search(str(error)):
+            raise TrainingError(
+                f"weights could not be written to {' or '.join(places)} ({error}); see that there is space (df) and "
+                "that this user may write there, then run the same command again: a training goes on from its newest "
+                "complete checkpoint"
+            ) from error
+        raise
 
 
 def training_digest(settings: Mapping[str, Any]) -> str:
