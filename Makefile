@@ -48,7 +48,7 @@ bench: .venv/installed
 soak: .venv/installed
 	GATEAU_KILLS=20 $(BIN)/python -m pytest -n 0 -s tests/workflow/test_soak.py
 
-# every row of what reruns what, really run; about a quarter of an hour
+# every row of what reruns what, really run; about twenty minutes
 invalidation: .venv/installed
 	GATEAU_INVALIDATION=all $(BIN)/python -m pytest -n 0 -s tests/workflow/test_invalidation.py
 

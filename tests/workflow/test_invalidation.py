@@ -199,7 +199,7 @@ def test_an_edited_module_reruns_the_rules_that_stand_on_it_and_loads_no_model(r
     rules, _ = run.rerun("module edited")
     assert rules == {"scores", *PASSES, *AFTER_SCORES}
     for rule in PASSES:
-        assert "11 samples, 11 found" in run.logs(rule)
+        assert re.search(r"(\d+) samples, \1 found", run.logs(rule))
         assert "loading " not in run.logs(rule)
 
 
@@ -215,5 +215,5 @@ def test_an_added_benchmark_asks_nothing_else_again(run):
 def test_an_added_experiment_leaves_the_others_alone(run):
     run.change({"experiments": {"second": {"alpha": 1}}})
     rules, written = run.rerun("experiment added")
-    assert rules == {*AFTER_SCORES, "score_mt_bench"}
-    assert [path for path in written if re.search("/gateau[/.]", path)] == []
+    assert rules == {*AFTER_SCORES, *(f"score_{benchmark}" for benchmark in run.config["evaluate"]["benchmarks"])}
+    assert [path for path in written if re.search("/gateau[/.]", path) and "/second/" not in path] == []
