@@ -10,6 +10,8 @@ import pytest
 import yaml
 
 from gateau import sources
+from gateau.evaluation.longbench import DATA_SETS
+from gateau.evaluation.longbench_judged import RATED_CATEGORIES
 from gateau.sources import imported_sources, meaning_digest
 
 from helpers import ROOT, run_script
@@ -73,6 +75,15 @@ def test_conda_environment_agrees_with_the_pins():
 
 def test_pins_carry_no_address():
     assert "://" not in (ROOT / "constraints.txt").read_text()
+
+
+def test_data_sets_are_named_alike_in_schema_rules_and_library():
+    schema = yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text())
+    options = schema["properties"]["evaluate"]["properties"]["longbench"]["properties"]
+    assert options["data_sets"]["items"]["enum"] == list(DATA_SETS)
+    rules = (ROOT / "workflow/rules/common_evaluate.smk").read_text()
+    rated = {name for line in re.findall(r"^_RATED .*$", rules, re.MULTILINE) for name in re.findall(r'"(\w+)"', line)}
+    assert rated == {name for name, item in DATA_SETS.items() if item.category in RATED_CATEGORIES}
 
 
 def test_configuration_reference_is_up_to_date():

@@ -152,6 +152,9 @@ def test_other_weights_are_asked_anew(finished):
         ({"servers": {"other": {"base_url": "http://localhost/v1", "model": "m"}}}, "other is not evaluated"),
         ({"judge": {"max_null_share": 2}}, "2 is greater than the maximum"),
         ({"needle": {"needle": "Note otter."}}, "'balor detek mosar' is not in the needle"),
+        ({"longbench": {"data_sets": ["trivia"]}}, "'trivia' is not one of"),
+        ({"models": {"base": "/no/such/model"}}, "/no/such/model: no such model directory"),
+        ({"judge": {"base_url": "https://me:secret@host/v1"}}, "does not match"),
     ],
     ids=lambda value: json.dumps(value) if isinstance(value, dict) else "",
 )

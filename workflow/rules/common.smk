@@ -180,6 +180,10 @@ def check_models():
                 spec.config()
                 if role == "long":
                     check_window(spec, spec.context_window(), config["scoring"]["max_length"])
+        for value in filter(None, config["evaluate"]["models"].values()):
+            spec = ModelSpec.from_config({"path": value} if isinstance(value, str) else value)
+            if spec.is_local:
+                spec.config()
         short, long = model("short"), model("long")
         if short["path"] == long["path"] and config["scoring"]["short_context"] == "ntk":
             raise UserError(

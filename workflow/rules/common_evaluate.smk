@@ -7,6 +7,11 @@ GPUS_PER_GENERATE = 0 if GENERATE["device"] == "cpu" else 1
 BENCHMARKS = EVALUATE["benchmarks"]
 JUDGE = EVALUATE["judge"]
 JUDGED = [benchmark for benchmark in BENCHMARKS if benchmark in JUDGE["benchmarks"]]
+# there are rubrics for questions and summaries alone
+_RATED = {"narrativeqa", "qasper", "multifieldqa_en", "multifieldqa_zh", "hotpotqa", "2wikimqa", "musique", "dureader"}
+_RATED |= {"gov_report", "qmsum", "multi_news", "vcsum"}
+if _RATED.isdisjoint(EVALUATE["longbench"]["data_sets"] or _RATED) and "longbench" in JUDGED:
+    JUDGED.remove("longbench")
 JUDGE_NAME = re.sub(r"[^\w.-]", "_", JUDGE["model"])
 # without a judge these two have answers, but no scores
 SCORED = [benchmark for benchmark in BENCHMARKS if benchmark in JUDGED or benchmark in ("longbench", "needle")]

@@ -30,7 +30,7 @@ from gateau.evaluation.rows import read_text
 
 PROTOCOL = "judge"
 
-_RATINGS: dict[Category, str] = {
+RATED_CATEGORIES: dict[Category, str] = {
     "single-doc QA": "longbench_qa",
     "multi-doc QA": "longbench_qa",
     "summarisation": "longbench_summary",
@@ -94,8 +94,12 @@ def judged_report(files: Sequence[Scores], judge: str) -> dict[str, Any]:
 
 def _judged_files(predictions: str | Path) -> Iterator[tuple[Path, DataSet, str]]:
     files = [(path, *data_set_of(path)) for path in prediction_files(predictions)]
-    judged = [(path, one, _RATINGS[one.category]) for path, one, e in files if one.category in _RATINGS and not e]
+    judged = [
+        (path, one, RATED_CATEGORIES[one.category])
+        for path, one, e in files
+        if one.category in RATED_CATEGORIES and not e
+    ]
     if not judged:
-        names = ", ".join(one.name for one in DATA_SETS.values() if one.category in _RATINGS)
+        names = ", ".join(one.name for one in DATA_SETS.values() if one.category in RATED_CATEGORIES)
         raise DataError(f"{predictions}: no file of a data set that is judged ({names}); generate one of them")
     yield from judged

@@ -152,7 +152,9 @@ class Server:
         except APIConnectionError as error:
             raise TryAgain(f"connection lost or refused ({type(error.__cause__).__name__})") from error
         except APIStatusError as error:
-            raise self._refusal(error, name) from None  # the library's error holds the request with its key
+            raise self._refusal(
+                error, name, call.endpoint
+            ) from None  # the library's error holds the request with its key
         return self._read(answered, call)
 
     def _read(self, body: str, call: Call) -> Answer:
@@ -171,7 +173,7 @@ class Server:
             return Answer(text, finish_reason, Usage(prompt, completion))
         return Answer(text, finish_reason, call.estimated_usage(text))
 
-    def _refusal(self, error: APIStatusError, name: str) -> Exception:
+    def _refusal(self, error: APIStatusError, name: str, endpoint: str) -> Exception:
         """What an HTTP error means: try again, or stop with advice."""
         status, settings = error.status_code, self._settings
         said = self._hide(error.message)[:300]
@@ -195,8 +197,8 @@ class Server:
             )
         if status == 404:
             return ServerError(
-                f"{at}: no model {settings.model!r} there, or a wrong address; check the model's name, and that the "
-                f"base URL ends as the server wants it, mostly in /v1 ({said})"
+                f"{at}: no model {settings.model!r} there, or a wrong address; check the model's name, that the base "
+                f"URL ends as the server wants it, mostly in /v1, and that the server has {endpoint} ({said})"
             )
         return ServerError(f"{at} to request {name!r}: {said}; shorten or mend the request or the settings")
 
