@@ -15,6 +15,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from gateau.errors import SettingsError
 from gateau.evaluation.calls import CHAT, COMPLETION
 from gateau.evaluation.generation import Generator
 from gateau.evaluation.prompting import Prompter
@@ -101,9 +102,24 @@ def test_a_server_gives_the_answers_of_the_model_in_process(exported, served, tm
 
 def test_another_template_at_the_server_is_noticed(exported, served, tmp_path, tiny_tokenizer, caplog):
     settings = ServerSettings(model=str(exported), base_url=served, key_variable="NO_KEY_NEEDED")
-    plain = prompter(tiny_tokenizer, "plain")
-    answer_through(ModelServer(settings), QUESTIONS[:1], plain, {}, tmp_path)
+    other = prompter(tiny_tokenizer, "tokenizer_template")  # the server has the longalign template of the export
+    answer_through(ModelServer(settings), QUESTIONS[:1], other, {}, tmp_path)
     assert "other prompt tokens" in caplog.text
+
+
+def test_a_plain_prompt_is_not_left_to_a_chat_template(tiny_tokenizer, tmp_path):
+    server = ModelServer(ServerSettings(model="m", base_url="http://127.0.0.1:9/v1"))
+    with pytest.raises(SettingsError, match="set send: tokens"):
+        answer_through(server, QUESTIONS[:1], prompter(tiny_tokenizer, "plain"), {}, tmp_path)
+
+
+def test_further_fields_reach_the_server(tiny_tokenizer):
+    given = {"base_url": "http://127.0.0.1:9/v1", "model": "m", "extra_body": {"top_p": None, "min_p": 0.1}}
+    question = Question("b", "1", ("falcon?",))
+    prompt = prompter(tiny_tokenizer).prompt(question)
+    call = ModelServer.from_config(given).settings.call(*request("messages", question, prompt, []))
+    assert call.body["min_p"] == 0.1
+    assert "top_p" not in call.body
 
 
 def test_token_ids_are_sent_where_the_server_takes_them(tiny_tokenizer):

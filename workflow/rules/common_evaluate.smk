@@ -112,7 +112,10 @@ def gpus_of(name):
 def served_as(name):
     """What of a model's server may change an answer: its address may not."""
     server = server_of(name)
-    return f"{server['model']} by {server.get('send', 'messages')}" if server else "in process"
+    if not server:
+        return "in process"
+    more = json.dumps(server.get("extra_body") or {}, sort_keys=True)
+    return f"{server['model']} by {server.get('send', 'messages')} {more}"
 
 
 def question_options(benchmark):

@@ -59,7 +59,7 @@ class Prompter:
     def __init__(
         self, tokenizer: PreTrainedTokenizerBase, format_name: str, max_length: int, window: int | None
     ) -> None:
-        self.tokenizer, self._format = tokenizer, format_name
+        self.tokenizer, self.format_name = tokenizer, format_name
         self._max_length, self._window = max_length, window
         self._control = sorted(control_tokens(tokenizer)) if format_name == "tokenizer_template" else []
 
@@ -88,7 +88,7 @@ class Prompter:
     def _ids(self, question: Question, turns: Turns, user: str) -> list[int]:
         if not question.wrapped:
             return prompt_ids("plain", self.tokenizer, turns, user, question.system)
-        return prompt_ids(self._format, self.tokenizer, turns, user, question.system)
+        return prompt_ids(self.format_name, self.tokenizer, turns, user, question.system)
 
     def _break_control_tokens(self, question: Question, text: str) -> tuple[str, int]:
         broken = 0

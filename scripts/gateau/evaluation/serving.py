@@ -16,6 +16,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
+from gateau.errors import SettingsError
 from gateau.evaluation.asking import Ask, Job, run_jobs
 from gateau.evaluation.calls import CHAT, COMPLETION, Answer, AnswerCache
 from gateau.evaluation.generation import AnsweredTurn, Generation, prompt_sha256
@@ -52,8 +53,15 @@ def answer_through(
 ) -> list[Generation]:
     """Answers in the questions' order. ``identity`` names the weights behind the served name, for the cache.
 
-    Raises ServerError when the server refuses or does not answer; what was answered is cached.
+    Raises:
+        ServerError: the server refuses or does not answer; what was answered is cached.
+        SettingsError: messages are to be sent for a model that is asked plainly: a chat server adds its template.
     """
+    if server.send == "messages" and prompter.format_name == "plain" and any(one.wrapped for one in questions):
+        raise SettingsError(
+            "the model is asked without a chat format (plain), which a chat server would add; set send: tokens for "
+            "it in evaluate.servers, or evaluate.generate.format"
+        )
     salt = repr(sorted(identity.items()))
     differing: list[str] = []
 
