@@ -44,7 +44,7 @@ bench: .venv/installed
 	$(BIN)/python tests/benchmark/tokens.py
 	$(BIN)/python tests/benchmark/planning.py
 
-# kill -9 at twenty random moments of a run of every stage; about half an hour
+# kill -9 at twenty random moments of a run of every stage; about 40 minutes
 soak: .venv/installed
 	GATEAU_KILLS=20 $(BIN)/python -m pytest -n 0 -s tests/workflow/test_soak.py
 
