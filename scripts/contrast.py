@@ -7,7 +7,7 @@ from pathlib import Path
 
 from gateau.command import run
 from gateau.schemas import CONTRAST
-from gateau.selection.merging import merge_contrast, shard_files
+from gateau.selection.merging import check_finite, merge_contrast, shard_files
 from gateau.tables import write_rows
 
 
@@ -17,8 +17,10 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True, help="folder of the pass's shard files")
     parser.add_argument("--shards", type=int, required=True, help="how many shard files it holds")
     parser.add_argument("--output", required=True, help="output: contrast.parquet")
+    parser.add_argument("--max-non-finite-share", type=float, default=0.01)
     args = parser.parse_args()
     rows = merge_contrast(args.index, shard_files(args.folder, args.shards))
+    check_finite(rows, args.max_non_finite_share)
     write_rows(args.output, CONTRAST, rows)
     logging.info("%d samples: %s", len(rows), dict(Counter(row["status"] for row in rows)))
 

@@ -1,7 +1,6 @@
 """Rule ``contrast_pass``: response NLL under what a method puts in place of θ_S, for one shard."""
 
 import json
-from dataclasses import replace
 
 from gateau.command import run
 from gateau.model_files import ModelSpec
@@ -14,11 +13,11 @@ def main() -> None:
     parser.add_argument("--short-context", choices=("ntk", "truncate", "none"), required=True)
     parser.add_argument("--window-of", type=json.loads, help="take this model's window, as JSON; default: its own")
     args = parser.parse_args()
-    spec = ModelSpec.from_config(args.model)
+    window = None
     if args.window_of:
         other = resolved(ModelSpec.from_config(args.window_of))
-        spec = replace(spec, window=context_window(other, load_config(other)))
-    run_short_pass(args, spec, args.short_context)
+        window = context_window(other, load_config(other))
+    run_short_pass(args, ModelSpec.from_config(args.model), args.short_context, window)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from gateau.model_files import ModelSpec
 from gateau.models import Runtime, load_config, load_model, load_tokenizer, resolved
 from gateau.prompts import PromptEncoder
 from gateau.schemas import RANKING, SAMPLES
-from gateau.tables import read_rows, read_table
+from gateau.tables import read_rows
 
 
 def main() -> None:
@@ -30,7 +30,9 @@ def main() -> None:
     parser.add_argument("--model", type=json.loads, required=True, help="models.base, as JSON")
     parser.add_argument("--prompt", required=True)
     parser.add_argument("--planted", type=json.loads, required=True, help="the data.planted section, as JSON")
-    parser.add_argument("--options", type=json.loads, required=True, help="the miniature section, as JSON")
+    parser.add_argument(
+        "--options", type=json.loads, required=True, help="the miniature section without shares, as JSON"
+    )
     parser.add_argument("--output", required=True, help="output: JSON")
     args = parser.parse_args()
 
@@ -42,7 +44,9 @@ def main() -> None:
         raise SettingsError(f"{spec.path}: the tokenizer has no end-of-sequence token to end responses with")
     encoder = PromptEncoder(tokenizer, args.prompt)
     samples = {row["id"]: row for row in read_rows(args.samples, SAMPLES)}
-    ranking = read_table(args.ranking, RANKING).column("id").to_pylist() if args.ranking else None
+    ranking = None
+    if args.ranking:
+        ranking = [row["id"] for row in read_rows(args.ranking, RANKING) if row["duplicate_of"] is None]
     shape = PlantedShape(min_lines=args.planted["min_lines"], max_lines=args.planted["max_lines"])
     # fresh rows: another seed than the pool's
     asked = questions(encoder, shape, options.evaluated_rows, args.planted["seed"] + 1)

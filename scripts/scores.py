@@ -6,9 +6,8 @@ from collections import Counter
 from pathlib import Path
 
 from gateau.command import run
-from gateau.errors import ScoreError
 from gateau.schemas import SCORES
-from gateau.selection.merging import merge_scores, non_finite_share, shard_files
+from gateau.selection.merging import check_finite, merge_scores, shard_files
 from gateau.tables import write_rows
 
 
@@ -25,14 +24,7 @@ def main() -> None:
 
     short, long, segments = (shard_files(folder, args.shards) for folder in (args.short, args.long, args.segments))
     rows = merge_scores(args.index, short, long, segments, args.segment_length)
-    share = non_finite_share(rows)
-    bad = [row["id"] for row in rows if row["status"] == "non_finite"]
-    if share > args.max_non_finite_share:
-        raise ScoreError(
-            f"{len(bad)} of {len(rows)} samples have NaN or infinite scores ({', '.join(bad[:10])}), more than "
-            "scoring.max_non_finite_share allows; half precision is the usual cause: set scoring.dtype to bfloat16 or "
-            "float32, and check that the model works at this length"
-        )
+    check_finite(rows, args.max_non_finite_share)
     write_rows(args.output, SCORES, rows)
     logging.info("%d samples: %s", len(rows), dict(Counter(row["status"] for row in rows)))
 

@@ -5,6 +5,8 @@ import json
 import logging
 from dataclasses import asdict
 
+import pandas as pd
+
 from gateau.command import run
 from gateau.files import write_json
 from gateau.schemas import CONTRAST, RANKING, SCORES, SIGNATURES
@@ -53,7 +55,8 @@ def main() -> None:
         "experiment": args.experiment,
         "method": method,
         "options": {**{name: asdict(options)[name] for name in METHODS[method].reads}, "near_duplicates": similarity},
-        "samples_by_status": {str(k): int(v) for k, v in scores["status"].value_counts().sort_index().items()},
+        "samples_by_status": _counts(scores["status"]),
+        **({} if contrast is None else {"contrast_by_status": _counts(contrast["status"])}),
         "ranked": len(ranking),
         "near_duplicates": len(repeats),
         "selected": count,
@@ -62,6 +65,10 @@ def main() -> None:
     }
     write_json(args.summary, summary)
     logging.info("%s", json.dumps(summary, ensure_ascii=False))
+
+
+def _counts(status: pd.Series) -> dict[str, int]:
+    return {str(name): int(count) for name, count in status.value_counts().sort_index().items()}
 
 
 if __name__ == "__main__":

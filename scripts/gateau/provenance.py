@@ -21,7 +21,7 @@ from gateau.errors import DataError
 NAME = "manifest.json"
 _PACKAGES = (
     "torch", "transformers", "tokenizers", "accelerate", "deepspeed", "flash-attn", "peft", "numpy", "pandas",
-    "pyarrow", "openai", "jieba", "rouge", "snakemake", "snakemake-executor-plugin-slurm",
+    "pyarrow", "scipy", "datasketch", "openai", "jieba", "rouge", "snakemake", "snakemake-executor-plugin-slurm",
 )  # fmt: skip
 
 

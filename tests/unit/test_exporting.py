@@ -26,7 +26,7 @@ def summaries(**train):
         },
         "mixture": {"long": 4, "short": 8, "held_out": 0, "tokens": 900, "targets": 70, "longest": 300},
         "plan": {"method": "step_pack", "sequences_per_step": 4, "epochs": 2},
-        "selection": {"options": {"alpha": 0.8}, "ranked": 10},
+        "selection": {"method": "gateau", "options": {"alpha": 0.8}, "ranked": 10},
     }  # fmt: skip
 
 

@@ -19,7 +19,7 @@ from helpers import ROOT, run_script, write_jsonl
 
 SHAPE = PlantedShape(8, 12)
 END = 1
-OPTIONS = StudyOptions(shares=(0.5,), seeds=1, steps=3, rows_per_step=2, learning_rate=1e-3, evaluated_rows=6)
+OPTIONS = StudyOptions(seeds=1, steps=3, rows_per_step=2, learning_rate=1e-3, evaluated_rows=6)
 BASE = {
     "path": str(ROOT / "workflow/resources/tiny_pair/short"), "window": 1024,
     "rope_parameters": {"rope_type": "default", "rope_theta": 80000.0},
@@ -69,7 +69,7 @@ def test_recall_is_what_greedy_decoding_writes(model, rows):
 def test_training_follows_the_mean_over_sequences(model, rows):
     """One step with all rows in the batch equals AdamW on the definition, written out."""
     batch = rows["short"][:2]
-    options = StudyOptions(shares=(), seeds=1, steps=1, rows_per_step=2, learning_rate=1e-3, evaluated_rows=1)
+    options = StudyOptions(seeds=1, steps=1, rows_per_step=2, learning_rate=1e-3, evaluated_rows=1)
     oracle = copy.deepcopy(model).train()
     finetune(model, batch, options, END, seed=0)
     losses = []
@@ -88,13 +88,13 @@ def test_training_follows_the_mean_over_sequences(model, rows):
 
 def test_more_training_on_far_rows_lowers_their_loss(model, rows):
     before = evaluate(model, rows["far"], END).nll
-    finetune(model, rows["far"], StudyOptions((), 1, 6, 4, 1e-3, 1), END, seed=0)
+    finetune(model, rows["far"], StudyOptions(1, 6, 4, 1e-3, 1), END, seed=0)
     assert evaluate(model, rows["far"], END).nll < before
 
 
 def test_what_is_chosen():
     ids = [f"{number}" for number in range(10)]
-    assert choose(ids, ["c", "a", "b", "d"], 0.5, seed=3) == ["c", "a"]
+    assert choose(ids, ["c", "a", "b", "d"], 0.2, seed=3) == ["c", "a"]  # a share of all rows, ranked or not
     assert choose(ids, ["c", "a"], 0.01, seed=3) == ["c"]
     drawn = choose(ids, None, 0.3, seed=0)
     assert len(set(drawn)) == 3

@@ -130,6 +130,8 @@ def check_methods():
         reads = METHODS[method].reads if method in METHODS else ()
         if unread := [option for option in config["experiments"][name] if option in FORMULA and option not in reads]:
             raise WorkflowError(f"experiment {name}: method {method} does not read {', '.join(unread)}; leave it out")
+        if method in UNRANKED and config["experiments"][name].get("near_duplicates") is not None:
+            raise WorkflowError(f"experiment {name}: near_duplicates needs a method that ranks, which {method} is not")
         if (
             method in METHODS
             and METHODS[method].contrast == "non_homologous"
@@ -174,7 +176,7 @@ def selection_inputs(wildcards):
 def check_models():
     """Raise WorkflowError now, not after hours, for local models that are missing or too short for max_length."""
     try:
-        for role in ("short", "long", "base"):
+        for role in ["short", "long", "base", *(["non_homologous"] if config["models"]["non_homologous"] else [])]:
             spec = ModelSpec.from_config(model(role))
             if spec.is_local:
                 spec.config()
@@ -218,6 +220,8 @@ def contrast_params():
     """Parameters of the passes that put another model, or another view of it, in θ_S's place."""
     params = {contrast: pass_params(CONTRASTS[contrast][0]) for contrast in USED_CONTRASTS}
     shared = pass_params("short")
+    short = ModelSpec.from_config(model("short"))
+    window = short.context_window() if short.is_local else json.dumps(model("short"), sort_keys=True)
     return {
         **shared,
         "model": lambda wildcards, input: json.dumps(model(CONTRASTS[wildcards.contrast][0]), sort_keys=True),
@@ -225,13 +229,13 @@ def contrast_params():
         "tokenizer": lambda wildcards: params[wildcards.contrast]["tokenizer"],
         "options": lambda wildcards: params[wildcards.contrast]["options"](wildcards),
         "own": lambda wildcards: f"--short-context {CONTRASTS[wildcards.contrast][1]}",
-        # where θ_S's window is not the model's own; θ_S counts, not where it lies
+        # where θ_S's window is not the model's own; the window counts, not where θ_S lies
         "window_of": lambda wildcards, input: (
             f"--window-of {shlex.quote(json.dumps(model('short'), sort_keys=True))}"
             if wildcards.contrast == "one_model"
             else ""
         ),
-        "short": lambda wildcards: shared["weights"] if wildcards.contrast == "one_model" else "",
+        "window": lambda wildcards: window if wildcards.contrast == "one_model" else "",
     }
 
 

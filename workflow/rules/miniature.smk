@@ -28,7 +28,10 @@ if config["miniature"]:
             ),
             prompt=verbatim(config["scoring"]["prompt"]),
             planted=verbatim(json.dumps(config["data"]["planted"], sort_keys=True)),
-            options=verbatim(json.dumps(config["miniature"], sort_keys=True)),
+            tokenizer=tokenizer_fingerprint(model("base")["path"], model("base").get("revision")),
+            options=verbatim(
+                json.dumps({k: v for k, v in config["miniature"].items() if k != "shares"}, sort_keys=True)
+            ),
             files=lambda wildcards, input: named_files(input, "ranking"),
         shell:
             "python {params.script:q} --samples {input.samples:q} {params.files} --experiment {wildcards.cell:q}"

@@ -53,11 +53,12 @@ rule contrast:
     params:
         script=script("contrast"),
         code=code_digest("contrast.py"),
+        max_non_finite_share=config["scoring"]["max_non_finite_share"],
         folder=lambda wildcards, input: str(Path(input.shards[0]).parent),
         shards=lambda wildcards, input: len(SHARDS),
     shell:
         "python {params.script:q} --index {input.index:q} --folder {params.folder:q} --shards {params.shards}"
-        " --output {output:q} > {log:q} 2>&1"
+        " --max-non-finite-share {params.max_non_finite_share} --output {output:q} > {log:q} 2>&1"
 
 
 CONTRASTED = expand(rules.contrast.output, contrast=USED_CONTRASTS)
@@ -236,7 +237,7 @@ if COMPARED:
             "../../envs/gateau.yaml"
         resources:
             mem_mb=8000,
-            runtime=60,
+            runtime=lambda wildcards, attempt: 120 * attempt,
         params:
             script=script("choices"),
             code=code_digest("choices.py"),

@@ -30,9 +30,8 @@ _SHORT_LINES = (6, 14)
 
 @dataclass(frozen=True)
 class StudyOptions:
-    """The section ``miniature`` of the configuration."""
+    """The section ``miniature`` of the configuration, its shares left out."""
 
-    shares: Sequence[float]
     seeds: int
     steps: int
     rows_per_step: int
@@ -49,9 +48,9 @@ class Result:
 
 
 def choose(ids: Sequence[str], ranking: Sequence[str] | None, share: float, seed: int) -> list[str]:
-    """The best ``share`` of a ranking, or without one a seeded draw of as many of ``ids``; at least one row."""
+    """The best of a ranking, or without one a seeded draw; either way a ``share`` of ``ids``, at least one row."""
     order = ranking or sorted(ids, key=lambda row_id: hashlib.sha256(f"{seed}:miniature:{row_id}".encode()).digest())
-    return list(order[: max(round(share * len(order)), 1)])
+    return list(order[: max(round(share * len(ids)), 1)])
 
 
 def questions(encoder: PromptEncoder, shape: PlantedShape, count: int, seed: int) -> dict[str, list[EncodedSample]]:

@@ -96,16 +96,19 @@ def run_pass(
     )
 
 
-def run_short_pass(args: argparse.Namespace, spec: ModelSpec, short_context: str) -> None:
+def run_short_pass(args: argparse.Namespace, spec: ModelSpec, short_context: str, window: int | None = None) -> None:
     """Score one shard with θ_S, or what stands in its place.
+
+    The context is cut to ``window`` instead of the model's own: setting the model's could change its rotary scaling.
 
     Raises ModelError where the context is to be cut to a window that the model does not tell.
     """
 
     def make_pass(config: Any, encoder: PromptEncoder) -> ShortPass:
-        return ShortPass(context_window(spec, config) if short_context == "truncate" else None)
+        return ShortPass((window or context_window(spec, config)) if short_context == "truncate" else None)
 
-    run_pass(args, spec, make_pass, dynamic_ntk=short_context == "ntk", short_context=short_context)
+    own: dict[str, Any] = {} if window is None else {"cut_to": window}
+    run_pass(args, spec, make_pass, dynamic_ntk=short_context == "ntk", short_context=short_context, **own)
 
 
 def context_window(spec: ModelSpec, config: Any) -> int:

@@ -134,3 +134,14 @@ def non_finite_share(rows: Iterator[Row] | Sequence[Row]) -> float:
     """Share of samples whose passes gave NaN or infinity."""
     statuses = [row["status"] for row in rows]
     return statuses.count("non_finite") / max(len(statuses), 1)
+
+
+def check_finite(rows: Sequence[Row], largest_share: float) -> None:
+    """Raise ScoreError when a larger share of the samples than this has NaN or infinite scores."""
+    bad = [row["id"] for row in rows if row["status"] == "non_finite"]
+    if non_finite_share(rows) > largest_share:
+        raise ScoreError(
+            f"{len(bad)} of {len(rows)} samples have NaN or infinite scores ({', '.join(bad[:10])}), more than "
+            "scoring.max_non_finite_share allows; half precision is the usual cause: set scoring.dtype to bfloat16 or "
+            "float32, and check that the model works at this length"
+        )

@@ -41,7 +41,7 @@ def rank_samples(
         usable = usable.assign(nll_short=usable["id"].map(other))
     usable = usable.sort_values("id")
     if usable.empty:
-        counts = scores["status"].value_counts().to_dict()
+        counts = (scores if contrast is None else contrast)["status"].value_counts().to_dict()
         raise ScoreError(f"no sample can be ranked (status: {counts}); see the docs of each status in README")
     score = METHODS[method].score(usable, options)
     if not np.isfinite(score).all():

@@ -31,6 +31,7 @@ def sensitivity(
     Returns:
         Columns method, change, spearman, overlap_of_best_tenth.
     """
+    scores = scores[scores["status"] == "ok"]
     rows = []
     for method in METHODS_TRIED:
         as_it_is = rank_samples(scores, options, method)
@@ -59,15 +60,13 @@ def _changes(
 
 
 def keep_segments(scores: pd.DataFrame, share: float, how: str, seed: int = 0) -> pd.DataFrame:
-    """The scores as if the segment pass had seen this share of each row's segments alone, two at least.
+    """Scores (status ok) as if the segment pass had seen this share of each row's segments alone, two at least.
 
     ``how`` is ``drawn`` (seeded) or ``attended`` (those with the most attention, which the long pass knows before).
     """
     random = np.random.default_rng(seed)
 
     def kept(row: pd.Series) -> NDArray[np.int64]:
-        if row["segment_nll"] is None:
-            return np.array([], dtype=np.int64)
         n = len(row["segment_nll"])
         count = min(max(round(share * n), _FEWEST), n)
         order = random.permutation(n) if how == "drawn" else np.argsort(-np.asarray(row["segment_attention"]))
@@ -75,10 +74,7 @@ def keep_segments(scores: pd.DataFrame, share: float, how: str, seed: int = 0) -
 
     places = [kept(row) for _, row in scores.iterrows()]
     columns: dict[str, Any] = {
-        name: [
-            None if values is None else np.asarray(values)[place]
-            for values, place in zip(scores[name], places, strict=True)
-        ]
+        name: [np.asarray(values)[place] for values, place in zip(scores[name], places, strict=True)]
         for name in _PER_SEGMENT
     }
     return scores.assign(**columns)

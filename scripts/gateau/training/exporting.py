@@ -96,7 +96,7 @@ def model_card(provenance: Provenance, base: ModelSpec, format_name: str) -> str
         f"# {name}, fine-tuned: {provenance.experiment}",
         "",
         f"{name}{f' at {base.revision}' if base.revision else ''}, fine-tuned on {mixture['long']} long samples and "
-        f"{mixture['short']} short chats, chosen and trained by GATEAU (arXiv:2410.15633) as a Snakemake workflow.",
+        f"{mixture['short']} short chats, chosen and trained with GATEAU (arXiv:2410.15633) as a Snakemake workflow.",
         "",
         "## Data",
         "",
@@ -109,6 +109,7 @@ def model_card(provenance: Provenance, base: ModelSpec, format_name: str) -> str
         f"| held out | {mixture['held_out']} rows |",
     ]
     if provenance.selection is not None:
+        lines += [f"| ranked by | {provenance.selection['method']} |"]
         lines += [f"| {key} | {value} |" for key, value in sorted(provenance.selection["options"].items())]
         lines += [f"| ranked samples | {provenance.selection['ranked']} |"]
     lines += [
