@@ -160,5 +160,8 @@ def test_sensitivity_by_hand(scores):
     assert row["overlap_of_best_tenth"] == len(set(first["id"][:8]) & set(second["id"][:8])) / 8
     same = sensitivity(scores, SelectionOptions(), {"nothing": scores})
     assert set(same.loc[same["change"] == "nothing", "spearman"].round(12)) == {1.0}
+    lost = {**scores.iloc[0].to_dict(), "id": "lost", "status": "non_finite", "segment_attention": None}
+    with_one_lost = sensitivity(pd.DataFrame([*scores.to_dict("records"), lost]), SelectionOptions(), {})
+    pd.testing.assert_frame_equal(with_one_lost, sensitivity(scores, SelectionOptions(), {}))
     robust = table[(table["method"] == "gateau_robust")]
     assert not robust["change"].str.contains("alpha|layers").any()

@@ -121,6 +121,14 @@ def test_nothing_is_left_to_do_and_a_longer_study_repeats_no_pass(finished):
     assert "_pass" not in planned
 
 
+def test_one_model_follows_the_window_of_the_short_model(finished):
+    _, directory, config = finished
+    other = merged(config, {"models": {"short": {"path": str(TINY_PAIR / "short"), "window": 128}}})
+    planned = snakemake(directory, other, "results/contrast/one_model.parquet", "--dry-run", "--quiet", "rules").stdout
+    assert "contrast_pass" in planned
+    assert "long_pass" not in planned
+
+
 def test_a_comparison_of_nothing_says_what_to_set(finished):
     _, directory, config = finished
     result = snakemake(directory, merged(config, {"comparison": {"positive": []}}), "planted", "--dry-run")

@@ -112,7 +112,7 @@ def _long_account(
     options: MixtureOptions, long: pd.DataFrame, ranking: Sequence[str] | None, unusable: Sequence[str], n_held: int
 ) -> str:
     counts = f"{len(long)} have tokens, {n_held} of them held out"
-    if ranking is not None and options.method not in ("full", "random"):
+    if ranking is not None:
         counts += f"; {len(ranking)} are ranked, {len(unusable)} of them without tokens"
     return counts
 
