@@ -4,10 +4,11 @@ import argparse
 
 from gateau.command import run
 from gateau.files import write_text
-from gateau.schemas import SAMPLES, SCORES
+from gateau.schemas import SCORES
 from gateau.selection.choices import choices_markdown, rank_choices
 from gateau.selection.comparison import compare, to_frame
-from gateau.tables import open_table, read_table
+from gateau.selection.labelled import read_labels, total_tokens
+from gateau.tables import read_table
 
 
 def main() -> None:
@@ -22,9 +23,7 @@ def main() -> None:
     args = parser.parse_args()
 
     scores = read_table(args.scores, SCORES).to_pandas()
-    with open_table(args.samples, SAMPLES) as file:
-        labels = file.read(columns=["id", "dataset"]).to_pandas().set_index("id")["dataset"]
-    lengths = scores.set_index("id")[["n_context", "n_instruction", "n_response"]].sum(axis=1)
+    labels, lengths = read_labels(args.samples), total_tokens(scores.set_index("id"))
     table = to_frame(compare(rank_choices(scores), labels, lengths, args.positive, args.resamples, args.seed))
     write_text(args.csv, table.to_csv(index=False))
     write_text(args.markdown, choices_markdown(table))

@@ -6,9 +6,10 @@ from pathlib import Path
 
 from gateau.command import run
 from gateau.files import write_text
-from gateau.schemas import RANKING, SAMPLES, SCORES
+from gateau.schemas import RANKING, SCORES
 from gateau.selection.comparison import compare, plot_comparison, to_frame, to_markdown
-from gateau.tables import open_table, read_table
+from gateau.selection.labelled import read_labels, total_tokens
+from gateau.tables import read_table
 
 
 def main() -> None:
@@ -25,11 +26,8 @@ def main() -> None:
     args = parser.parse_args()
 
     rankings = {Path(path).parent.name: read_table(path, RANKING).to_pandas() for path in args.rankings}
-    with open_table(args.samples, SAMPLES) as file:
-        labels = file.read(columns=["id", "dataset"]).to_pandas().set_index("id")["dataset"]
-    scores = read_table(args.scores, SCORES).to_pandas().set_index("id")
-    lengths = scores[["n_context", "n_instruction", "n_response"]].sum(axis=1)
-    compared = compare(rankings, labels, lengths, args.positive, args.resamples, args.seed)
+    lengths = total_tokens(read_table(args.scores, SCORES).to_pandas().set_index("id"))
+    compared = compare(rankings, read_labels(args.samples), lengths, args.positive, args.resamples, args.seed)
     write_text(args.csv, to_frame(compared).to_csv(index=False))
     write_text(args.markdown, to_markdown(compared, args.positive))
     plot_comparison(compared, args.plot)

@@ -8,6 +8,8 @@ from typing import Any
 from gateau.command import run
 from gateau.files import write_text
 
+_TAKEN = ("experiment", "method", "ranked", "near_duplicates", "selected")
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
@@ -22,10 +24,14 @@ def main() -> None:
 
 
 def overview(intake: dict[str, Any], summaries: list[dict[str, Any]]) -> str:
-    """Rows read and rejected, then one table line per experiment and data set label."""
+    """Rows read and rejected, what each experiment took, then one table line per experiment and data set label."""
     reasons = ", ".join(f"{reason} {count}" for reason, count in intake["rejected_by_reason"].items()) or "none"
     lines = [
         f"{intake['rows']} rows read, {intake['samples']} samples, {intake['rejected']} rejected ({reasons}).",
+        "",
+        "| experiment | method | ranked | near duplicates left out | selected |",
+        "|---|---|---:|---:|---:|",
+        *(f"| {' | '.join(str(summary[name]) for name in _TAKEN)} |" for summary in summaries),
         "",
         "AUROC: the chance that a sample of this data set is ranked before one of any other (0.5 = chance).",
         "",

@@ -3,9 +3,10 @@
 import argparse
 
 from gateau.command import run
-from gateau.schemas import RANKING, SAMPLES, SCORES
+from gateau.schemas import RANKING, SCORES
+from gateau.selection.labelled import read_labels, total_tokens
 from gateau.selection.plots import plot_distributions
-from gateau.tables import open_table, read_table
+from gateau.tables import read_table
 
 
 def main() -> None:
@@ -19,10 +20,8 @@ def main() -> None:
 
     ranking = read_table(args.ranking, RANKING).to_pandas().set_index("id")
     scores = read_table(args.scores, SCORES).to_pandas().set_index("id")
-    with open_table(args.samples, SAMPLES) as file:
-        labels = file.read(columns=["id", "dataset"]).to_pandas().set_index("id")
-    ranking["length"] = scores[["n_context", "n_instruction", "n_response"]].sum(axis=1)
-    ranking["dataset"] = labels["dataset"].fillna("(no label)")
+    ranking["length"] = total_tokens(scores)
+    ranking["dataset"] = read_labels(args.samples).fillna("(no label)")
     plot_distributions(ranking, args.experiment, args.output)
 
 

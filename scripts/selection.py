@@ -11,6 +11,7 @@ from gateau.command import run
 from gateau.files import write_json
 from gateau.schemas import CONTRAST, RANKING, SCORES, SIGNATURES
 from gateau.selection.fusion import SelectionOptions
+from gateau.selection.labelled import total_tokens
 from gateau.selection.methods import METHODS
 from gateau.selection.near_duplicates import duplicates_of
 from gateau.selection.quality import quality_by_label, spearman
@@ -45,7 +46,7 @@ def main() -> None:
     usable = ranking.loc[ranking["duplicate_of"].isna(), "id"]
     count = n_selected(len(usable), n_long)
     labels = write_selected(args.samples, usable.head(count).tolist(), args.selected)
-    lengths = scores.set_index("id").loc[ranking["id"], ["n_context", "n_instruction", "n_response"]].sum(axis=1)
+    lengths = total_tokens(scores.set_index("id").loc[ranking["id"]])
     write_rows(
         args.ranking,
         RANKING,

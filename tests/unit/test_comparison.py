@@ -8,7 +8,16 @@ import pytest
 
 from gateau.errors import DataError
 from gateau.selection.choices import choices, choices_markdown, rank_choices
-from gateau.selection.comparison import MEASURES, compare, plot_comparison, to_frame, to_markdown
+from gateau.selection.comparison import (
+    aurocs,
+    compare,
+    correlations,
+    drawn_ranks,
+    plot_comparison,
+    precisions,
+    to_frame,
+    to_markdown,
+)
 from gateau.selection.fusion import SelectionOptions
 from gateau.selection.quality import auroc, spearman
 from gateau.selection.ranking import rank_samples
@@ -32,18 +41,29 @@ def data():
     return rankings, labels, lengths
 
 
-def test_measures_equal_their_definitions(data):
+def test_measures_of_counts_equal_their_definitions_on_the_rows_drawn(data):
+    """Counts of samples stand for rows that are drawn several times or not at all."""
     rankings, labels, lengths = data
     wanted, length = (labels == "far").to_numpy(), lengths.to_numpy(float)
+    random = np.random.default_rng(1)
+    draws = [np.arange(N), *(np.sort(random.integers(N, size=N)) for _ in range(5))]
+    counts = np.array([np.bincount(rows, minlength=N) for rows in draws], dtype=float)
     for ranking in rankings.values():
         scores = ranking["score"].to_numpy()
-        found = {name: of(scores[None], wanted[None], length[None])[0] for name, of in MEASURES.items()}
-        pairs = itertools.product(scores[wanted], scores[~wanted])
-        assert found["auroc"] == pytest.approx(np.mean([(a > b) + 0.5 * (a == b) for a, b in pairs]))
-        assert found["auroc"] == pytest.approx(auroc(scores, wanted))
-        best = sorted(range(N), key=lambda row: (-scores[row], row))[: N // 10]
-        assert found["precision_at_tenth"] == pytest.approx(np.mean([wanted[row] for row in best]))
-        assert found["spearman_with_length"] == pytest.approx(spearman(scores, length) or 0)
+        ranks = drawn_ranks(scores, counts)
+        found = zip(
+            aurocs(ranks, counts, wanted),
+            precisions(scores, counts, wanted),
+            correlations(ranks, drawn_ranks(length, counts), counts),
+            strict=True,
+        )
+        for rows, (area, precision, correlation) in zip(draws, found, strict=True):
+            pairs = list(itertools.product(scores[rows][wanted[rows]], scores[rows][~wanted[rows]]))
+            assert area == pytest.approx(np.mean([(a > b) + 0.5 * (a == b) for a, b in pairs]))
+            assert area == pytest.approx(auroc(scores[rows], wanted[rows]))
+            best = sorted(rows, key=lambda row: (-scores[row], row))[: N // 10]
+            assert precision == pytest.approx(np.mean([wanted[row] for row in best]))
+            assert correlation == pytest.approx(spearman(scores[rows], length[rows]) or 0)
 
 
 def test_the_best_comes_first_and_chance_is_among_them(data):
@@ -87,6 +107,19 @@ def test_only_samples_that_all_methods_rank_are_compared(data):
     assert {one.n for one in compare(rankings, labels, lengths, ["far"], resamples=5)} == {N - 5}
 
 
+def test_near_duplicates_are_counted_and_compared_like_all_rows(data):
+    rankings, labels, lengths = data
+    good = rankings["good"]
+    rankings["distinct"] = good.assign(duplicate_of=[None] * (N - 3) + ["s00"] * 3)
+    compared = {one.name: one for one in compare(rankings, labels, lengths, ["far"], resamples=20)}
+    assert (compared["good"].left_out, compared["distinct"].left_out) == (0, 3)
+    assert compared["good"].figures == compared["distinct"].figures
+    frame = to_frame(list(compared.values())).set_index("experiment")
+    assert frame["near_duplicates_left_out"].to_dict() == {name: 3 * (name == "distinct") for name in compared}
+    line = next(line for line in to_markdown(list(compared.values()), ["far"]).splitlines() if "| distinct |" in line)
+    assert line.endswith("| 3 |")
+
+
 def test_labels_that_nobody_has_are_an_error_that_names_those_there_are(data):
     rankings, labels, lengths = data
     with pytest.raises(DataError, match=r"0 of 80 .*\(fra\).* far, near"):
@@ -126,7 +159,7 @@ def scores():
 
 def test_every_choice_is_ranked_once_and_stands_in_the_tables(scores):
     names = list(rank_choices(scores))
-    assert len(names) == len(list(choices())) == len(set(names)) == 6 + 12 + 3 * 2 * 4 * 12 + 1
+    assert len(names) == len(list(choices())) == len(set(names)) == 6 + 8 + 3 * 2 * 4 * 8 + 1
     labels = pd.Series(np.where(np.arange(N) % 3, "a", "b"), index=scores["id"])
     lengths = scores.set_index("id")["n_context"]
     table = to_frame(compare(rank_choices(scores), labels, lengths, ["a"], resamples=3))

@@ -4,7 +4,7 @@ import pytest
 
 from gateau.errors import ScoreError
 from gateau.schemas import INDEX, LONG_RESULT, SEGMENT_RESULT, SHORT_RESULT, shard_schema
-from gateau.selection.merging import merge_scores, non_finite_share
+from gateau.selection.merging import check_finite, merge_scores
 from gateau.tables import write_rows
 
 NOTHING = {"status": "too_long", "token_nll": None}
@@ -105,4 +105,6 @@ def test_statuses_travel(tmp_path):
     assert [row["status"] for row in rows] == ["too_long", "non_finite", "ok"]
     assert rows[0]["cas"] is None
     assert rows[0]["nll_long"] is None
-    assert non_finite_share(rows) == pytest.approx(1 / 3)
+    check_finite(rows, 0.34)
+    with pytest.raises(ScoreError, match=r"1 of 3 samples have NaN or infinite scores \(b\)"):
+        check_finite(rows, 0.33)

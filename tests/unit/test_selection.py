@@ -9,7 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateau.errors import ScoreError, SettingsError
-from gateau.selection.awareness import IMPORTANCE, contextual_awareness, far_evidence, segment_means
+from gateau.selection.awareness import (
+    IMPORTANCE,
+    contextual_awareness,
+    contextual_awarenesses,
+    far_evidence,
+    segment_means,
+)
 from gateau.selection.fusion import SelectionOptions
 from gateau.selection.methods import METHODS
 from gateau.selection.near_duplicates import duplicates_of, shingles, signature
@@ -72,8 +78,36 @@ def test_cas_by_hand():
     assert contextual_awareness(nll.tolist(), attention, "softmax_neg_ppl") == pytest.approx(expected)
     assert contextual_awareness([1.0], [0.2], "inverse_ppl") == pytest.approx(1)
     assert contextual_awareness([1.0, 2.0], [0.0, 0.0], "inverse_ppl") == 0
-    with pytest.raises(ValueError, match="2 segment NLLs for 1"):
+    with pytest.raises(ValueError, match=r"\(2,\) for segment attentions of shape \(1,\)"):
         contextual_awareness([1.0, 2.0], [1.0], "inverse_ppl")
+
+
+@pytest.mark.parametrize("importance", IMPORTANCE)
+def test_cas_of_all_rows_at_once_is_that_of_each(importance):
+    """Rows have different numbers of segments, and many share one."""
+    random = np.random.default_rng(5)
+    sizes = random.integers(1, 6, 40)
+    nll, attention = ([random.uniform(0, 9, size) for size in sizes] for _ in range(2))
+    attention[7] = np.zeros(sizes[7])
+    weights = [IMPORTANCE[importance](row) for row in nll]
+    expected = [
+        sum(w * a for w, a in zip(one, row, strict=True)) / (math.hypot(*one) * math.hypot(*row) or 1)
+        for one, row in zip(weights, attention, strict=True)
+    ]
+    found = contextual_awarenesses(nll, attention, importance)
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+    assert found[7] == 0
+    assert len(set(sizes.tolist())) == 5
+    with pytest.raises(ValueError, match="shape"):
+        contextual_awarenesses(nll, [*attention[:-1], np.ones(9)], importance)
+
+
+def test_two_importance_maps_are_one_under_a_cosine():
+    """Why the study of the open choices tries one of them only."""
+    random = np.random.default_rng(6)
+    nll, attention = random.uniform(0, 9, (2, 50, 12))
+    maps = (contextual_awareness(nll, attention, name) for name in ("softmax_loglik", "inverse_ppl"))
+    np.testing.assert_allclose(*maps, rtol=1e-12)
 
 
 def test_segment_means_average_real_tokens_only():

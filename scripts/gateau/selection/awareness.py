@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from gateau.selection.norms import perplexity, softmax
 
@@ -31,18 +31,38 @@ def segment_means(profile: Sequence[float], length: int) -> list[float]:
     return [float(values[start : start + length].mean()) for start in range(0, len(values), length)]
 
 
-def contextual_awareness(segment_nll: Sequence[float], segment_attention: Sequence[float], importance: str) -> float:
+def contextual_awareness(segment_nll: ArrayLike, segment_attention: ArrayLike, importance: str) -> Array:
     """Cosine in [0, 1] of the segments' importance and attention; 1 for a single segment.
 
-    Raises ValueError when the vectors differ in length or are empty.
+    Args:
+        segment_nll, segment_attention: ``[..., segments]``, of one row or of several with as many segments.
+
+    Raises ValueError when the shapes differ or there is no segment.
     """
-    if len(segment_nll) != len(segment_attention) or not len(segment_nll):
-        raise ValueError(f"{len(segment_nll)} segment NLLs for {len(segment_attention)} segment attentions")
-    weights = IMPORTANCE[importance](np.asarray(segment_nll, dtype=np.float64))
-    attention = np.asarray(segment_attention, dtype=np.float64)
-    scale = np.linalg.norm(weights) * np.linalg.norm(attention)
+    nll, attention = np.asarray(segment_nll, dtype=np.float64), np.asarray(segment_attention, dtype=np.float64)
+    if nll.shape != attention.shape or not nll.shape[-1]:
+        raise ValueError(f"segment NLLs of shape {nll.shape} for segment attentions of shape {attention.shape}")
+    weights = IMPORTANCE[importance](nll)
+    scale = np.linalg.norm(weights, axis=-1) * np.linalg.norm(attention, axis=-1)
     # no attention at all on the context is possible under a sliding window: nothing is aligned with anything then
-    return float(np.clip(weights @ attention / scale, 0.0, 1.0)) if scale > 0 else 0.0
+    cosine = (weights * attention).sum(axis=-1) / np.where(scale > 0, scale, 1.0)
+    bounded: Array = np.clip(cosine, 0.0, 1.0)
+    return bounded
+
+
+def contextual_awarenesses(
+    segment_nll: Sequence[ArrayLike], segment_attention: Sequence[ArrayLike], importance: str
+) -> Array:
+    """:func:`contextual_awareness` of each row: ``[rows]``. Rows of as many segments are taken together."""
+    sizes = np.array([len(np.atleast_1d(nll)) for nll in segment_nll])
+    found = np.empty(len(sizes))
+    for size in np.unique(sizes):
+        rows = np.flatnonzero(sizes == size)
+        nll, attention = (
+            np.stack([column[row] for row in rows.tolist()]) for column in (segment_nll, segment_attention)
+        )
+        found[rows] = contextual_awareness(nll, attention, importance)
+    return found
 
 
 def far_evidence(segment_nll: Sequence[float]) -> float:

@@ -8,7 +8,6 @@ from itertools import product
 
 import pandas as pd
 
-from gateau.selection.awareness import IMPORTANCE
 from gateau.selection.fusion import LAYERS, ORIENTATIONS, SelectionOptions
 from gateau.selection.methods import METHODS
 from gateau.selection.norms import NORMS
@@ -17,11 +16,13 @@ from gateau.selection.ranking import rank_samples
 _HMP_NORMS = ("minmax", "log", "rank")
 _SCORE_NORMS = ("softmax", "rank")
 _ALPHAS = (0.3, 0.5, 0.7, 0.8)
+# softmax_loglik is inverse_ppl up to a factor, which a cosine does not see
+_IMPORTANCE = ("softmax_neg_ppl", "inverse_ppl")
 
 
 def choices() -> Iterator[tuple[str, SelectionOptions]]:
     """Every method and options worth a look: HMG by norm, CAM by its three choices, and their sums."""
-    cam = list(product(IMPORTANCE, LAYERS, ORIENTATIONS))
+    cam = list(product(_IMPORTANCE, LAYERS, ORIENTATIONS))
     for norm in NORMS:
         yield "hmg", SelectionOptions(hmp_norm=norm)
     for importance, layers, orientation in cam:

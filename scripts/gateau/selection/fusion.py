@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from gateau.errors import SettingsError
-from gateau.selection.awareness import DEFAULT_IMPORTANCE, IMPORTANCE, contextual_awareness
+from gateau.selection.awareness import DEFAULT_IMPORTANCE, IMPORTANCE, contextual_awarenesses
 from gateau.selection.norms import NORMS, SCORE_NORMS, Array, perplexity
 
 LAYERS = {"all": "segment_attention", "second_half": "segment_attention_second_half"}
@@ -54,10 +54,7 @@ def guidance(scores: pd.DataFrame, norm: str) -> Array:
 
 def awareness(scores: pd.DataFrame, importance: str, layers: str) -> Array:
     """CAS of each row, before orientation."""
-    attention = scores[LAYERS[layers]]
-    return np.array(
-        [contextual_awareness(nll, row, importance) for nll, row in zip(scores["segment_nll"], attention, strict=True)]
-    )
+    return contextual_awarenesses(scores["segment_nll"].tolist(), scores[LAYERS[layers]].tolist(), importance)
 
 
 def oriented(cas: Array, orientation: str) -> Array:

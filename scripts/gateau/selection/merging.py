@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +122,7 @@ def _merge(index: Row, short: Row, long: Row, segments: Row, segment_length: int
         "cas": None,
     }
     if status == "ok":
-        row["cas"] = contextual_awareness(row["segment_nll"], row["segment_attention"], DEFAULT_IMPORTANCE)
+        row["cas"] = float(contextual_awareness(row["segment_nll"], row["segment_attention"], DEFAULT_IMPORTANCE))
     return row
 
 
@@ -130,16 +130,10 @@ def _mean(token_nll: Sequence[float] | None) -> float | None:
     return None if token_nll is None else float(np.mean(np.asarray(token_nll, dtype=np.float64)))
 
 
-def non_finite_share(rows: Iterator[Row] | Sequence[Row]) -> float:
-    """Share of samples whose passes gave NaN or infinity."""
-    statuses = [row["status"] for row in rows]
-    return statuses.count("non_finite") / max(len(statuses), 1)
-
-
 def check_finite(rows: Sequence[Row], largest_share: float) -> None:
     """Raise ScoreError when a larger share of the samples than this has NaN or infinite scores."""
     bad = [row["id"] for row in rows if row["status"] == "non_finite"]
-    if non_finite_share(rows) > largest_share:
+    if len(bad) > largest_share * len(rows):
         raise ScoreError(
             f"{len(bad)} of {len(rows)} samples have NaN or infinite scores ({', '.join(bad[:10])}), more than "
             "scoring.max_non_finite_share allows; half precision is the usual cause: set scoring.dtype to bfloat16 or "

@@ -14,6 +14,7 @@ import pandas as pd
 
 from gateau.selection.awareness import far_evidence
 from gateau.selection.fusion import SelectionOptions, awareness, fused, guidance, oriented
+from gateau.selection.labelled import total_tokens
 from gateau.selection.norms import Array, rank
 
 # the options of GATEAU's formula
@@ -105,8 +106,8 @@ def key_tokens(scores: pd.DataFrame, options: SelectionOptions) -> Array:
 
 
 def _length(scores: pd.DataFrame) -> Array:
-    total: Array = scores[["n_context", "n_instruction", "n_response"]].sum(axis=1).to_numpy(dtype=np.float64)
-    return total
+    tokens: Array = total_tokens(scores).to_numpy(dtype=np.float64)
+    return tokens
 
 
 def _column(scores: pd.DataFrame, name: str) -> Array:

@@ -27,9 +27,9 @@ def minmax(values: Array) -> Array:
 
 
 def softmax(values: Array) -> Array:
-    """exp(v) / Σ exp(v), shifted by the maximum so that it cannot overflow."""
-    weights = np.exp(values - values.max())
-    normed: Array = weights / weights.sum()
+    """exp(v) / Σ exp(v) along the last axis, shifted by the maximum so that it cannot overflow."""
+    weights = np.exp(values - values.max(axis=-1, keepdims=True))
+    normed: Array = weights / weights.sum(axis=-1, keepdims=True)
     return normed
 
 
