@@ -29,9 +29,9 @@ def overview(intake: dict[str, Any], summaries: list[dict[str, Any]]) -> str:
     lines = [
         f"{intake['rows']} rows read, {intake['samples']} samples, {intake['rejected']} rejected ({reasons}).",
         "",
-        "| experiment | method | ranked | near duplicates left out | selected |",
-        "|---|---|---:|---:|---:|",
-        *(f"| {' | '.join(str(summary[name]) for name in _TAKEN)} |" for summary in summaries),
+        "| experiment | method | ranked | near duplicates left out | selected | clusters selected from |",
+        "|---|---|---:|---:|---:|---:|",
+        *(f"| {' | '.join(str(one[name]) for name in _TAKEN)} | {_clusters(one)} |" for one in summaries),
         "",
         "AUROC: the chance that a sample of this data set is ranked before one of any other (0.5 = chance).",
         "",
@@ -46,6 +46,10 @@ def overview(intake: dict[str, Any], summaries: list[dict[str, Any]]) -> str:
             ]  # fmt: skip
             lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
+
+
+def _clusters(summary: dict[str, Any]) -> str:
+    return f"{summary['clusters_selected_from']} of {summary['clusters']}" if summary["clusters"] else "–"
 
 
 def _decimal(value: float | None) -> str:

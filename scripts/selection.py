@@ -5,11 +5,13 @@ import json
 import logging
 from dataclasses import asdict
 
+import numpy as np
 import pandas as pd
 
 from gateau.command import run
 from gateau.files import write_json
-from gateau.schemas import CONTRAST, RANKING, SCORES, SIGNATURES
+from gateau.schemas import CONTRAST, EMBEDDINGS, RANKING, REWARDS, SCORES, SIGNATURES
+from gateau.selection.clusters import best_of_each_first, cluster_count, clusters_of
 from gateau.selection.fusion import SelectionOptions
 from gateau.selection.labelled import total_tokens
 from gateau.selection.methods import METHODS
@@ -27,25 +29,34 @@ def main() -> None:
     parser.add_argument("--experiment", required=True, help="name, for the summary")
     parser.add_argument("--options", type=json.loads, required=True, help="the experiment's options, as JSON")
     parser.add_argument("--contrast", help="contrast.parquet, for a method that needs it")
+    parser.add_argument("--rewards", help="rewards.parquet, for a method that reads them")
+    parser.add_argument("--embeddings", help="embeddings.parquet, to take the best of each cluster first")
     parser.add_argument("--signatures", help="signatures.parquet, to leave out near duplicates")
     parser.add_argument("--ranking", required=True, help="output: ranking.parquet")
     parser.add_argument("--selected", required=True, help="output: gateau_long.jsonl")
     parser.add_argument("--summary", required=True, help="output: summary.json")
     args = parser.parse_args()
 
-    method, n_long, similarity = (args.options.pop(name) for name in ("method", "n_long", "near_duplicates"))
+    method, n_long, similarity, per_cluster, count = (
+        args.options.pop(name) for name in ("method", "n_long", "near_duplicates", "per_cluster", "clusters")
+    )
     options = SelectionOptions(**args.options)
     scores = read_table(args.scores, SCORES).to_pandas()
     contrast = read_table(args.contrast, CONTRAST).to_pandas() if args.contrast else None
-    ranking = rank_samples(scores, options, method, contrast)
+    rewards = read_table(args.rewards, REWARDS).to_pandas() if args.rewards else None
+    ranking = rank_samples(scores, options, method, contrast, rewards)
     repeats: dict[str, str] = {}
     if similarity:
         signatures = read_table(args.signatures, SIGNATURES).to_pandas().set_index("id")["signature"]
         repeats = duplicates_of(ranking["id"].tolist(), signatures.loc[ranking["id"]], similarity)
     ranking["duplicate_of"] = ranking["id"].map(repeats).astype(object).where(ranking["id"].isin(repeats), None)
+    ranking["cluster"] = None
+    if per_cluster:
+        ranking["cluster"] = _clusters(args.embeddings, ranking["id"], count)
+        ranking = best_of_each_first(ranking, per_cluster)
     usable = ranking.loc[ranking["duplicate_of"].isna(), "id"]
-    count = n_selected(len(usable), n_long)
-    labels = write_selected(args.samples, usable.head(count).tolist(), args.selected)
+    selected = usable.head(n_selected(len(usable), n_long)).tolist()
+    labels = write_selected(args.samples, selected, args.selected)
     lengths = total_tokens(scores.set_index("id").loc[ranking["id"]])
     write_rows(
         args.ranking,
@@ -55,17 +66,31 @@ def main() -> None:
     summary = {
         "experiment": args.experiment,
         "method": method,
-        "options": {**{name: asdict(options)[name] for name in METHODS[method].reads}, "near_duplicates": similarity},
+        "options": {
+            **{name: asdict(options)[name] for name in METHODS[method].reads},
+            "near_duplicates": similarity,
+            "per_cluster": per_cluster,
+        },
         "samples_by_status": _counts(scores["status"]),
         **({} if contrast is None else {"contrast_by_status": _counts(contrast["status"])}),
+        **({} if rewards is None else {"rewards_by_status": _counts(rewards["status"])}),
         "ranked": len(ranking),
         "near_duplicates": len(repeats),
-        "selected": count,
+        "clusters": ranking["cluster"].nunique(),
+        "clusters_selected_from": ranking.loc[ranking["id"].isin(selected), "cluster"].nunique(),
+        "selected": len(selected),
         "spearman_with_length": spearman(ranking["score"].to_numpy(), lengths.to_numpy(dtype=float)),
         "by_dataset": quality_by_label(ranking, labels),
     }
     write_json(args.summary, summary)
     logging.info("%s", json.dumps(summary, ensure_ascii=False))
+
+
+def _clusters(path: str, ids: pd.Series, count: int | None) -> pd.Series:
+    """The cluster of each ranked sample; which there are depends on the set of samples, not on their order."""
+    rows = read_table(path, EMBEDDINGS).to_pandas().set_index("id")["embedding"].loc[sorted(ids)]
+    found = clusters_of(np.stack(rows.tolist()), count or cluster_count(len(rows)))
+    return ids.map(dict(zip(rows.index, found.tolist(), strict=True)))
 
 
 def _counts(status: pd.Series) -> dict[str, int]:

@@ -40,6 +40,22 @@ def run_script(name: str, *arguments: object, **options: Any) -> subprocess.Comp
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300, **options)
 
 
+def make_reward_model(folder: Path) -> Path:
+    """A reward model: the tiny short model with a head of random, fixed values in place of the vocabulary's."""
+    import torch
+    from transformers import LlamaForCausalLM, LlamaForSequenceClassification
+
+    torch.manual_seed(0)
+    base = LlamaForCausalLM.from_pretrained(TINY_PAIR / "short")
+    base.config.num_labels = 1
+    model = LlamaForSequenceClassification(base.config)
+    model.model.load_state_dict(base.model.state_dict())
+    model.save_pretrained(folder)
+    for file in (TINY_PAIR / "short").glob("token*"):
+        shutil.copy(file, folder)
+    return folder
+
+
 def merged(*configs: Mapping[str, Any]) -> dict[str, Any]:
     """Later mappings laid over earlier ones, key by key."""
     result: dict[str, Any] = {}

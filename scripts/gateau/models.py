@@ -105,7 +105,7 @@ def load_tokenizer(spec: ModelSpec) -> PreTrainedTokenizerBase:
             spec.location, revision=spec.revision, trust_remote_code=spec.trust_remote_code
         )
     except _LOADING as error:
-        raise ModelError(_load_advice(spec, "tokenizer", error)) from error
+        raise ModelError(load_advice(spec, "tokenizer", error)) from error
     return tokenizer
 
 
@@ -135,7 +135,7 @@ def load_config(spec: ModelSpec, dynamic_ntk: bool = False) -> Any:
             spec.location, revision=spec.revision, trust_remote_code=spec.trust_remote_code
         )
     except _LOADING as error:
-        raise ModelError(_load_advice(spec, "config", error)) from error
+        raise ModelError(load_advice(spec, "config", error)) from error
     if spec.window:
         config.max_position_embeddings = spec.window
     if dynamic_ntk or spec.rope_parameters:
@@ -169,13 +169,17 @@ def load_model(spec: ModelSpec, config: Any, runtime: Runtime) -> PreTrainedMode
     return model
 
 
-def load_pretrained(spec: ModelSpec, config: Any, dtype: torch.dtype, attention: str) -> PreTrainedModel:
-    """The model as transformers places it. Raises ModelError when it, or a tensor of it, cannot be loaded."""
+def load_pretrained(
+    spec: ModelSpec, config: Any, dtype: torch.dtype, attention: str | None, kind: Any = AutoModelForCausalLM
+) -> PreTrainedModel:
+    """The model as transformers places it; ``kind`` is one of its auto classes, ``attention`` None its own choice.
+
+    Raises ModelError when it, or a tensor of it, cannot be loaded.
+    """
     model: PreTrainedModel
     report: dict[str, Any]
     try:
-        # typed for its usual return value, which output_loading_info makes a pair
-        model, report = AutoModelForCausalLM.from_pretrained(  # type: ignore[misc]
+        model, report = kind.from_pretrained(
             spec.location,
             config=config,
             revision=spec.revision,
@@ -185,7 +189,7 @@ def load_pretrained(spec: ModelSpec, config: Any, dtype: torch.dtype, attention:
             output_loading_info=True,
         )
     except _LOADING as error:
-        raise ModelError(_load_advice(spec, "weights", error)) from error
+        raise ModelError(load_advice(spec, "weights", error)) from error
     absent = sorted([*report["missing_keys"], *(str(entry) for entry in report.get("mismatched_keys", ()))])
     if absent:  # transformers would go on with random values in their place
         raise ModelError(
@@ -200,7 +204,8 @@ def _require_directory(spec: ModelSpec) -> None:
         spec.config()
 
 
-def _load_advice(spec: ModelSpec, part: str, error: Exception) -> str:
+def load_advice(spec: ModelSpec, part: str, error: Exception) -> str:
+    """Why a part of a model cannot be loaded, and what to do."""
     reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     return (
         f"{spec.path}: cannot load the {part} ({reason}); give a local directory with config.json, weights and "

@@ -21,7 +21,8 @@ from gateau.errors import DataError
 NAME = "manifest.json"
 _PACKAGES = (
     "torch", "transformers", "tokenizers", "accelerate", "deepspeed", "flash-attn", "peft", "numpy", "pandas",
-    "pyarrow", "scipy", "datasketch", "openai", "jieba", "rouge", "snakemake", "snakemake-executor-plugin-slurm",
+    "pyarrow", "scipy", "datasketch", "scikit-learn", "sentence-transformers", "openai", "jieba", "rouge",
+    "snakemake", "snakemake-executor-plugin-slurm",
 )  # fmt: skip
 
 

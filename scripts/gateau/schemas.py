@@ -91,18 +91,30 @@ SCORES = table_schema(
 
 RANKING = table_schema(
     id=(pa.string(), "sample id"),
-    rank=(pa.int64(), "1 = best"),
-    score=(pa.float64(), "the score that the rank follows"),
+    rank=(pa.int64(), "1 = taken first"),
+    score=(pa.float64(), "the score that the rank follows; with per_cluster, the best of each cluster come first"),
     hmp=(pa.float64(), "homologous models' perplexity score: Norm(PPL of θ_S) - Norm(PPL of θ_L)"),
     cas=(pa.float64(), "cosine of importance and attention, before orientation"),
     method=(pa.string(), "how the score was computed"),
     duplicate_of=(pa.string(), "the better ranked sample that this one nearly repeats and that is taken in its place"),
+    cluster=(pa.int64(), "number of its cluster, where per_cluster is set"),
 )
 
 CONTRAST = table_schema(
     id=(pa.string(), "sample id; rows are sorted by it"),
     status=(pa.string(), _STATUS),
     nll=(pa.float64(), "mean response NLL per token under what stands in θ_S's place, natural log"),
+)
+
+REWARDS = table_schema(
+    id=(pa.string(), "sample id"),
+    status=(pa.string(), "ok, too_long (instruction and response exceed the model's window) or non_finite"),
+    reward=(pa.float64(), "what models.reward gives, in its own unit"),
+)
+
+EMBEDDINGS = table_schema(
+    id=(pa.string(), "sample id"),
+    embedding=(pa.list_(pa.float32()), "of instruction and context, by models.embedder"),
 )
 
 SIGNATURES = table_schema(

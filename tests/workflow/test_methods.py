@@ -10,10 +10,10 @@ import yaml
 from gateau.model_files import ModelSpec
 from gateau.models import Runtime, load_config, load_model, load_tokenizer
 from gateau.prompts import PromptEncoder
-from gateau.schemas import CONTRAST, RANKING, SAMPLES
+from gateau.schemas import CONTRAST, EMBEDDINGS, RANKING, REWARDS, SAMPLES
 from gateau.tables import read_rows
 
-from helpers import ROOT, TINY_PAIR, merged, small_config, snakemake
+from helpers import ROOT, TINY_PAIR, make_reward_model, merged, small_config, snakemake
 
 pytestmark = pytest.mark.workflow
 
@@ -35,7 +35,11 @@ def finished(tmp_path_factory):
         small_config(directory),
         {
             "data": {"planted": {**planted, "duplicates": 0, "chats": 0, "min_lines": 24}, "short": None},
-            "models": {"base": base},
+            "models": {
+                "base": base,
+                "reward": str(make_reward_model(tmp_path_factory.mktemp("reward"))),
+                "embedder": {"path": str(TINY_PAIR / "short"), "window": 64},
+            },
             "mixture": {"n_short": 0},
             "cam": {"segment_length": 32},
             "comparison": {"positive": ["planted/far", "planted/far_chain"], "resamples": 10},
@@ -45,8 +49,9 @@ def finished(tmp_path_factory):
     config["experiments"] = {
         "robust": {"method": "gateau_robust", "near_duplicates": 0.6},
         "one_model": {"method": "one_model", "n_long": 5},
+        "car": {"method": "reward", "near_duplicates": 0.6, "per_cluster": 1, "clusters": 4, "n_long": 6},
     }
-    result = snakemake(directory, config, "planted", "miniature")
+    result = snakemake(directory, config, "planted", "miniature", "results/selection/overview.md")
     assert result.returncode == 0, result.stdout
     return directory / "results", directory, config
 
@@ -77,6 +82,26 @@ def test_near_duplicates_are_ranked_but_not_taken(finished):
     assert (summary["ranked"], summary["near_duplicates"], summary["selected"]) == (23, 4, 19)
 
 
+def test_car_takes_the_best_rewarded_of_each_cluster_first(finished):
+    results, *_ = finished
+    rewards = {row["id"]: row["reward"] for row in read_rows(results / "rewards/rewards.parquet", REWARDS)}
+    ranking = read_rows(results / "selection/car/ranking.parquet", RANKING)
+    assert {row["id"]: row["score"] for row in ranking} == rewards
+    distinct = [row for row in ranking if row["duplicate_of"] is None]
+    by_score = sorted(distinct, key=lambda row: -row["score"])
+    best = {}
+    for row in by_score:
+        best.setdefault(row["cluster"], row["id"])
+    assert len(best) == 4
+    taken = [json.loads(line)["id"] for line in (results / "selection/car/gateau_long.jsonl").open()]
+    assert taken == [*best.values(), *(row["id"] for row in by_score if row["id"] not in best.values())][:6]
+    embeddings = read_rows(results / "embeddings/embeddings.parquet", EMBEDDINGS)
+    assert sorted(row["id"] for row in embeddings) == sorted(rewards)
+    overview = (results / "selection/overview.md").read_text()
+    assert "| car | reward | 23 | 4 | 6 | 4 of 4 |" in overview
+    assert "| robust | gateau_robust | 23 | 4 | 19 | – |" in overview
+
+
 def test_one_model_is_the_long_model_with_the_context_cut_to_the_short_window(finished):
     """By definition: the last tokens of the context, frame, instruction and response within 256 tokens."""
     results, *_ = finished
@@ -102,9 +127,9 @@ def test_one_model_is_the_long_model_with_the_context_cut_to_the_short_window(fi
 def test_the_miniature_trains_every_method_on_equal_terms(finished):
     results, *_ = finished
     table = pd.read_csv(results / "miniature/miniature.csv").set_index(["experiment", "share"])
-    assert set(table.index) == {("_before", 0.0), ("robust", 0.3), ("one_model", 0.3), ("_random", 0.3), ("_full", 1.0)}
     assert table["rows"].to_dict() == {
-        ("_before", 0.0): 0, ("robust", 0.3): 7, ("one_model", 0.3): 7, ("_random", 0.3): 7, ("_full", 1.0): 23,
+        ("_before", 0.0): 0, ("robust", 0.3): 7, ("one_model", 0.3): 7, ("car", 0.3): 7, ("_random", 0.3): 7,
+        ("_full", 1.0): 23,
     }  # fmt: skip
     assert table.loc[("robust", 0.3), "seeds"] == 2
     runs = json.loads((results / "miniature_runs/_random-0.3.json").read_text())

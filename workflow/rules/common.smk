@@ -81,6 +81,12 @@ def verbatim(value):
     return lambda wildcards: value
 
 
+# models that a run has: the last three only if they are named
+ROLES = ["short", "long", "base"] + [
+    role for role in ("non_homologous", "reward", "embedder") if config["models"][role]
+]
+
+
 def model(role):
     """A model of the section models as an object with every option; null is models.long."""
     value = config["models"][role] or config["models"]["long"]
@@ -107,9 +113,45 @@ def contrast_of(experiment):
     return METHODS[options_of(experiment)["method"]].contrast
 
 
+def reads_rewards(experiment):
+    """Whether an experiment's method needs rewards."""
+    return METHODS[options_of(experiment)["method"]].rewards
+
+
 def leaves_out_near_duplicates(experiment):
     """Whether an experiment needs the signatures of the texts."""
     return options_of(experiment)["near_duplicates"] is not None
+
+
+def takes_of_each_cluster(experiment):
+    """Whether an experiment needs embeddings."""
+    return options_of(experiment)["per_cluster"] is not None
+
+
+def check_options(name, method):
+    """Raise WorkflowError for an option of an experiment that its method, or no method, does not read."""
+    own = config["experiments"][name]
+    reads = METHODS[method].reads if method in METHODS else ()
+    if unread := [option for option in own if option in FORMULA and option not in reads]:
+        raise WorkflowError(f"experiment {name}: method {method} does not read {', '.join(unread)}; leave it out")
+    if method in UNRANKED:
+        for option in ("near_duplicates", "per_cluster", "clusters"):
+            if own.get(option) is not None:
+                raise WorkflowError(f"experiment {name}: {option} needs a method that ranks, which {method} is not")
+    elif options_of(name)["clusters"] is not None and not takes_of_each_cluster(name):
+        raise WorkflowError(f"experiment {name}: clusters does nothing without per_cluster; set both")
+
+
+def check_needed_models(name, method):
+    """Raise WorkflowError where an experiment needs a model that is not named."""
+    needed = {
+        "non_homologous": (METHODS[method].contrast == "non_homologous", f"method {method}"),
+        "reward": (METHODS[method].rewards, f"method {method}"),
+        "embedder": (takes_of_each_cluster(name), "per_cluster"),
+    }
+    for role, (needs, what) in needed.items():
+        if needs and not config["models"][role]:
+            raise WorkflowError(f"experiment {name}: {what} needs models.{role}")
 
 
 def nothing_to_compare(wildcards):
@@ -121,23 +163,15 @@ def nothing_to_compare(wildcards):
 
 
 def check_methods():
-    """Raise WorkflowError for an unknown method, and for an option of an experiment that its method does not read."""
+    """Raise WorkflowError for an unknown method, an option that is not read, or a model that is not named."""
     for name in EXPERIMENTS:
         method = options_of(name)["method"]
         if method not in {**METHODS, **UNRANKED}:
             known = ", ".join([*METHODS, *UNRANKED])
             raise WorkflowError(f"experiment {name}: there is no method {method!r}; choose one of {known}")
-        reads = METHODS[method].reads if method in METHODS else ()
-        if unread := [option for option in config["experiments"][name] if option in FORMULA and option not in reads]:
-            raise WorkflowError(f"experiment {name}: method {method} does not read {', '.join(unread)}; leave it out")
-        if method in UNRANKED and config["experiments"][name].get("near_duplicates") is not None:
-            raise WorkflowError(f"experiment {name}: near_duplicates needs a method that ranks, which {method} is not")
-        if (
-            method in METHODS
-            and METHODS[method].contrast == "non_homologous"
-            and not config["models"]["non_homologous"]
-        ):
-            raise WorkflowError(f"experiment {name}: method {method} needs models.non_homologous")
+        check_options(name, method)
+        if method in METHODS:
+            check_needed_models(name, method)
 
 
 check_methods()
@@ -160,23 +194,34 @@ def experiment_options(*names):
 
 def selection_options(wildcards):
     """A parameter function: what an experiment's ranking depends on, as JSON."""
-    names = (*METHODS[options_of(wildcards.experiment)["method"]].reads, "method", "n_long", "near_duplicates")
+    names = (
+        *METHODS[options_of(wildcards.experiment)["method"]].reads,
+        "method",
+        "n_long",
+        "near_duplicates",
+        "per_cluster",
+        "clusters",
+    )
     return experiment_options(*names)(wildcards)
 
 
 def selection_inputs(wildcards):
-    """Beside the scores: the contrast and the signatures, where the experiment needs them."""
+    """Beside the scores: contrast, rewards, signatures and embeddings, where the experiment needs them."""
     contrast = contrast_of(wildcards.experiment)
     inputs = {"contrast": f"{RESULTS}/contrast/{contrast}.parquet"} if contrast else {}
     if leaves_out_near_duplicates(wildcards.experiment):
         inputs["signatures"] = f"{RESULTS}/minhash/signatures.parquet"
+    if reads_rewards(wildcards.experiment):
+        inputs["rewards"] = f"{RESULTS}/rewards/rewards.parquet"
+    if takes_of_each_cluster(wildcards.experiment):
+        inputs["embeddings"] = f"{RESULTS}/embeddings/embeddings.parquet"
     return inputs
 
 
 def check_models():
     """Raise WorkflowError now, not after hours, for local models that are missing or too short for max_length."""
     try:
-        for role in ["short", "long", "base", *(["non_homologous"] if config["models"]["non_homologous"] else [])]:
+        for role in ROLES:
             spec = ModelSpec.from_config(model(role))
             if spec.is_local:
                 spec.config()
@@ -214,6 +259,13 @@ def pass_params(role):
         "dtype": config["scoring"]["dtype"],
         "attention": config["scoring"]["attention"],
     }
+
+
+def text_model_params(role):
+    """Parameters of a rule that asks a text model about every sample."""
+    names = ("lease", "weights", "tokenizer", "options", "device", "dtype", "attention", "model", "progress", "threads")
+    params = pass_params(role)
+    return {name: params[name] for name in names}
 
 
 def contrast_params():
@@ -310,6 +362,11 @@ PASS_COMMAND = (
     " --model {params.model:q} --prompt {params.prompt:q} --max-length {params.max_length}"
     " --device {params.device} --dtype {params.dtype} --attention {params.attention} --threads {params.threads}"
     " {params.progress} --output {output:q} {params.own} > {log:q} 2>&1"
+)
+TEXT_MODEL_COMMAND = (
+    "{params.lease} python {params.script:q} --samples {input:q} --model {params.model:q} --device {params.device}"
+    " --dtype {params.dtype} --attention {params.attention} --threads {params.threads} {params.progress} {params.own}"
+    " --output {output:q} > {log:q} 2>&1"
 )
 CONTRAST_COMMAND = PASS_COMMAND.replace("{params.own}", "{params.own} {params.window_of}")
 SEGMENT_COMMAND = PASS_COMMAND.replace("{params.own}", "{params.own} {params.batches}")

@@ -212,8 +212,7 @@ def judged_arguments(files, heatmap=()):
 
 def model_fingerprints():
     """Digests of the configured models, by role or name."""
-    roles = ["short", "long", "base", *(["non_homologous"] if config["models"]["non_homologous"] else [])]
-    named = {role: model(role) for role in roles}
+    named = {role: model(role) for role in ROLES}
     named |= {name: evaluated_model(name) for name in GIVEN_MODELS}
     return {
         role: {

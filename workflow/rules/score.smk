@@ -105,3 +105,54 @@ rule contrast_pass:
         code=code_digest("contrast_pass.py"),
     shell:
         CONTRAST_COMMAND
+
+
+# the two below are for options of experiments alone; one device, for they read a few thousand tokens a sample at most
+rule embeddings:
+    input:
+        rules.samples.output.samples,
+    output:
+        ensure(f"{RESULTS}/embeddings/embeddings.parquet", non_empty=True),
+    log:
+        f"{RESULTS}/logs/embeddings/embeddings.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/embeddings/embeddings.tsv"
+    conda:
+        "../../envs/gateau.yaml"
+    threads: config["scoring"]["threads"]
+    resources:
+        gpu=GPUS_PER_PASS,
+        mem_mb=lambda wildcards, attempt: 16000 * attempt,
+        runtime=lambda wildcards, attempt: 240 * attempt,
+    params:
+        **text_model_params("embedder"),
+        script=script("embeddings"),
+        code=code_digest("embeddings.py"),
+        own="",
+    shell:
+        TEXT_MODEL_COMMAND
+
+
+rule rewards:
+    input:
+        rules.samples.output.samples,
+    output:
+        ensure(f"{RESULTS}/rewards/rewards.parquet", non_empty=True),
+    log:
+        f"{RESULTS}/logs/rewards/rewards.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/rewards/rewards.tsv"
+    conda:
+        "../../envs/gateau.yaml"
+    threads: config["scoring"]["threads"]
+    resources:
+        gpu=GPUS_PER_PASS,
+        mem_mb=lambda wildcards, attempt: 48000 * attempt,
+        runtime=lambda wildcards, attempt: 720 * attempt,
+    params:
+        **text_model_params("reward"),
+        script=script("rewards"),
+        code=code_digest("rewards.py"),
+        own=f"--max-non-finite-share {config['scoring']['max_non_finite_share']}",
+    shell:
+        TEXT_MODEL_COMMAND

@@ -109,7 +109,7 @@ rule selection:
         script=script("selection"),
         code=code_digest("selection.py"),
         options=selection_options,
-        files=lambda wildcards, input: named_files(input, "contrast", "signatures"),
+        files=lambda wildcards, input: named_files(input, "contrast", "rewards", "signatures", "embeddings"),
     shell:
         "python {params.script:q} --scores {input.scores:q} --samples {input.samples:q} {params.files}"
         " --experiment {wildcards.experiment:q} --options {params.options:q} --ranking {output.ranking:q}"

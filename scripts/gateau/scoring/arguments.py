@@ -1,4 +1,4 @@
-"""The command line that the three pass scripts share, and the run behind it."""
+"""The command line that the scripts of passes share, and the run behind it."""
 
 from __future__ import annotations
 
@@ -29,9 +29,14 @@ def pass_parser(description: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--samples", required=True)
     parser.add_argument("--index", required=True)
     parser.add_argument("--shard", type=int, required=True)
-    parser.add_argument("--model", type=json.loads, required=True, help="models.short or models.long, as JSON")
     parser.add_argument("--prompt", required=True)
     parser.add_argument("--max-length", type=int, required=True)
+    return with_model(parser)
+
+
+def with_model(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """Add what every script needs that computes with a model and keeps its progress."""
+    parser.add_argument("--model", type=json.loads, required=True, help="an entry of the section models, as JSON")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--dtype", default="auto")
     parser.add_argument("--attention", default="auto")

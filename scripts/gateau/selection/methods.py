@@ -26,12 +26,16 @@ _SMALLEST_GROUP = 20
 
 @dataclass(frozen=True)
 class Method:
-    """``reads`` are the options that change the score; with ``contrast``, θ_S's NLL is that of the contrast."""
+    """``reads`` are the options that change the score.
+
+    With ``contrast``, θ_S's NLL is that of the contrast; with ``rewards``, there is a column ``reward``.
+    """
 
     score: Callable[[pd.DataFrame, SelectionOptions], Array]
     about: str
     reads: tuple[str, ...] = ()
     contrast: str | None = None
+    rewards: bool = False
 
 
 def gateau_robust(scores: pd.DataFrame, options: SelectionOptions) -> Array:
@@ -71,6 +75,11 @@ def ifd(scores: pd.DataFrame, options: SelectionOptions) -> Array:
 def length(scores: pd.DataFrame, options: SelectionOptions) -> Array:
     """Tokens of context, instruction and response."""
     return _length(scores)
+
+
+def reward(scores: pd.DataFrame, options: SelectionOptions) -> Array:
+    """What models.reward thinks of the response; with ``per_cluster``, the baseline CaR (2024)."""
+    return _column(scores, "reward")
 
 
 def dependency(scores: pd.DataFrame, options: SelectionOptions) -> Array:
@@ -146,6 +155,7 @@ METHODS: dict[str, Method] = {
     "perplexity": Method(perplexity_guidance, "perplexity under θ_L, high first"),
     "ifd": Method(ifd, "instruction-following difficulty PPL(y | c, x) / PPL(y), high first"),
     "length": Method(length, "longest first"),
+    "reward": Method(reward, "reward of models.reward, high first; CaR with per_cluster", rewards=True),
     "dependency": Method(dependency, "attention on far segments, in the manner of LADM"),
     "key_tokens": Method(key_tokens, "gain on tokens that need long context, in the manner of LongPPL"),
 }  # fmt: skip

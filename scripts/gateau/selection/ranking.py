@@ -15,12 +15,14 @@ def rank_samples(
     options: SelectionOptions,
     method: str = "gateau",
     contrast: pd.DataFrame | None = None,
+    rewards: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
     """Rank the samples of status ``ok``.
 
     Args:
         scores: rows of :data:`gateau.schemas.SCORES`.
-        contrast: rows of :data:`gateau.schemas.CONTRAST`, for a method that names one; a sample has to be ok there too.
+        contrast: rows of :data:`gateau.schemas.CONTRAST`, for a method that names one.
+        rewards: rows of :data:`gateau.schemas.REWARDS`, for a method that reads them. In both a sample has to be ok.
 
     Returns:
         Columns id, rank, score, hmp, cas and method, best first; hmp and cas by the options, whatever the method reads.
@@ -33,15 +35,14 @@ def rank_samples(
     if method not in METHODS:
         raise SettingsError(f"method is {method!r}; choose one of {', '.join([*METHODS, *UNRANKED])}")
     usable = scores[scores["status"] == "ok"]
+    further = contrast if METHODS[method].contrast is not None else rewards if METHODS[method].rewards else None
     if METHODS[method].contrast is not None:
-        if contrast is None:
-            raise ValueError(f"method {method} needs the contrast {METHODS[method].contrast}")
-        other = contrast[contrast["status"] == "ok"].set_index("id")["nll"]
-        usable = usable[usable["id"].isin(other.index)]
-        usable = usable.assign(nll_short=usable["id"].map(other))
+        usable = _with_column(usable, "nll_short", contrast, "nll")
+    if METHODS[method].rewards:
+        usable = _with_column(usable, "reward", rewards, "reward")
     usable = usable.sort_values("id")
     if usable.empty:
-        counts = (scores if contrast is None else contrast)["status"].value_counts().to_dict()
+        counts = (scores if further is None else further)["status"].value_counts().to_dict()
         raise ScoreError(f"no sample can be ranked (status: {counts}); see the docs of each status in README")
     score = METHODS[method].score(usable, options)
     if not np.isfinite(score).all():
@@ -62,6 +63,15 @@ def rank_samples(
     ranking = ranking.sort_values(["score", "id"], ascending=[False, True], kind="stable", ignore_index=True)
     ranking.insert(1, "rank", np.arange(1, len(ranking) + 1))
     return ranking
+
+
+def _with_column(scores: pd.DataFrame, name: str, table: pd.DataFrame | None, column: str) -> pd.DataFrame:
+    """``scores`` of the samples that are ok in ``table`` too, a column of which becomes ``name``."""
+    if table is None:
+        raise ValueError(f"the method reads {column} of a table that is not given")
+    values = table[table["status"] == "ok"].set_index("id")[column]
+    kept = scores[scores["id"].isin(values.index)]
+    return kept.assign(**{name: kept["id"].map(values)})
 
 
 def n_selected(n_ranked: int, n_long: int | None) -> int:

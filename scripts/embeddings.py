@@ -1,0 +1,15 @@
+"""Rule ``embeddings``: an embedding of every sample's instruction and context, to cluster selections by."""
+
+from gateau.command import run
+from gateau.schemas import EMBEDDINGS
+from gateau.scoring.text_models import load_embedder, run_text_model, text_model_parser
+from gateau.tables import write_rows
+
+
+def main() -> None:
+    args = text_model_parser(__doc__).parse_args()
+    write_rows(args.output, EMBEDDINGS, run_text_model(args, "embeddings", EMBEDDINGS, load_embedder))
+
+
+if __name__ == "__main__":
+    run(main)

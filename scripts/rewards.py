@@ -1,0 +1,24 @@
+"""Rule ``rewards``: what a reward model thinks of every sample's response, for method ``reward``."""
+
+import logging
+from collections import Counter
+
+from gateau.command import run
+from gateau.schemas import REWARDS
+from gateau.scoring.text_models import load_reward_model, run_text_model, text_model_parser
+from gateau.selection.merging import check_finite
+from gateau.tables import write_rows
+
+
+def main() -> None:
+    parser = text_model_parser(__doc__)
+    parser.add_argument("--max-non-finite-share", type=float, default=0.01)
+    args = parser.parse_args()
+    rows = list(run_text_model(args, "rewards", REWARDS, load_reward_model))
+    check_finite(rows, args.max_non_finite_share)
+    write_rows(args.output, REWARDS, rows)
+    logging.info("%d samples: %s", len(rows), dict(Counter(row["status"] for row in rows)))
+
+
+if __name__ == "__main__":
+    run(main)
