@@ -59,7 +59,14 @@ def test_the_card_is_written_from_the_records_and_names_no_local_path(tmp_path):
     trained, _ = trained_weights(tmp_path)
     export_model(trained, ModelSpec(str(BASE)), "longalign", Provenance("mine", **summaries()), tmp_path / "out")
     card = (tmp_path / "out/README.md").read_text()
-    for needle in ("fine-tuned: mine", "4 long samples", "| alpha | 0.8 |", "2.0000, 1.0000", "held-out loss long"):
+    for needle in (
+        "fine-tuned: mine",
+        "4 long samples",
+        "| ranked by | gateau |",
+        "| alpha | 0.8 |",
+        "2.0000, 1.0000",
+        "held-out loss long",
+    ):
         assert needle in card
     assert str(TINY_PAIR) not in card
     assert str(tmp_path) not in "".join(file.read_text() for file in (tmp_path / "out").glob("*.json"))

@@ -3,9 +3,11 @@
 import pytest
 
 from gateau.errors import ScoreError
-from gateau.schemas import INDEX, LONG_RESULT, SEGMENT_RESULT, SHORT_RESULT, shard_schema
+from gateau.schemas import CONTRAST, INDEX, LONG_RESULT, SEGMENT_RESULT, SHORT_RESULT, shard_schema
 from gateau.selection.merging import check_finite, merge_scores
-from gateau.tables import write_rows
+from gateau.tables import read_rows, write_rows
+
+from helpers import run_script
 
 NOTHING = {"status": "too_long", "token_nll": None}
 
@@ -108,3 +110,23 @@ def test_statuses_travel(tmp_path):
     check_finite(rows, 0.34)
     with pytest.raises(ScoreError, match=r"1 of 3 samples have NaN or infinite scores \(b\)"):
         check_finite(rows, 0.33)
+
+
+def test_a_contrast_with_too_many_bad_samples_ends_with_their_names(tmp_path):
+    """As for the three passes: a model that breaks down must not be ranked by what is left."""
+    run = Run(tmp_path)
+    run.statuses["b"] = "non_finite"
+    run.merge()
+    folder = tmp_path / "pass"
+    folder.mkdir()
+    (tmp_path / "short0.parquet").rename(folder / "0000-of-0001.parquet")
+    files = ["--index", tmp_path / "index.parquet", "--folder", folder, "--shards", 1]
+    output = ["--output", tmp_path / "contrast.parquet"]
+    result = run_script("contrast", *files, *output)
+    assert result.returncode == 1
+    assert "1 of 3 samples have NaN or infinite scores (b)" in result.stderr
+    assert not (tmp_path / "contrast.parquet").exists()
+    result = run_script("contrast", *files, *output, "--max-non-finite-share", 0.5)
+    assert result.returncode == 0, result.stderr
+    nll = {row["id"]: row["nll"] for row in read_rows(tmp_path / "contrast.parquet", CONTRAST)}
+    assert nll == {"a": ord("a") + 0.5, "b": None, "c": ord("c") + 0.5}

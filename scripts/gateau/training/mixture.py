@@ -15,9 +15,6 @@ import pandas as pd
 
 from gateau.errors import DataError
 
-METHODS = ("gateau", "full", "random")
-
-
 @dataclass(frozen=True)
 class MixtureOptions:
     """An experiment's ``method``, ``n_long`` (None: all) and ``n_short``, and the common ``held_out`` and ``seed``."""
