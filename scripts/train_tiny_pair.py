@@ -2,8 +2,8 @@
 
 ``python scripts/train_tiny_pair.py workflow/resources/tiny_pair`` writes them.
 
-Both are Llama models of 0.8 M parameters with one byte-level BPE tokenizer, trained on the language of
-:mod:`gateau.data.planted`, seeded, in about nine minutes on two cores:
+Both are Llama models of 0.8 M parameters (other sizes with ``--width`` and ``--layers``) with one byte-level BPE
+tokenizer, trained on the language of :mod:`gateau.data.planted`, seeded, in about nine minutes on two cores:
 
 1. copying: random token sequences, repeated, until induction heads emerge;
 2. ``short``: recall of notes inside a window of 256 tokens. The rotary base is jittered, because a model this small
@@ -29,9 +29,11 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from gateau.command import progress, run
 from gateau.data.planted import CODES, SUBJECTS, PlantedShape, planted_row
+from gateau.errors import SettingsError
 from gateau.prompts import DEFAULT_TEMPLATE, PromptEncoder
 
 VOCABULARY, SHORT_WINDOW, LONG_WINDOW = 1024, 256, 1024
+HEAD_WIDTH = 32
 SHORT_BASE, LONG_BASE = 10_000.0, 80_000.0
 SHORT_LINES, LONG_LINES = PlantedShape(6, 20), PlantedShape(24, 90)
 # the wrong kind is left out: nothing can be learnt from it
@@ -54,21 +56,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("output", type=Path, help="folder for short/ and long/")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--width", type=int, default=128, help="a multiple of 32, the width of a head")
+    parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--scale", type=float, default=1.0, help="factor on the numbers of steps, for a quick try")
     args = parser.parse_args()
+    if args.width % HEAD_WIDTH:
+        raise SettingsError(f"--width is {args.width}; choose a multiple of {HEAD_WIDTH}")
     torch.manual_seed(args.seed)
     rng = random.Random(args.seed)
 
     tokenizer = train_tokenizer()
     encoder = PromptEncoder(tokenizer, DEFAULT_TEMPLATE)
-    model = LlamaForCausalLM(tiny_config(SHORT_WINDOW, SHORT_BASE))
+    model = LlamaForCausalLM(tiny_config(SHORT_WINDOW, SHORT_BASE, args.width, args.layers))
     train(model, round(700 * args.scale), 2e-3, lambda: copy_batch(32, 128), "copying")
     train(model, round(1000 * args.scale), 1.5e-3, lambda: short_batch(model, encoder, rng), "short")
     set_rotary_base(model, SHORT_BASE)
     tokenizer.chat_template = CHAT_TEMPLATE
     save(model, tokenizer, args.output / "short")
 
-    long_model = LlamaForCausalLM(tiny_config(LONG_WINDOW, LONG_BASE))
+    long_model = LlamaForCausalLM(tiny_config(LONG_WINDOW, LONG_BASE, args.width, args.layers))
     long_model.load_state_dict(model.state_dict())
     train(
         long_model,
@@ -80,12 +86,14 @@ def main() -> None:
     save(long_model, tokenizer, args.output / "long")
 
 
-def tiny_config(window: int, rotary_base: float) -> LlamaConfig:
-    """Four layers of width 128; tied embeddings."""
+def tiny_config(window: int, rotary_base: float, width: int, layers: int) -> LlamaConfig:
+    """Tied embeddings; an MLP of twice the width."""
+    heads = width // HEAD_WIDTH
     return LlamaConfig(
-        vocab_size=VOCABULARY, hidden_size=128, intermediate_size=256, num_hidden_layers=4, num_attention_heads=4,
-        num_key_value_heads=4, max_position_embeddings=window, tie_word_embeddings=True, bos_token_id=0, eos_token_id=1,
-        pad_token_id=2, rope_parameters={"rope_type": "default", "rope_theta": rotary_base},
+        vocab_size=VOCABULARY, hidden_size=width, intermediate_size=2 * width, num_hidden_layers=layers,
+        num_attention_heads=heads, num_key_value_heads=heads, max_position_embeddings=window, tie_word_embeddings=True,
+        bos_token_id=0, eos_token_id=1, pad_token_id=2,
+        rope_parameters={"rope_type": "default", "rope_theta": rotary_base},
     )  # fmt: skip
 
 

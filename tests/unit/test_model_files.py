@@ -178,12 +178,13 @@ def test_homologous_tokenizers_agree_and_others_do_not(tmp_path, tiny_tokenizer)
 
 def test_training_the_pair_works_in_a_few_steps(tmp_path):
     """The script that made the committed pair runs; the full training takes minutes and is not repeated here."""
-    result = run_script("train_tiny_pair", tmp_path, "--scale", "0.002")
+    result = run_script("train_tiny_pair", tmp_path, "--scale", "0.002", "--width", "64", "--layers", "2")
     assert result.returncode == 0, result.stderr
     for name, window in (("short", 256), ("long", 1024)):
         spec = ModelSpec(str(tmp_path / name))
         model = load_model(spec, load_config(spec), Runtime("cpu"))
         assert model.config.max_position_embeddings == window
+        assert (model.config.hidden_size, model.config.num_hidden_layers) == (64, 2)
         assert tokenizer_digest(load_tokenizer(spec)) == tokenizer_digest(
             load_tokenizer(ModelSpec(str(TINY_PAIR / name)))
         )
