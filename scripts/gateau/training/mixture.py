@@ -15,6 +15,7 @@ import pandas as pd
 
 from gateau.errors import DataError
 
+
 @dataclass(frozen=True)
 class MixtureOptions:
     """An experiment's ``method``, ``n_long`` (None: all) and ``n_short``, and the common ``held_out`` and ``seed``."""
