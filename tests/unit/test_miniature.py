@@ -124,11 +124,15 @@ def test_table_by_hand(tmp_path):
     assert 0 < good["far_beyond_random_low"] < 0.5 < good["far_beyond_random_high"] < 1
     assert cells.loc[("bad", 0.1), "far_beyond_random_high"] < 0
     assert good["short_nll"] == 2.5
+    assert good["far_beyond_full"] == pytest.approx(0.375)
+    assert cells.loc[("_random", 0.1), "far_beyond_full"] == pytest.approx(-0.125)
+    assert pd.isna(cells.loc[("_before", 0.0), "far_beyond_full"])
     assert pd.isna(cells.loc[("_full", 1.0), "far_beyond_random"])
     text = to_markdown(table)
     assert "| 10% | good | 5 | 0.88 [" in text
     assert "| 0% | before | 5 | 0.25 [" in text
-    assert "above zero: good; below zero: bad." in text
+    assert "beyond a random draw of that size, interval above zero: good; below zero: bad." in text
+    assert "beyond all rows, interval above zero: good; below zero: bad." in text
     plot_summary(table, str(tmp_path / "plot.png"))
     assert (tmp_path / "plot.png").read_bytes()[:4] == b"\x89PNG"
     assert summarise(runs[::-1]).equals(table)

@@ -1,4 +1,4 @@
-"""The miniature's table and picture: recall by method and share, and how far from a random draw of the same size.
+"""The miniature's table and picture: recall by method and share, and how far from a random draw and from all rows.
 
 Intervals are 95 % percentile bootstrap, drawing seeds and questions with replacement; two methods answer the same
 questions and are compared on the same drawn ones. The pool of rows and its scores are the same in all runs: how
@@ -28,7 +28,9 @@ Array = NDArray[np.float64]
 
 
 def summarise(runs: Sequence[Mapping[str, Any]], seed: int = 0) -> pd.DataFrame:
-    """One row per experiment and share: mean recalls with intervals, NLLs, and differences to random of that share.
+    """One row per experiment and share: mean recalls with intervals, NLLs, and differences.
+
+    These are to the random draws of the same share, and to all rows.
 
     Args:
         runs: of :func:`gateau.miniature.runs.as_json`.
@@ -44,11 +46,11 @@ def summarise(runs: Sequence[Mapping[str, Any]], seed: int = 0) -> pd.DataFrame:
             own = _recalled(group, skill)
             row |= _with_interval(f"{skill}_recall", own.mean(), _resampled(own, None, seed))
             row[f"{skill}_nll"] = float(np.mean([one["nll"] for one in group[skill]]))
-            other = cells.get((RANDOM, share))
-            if other is not None and name != RANDOM:
-                theirs = _recalled(other, skill)
-                drawn = _resampled(own, theirs, seed)
-                row |= _with_interval(f"{skill}_beyond_random", own.mean() - theirs.mean(), drawn)
+            for what, other in (("random", (RANDOM, share)), ("full", (FULL, 1.0))):
+                if other in cells and name not in (other[0], BEFORE):
+                    theirs = _recalled(cells[other], skill)
+                    drawn = _resampled(own, theirs, seed)
+                    row |= _with_interval(f"{skill}_beyond_{what}", own.mean() - theirs.mean(), drawn)
         rows.append(row)
     return pd.DataFrame(rows).sort_values(["share", "far_recall"], ascending=[True, False], ignore_index=True)
 
@@ -81,12 +83,15 @@ def to_markdown(table: pd.DataFrame) -> str:
         "A tiny model with too little long-context training is fine-tuned for equally many steps on the best share of "
         "the rows by each method. Recall: share of fresh questions answered exactly. In brackets 95 % intervals.",
         "",
-        "| share | experiment | rows | far recall | beyond random | short recall | beyond random |",
-        "|---:|---|---:|---:|---:|---:|---:|",
+        "| share | experiment | rows | far recall | beyond random | beyond full | short recall | beyond random | "
+        "beyond full |",
+        "|---:|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
     records: list[dict[str, Any]] = table.to_dict("records")  # type: ignore[assignment]  # keys are column names
     for row in records:
-        cells = [_cell(row, f"{skill}_{what}") for skill in SKILLS for what in ("recall", "beyond_random")]
+        cells = [
+            _cell(row, f"{skill}_{what}") for skill in SKILLS for what in ("recall", "beyond_random", "beyond_full")
+        ]
         lines.append(
             f"| {row['share']:.0%} | {row['experiment'].removeprefix('_')} | {row['rows']} | {' | '.join(cells)} |"
         )
@@ -101,16 +106,19 @@ def _cell(row: Mapping[str, Any], name: str) -> str:
 
 
 def _conclusion(table: pd.DataFrame) -> list[str]:
-    """By share: which methods are surely better or worse than a random draw at far recall."""
+    """By share: which methods are surely better or worse than a random draw, and than all rows, at far recall."""
     lines = []
-    compared = table[table["far_beyond_random"].notna()] if "far_beyond_random" in table else table.iloc[:0]
-    for share, group in compared.groupby("share"):
-        better = group.loc[group["far_beyond_random_low"] > 0, "experiment"]
-        worse = group.loc[group["far_beyond_random_high"] < 0, "experiment"]
-        lines.append(
-            f"- {share:.0%}: far recall beyond a random draw of that size, interval above zero: "
-            f"{', '.join(better) or 'none'}; below zero: {', '.join(worse) or 'none'}."
-        )
+    for what, title in (("random", "a random draw of that size"), ("full", "all rows")):
+        name = f"far_beyond_{what}"
+        if name not in table:
+            continue
+        for share, group in table[table[name].notna()].groupby("share"):
+            names = group["experiment"].str.removeprefix("_")
+            better, worse = names[group[f"{name}_low"] > 0], names[group[f"{name}_high"] < 0]
+            lines.append(
+                f"- {share:.0%}: far recall beyond {title}, interval above zero: "
+                f"{', '.join(better) or 'none'}; below zero: {', '.join(worse) or 'none'}."
+            )
     return lines
 
 
