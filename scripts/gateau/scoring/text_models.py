@@ -19,7 +19,7 @@ import torch
 from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerBase
 
 from gateau.command import progress
-from gateau.errors import ModelError
+from gateau.errors import ModelError, ScoreError
 from gateau.model_files import ModelSpec, tokenizer_fingerprint, weights_fingerprint
 from gateau.models import Runtime, load_advice, load_config, load_pretrained, load_tokenizer, resolved
 from gateau.schemas import SAMPLES
@@ -97,6 +97,7 @@ def load_embedder(spec: ModelSpec, runtime: Runtime) -> Compute:
 
     Raises:
         ModelError: it cannot be loaded.
+        ScoreError: an embedding is not finite.
     """
     from sentence_transformers import SentenceTransformer  # takes seconds to import
 
@@ -113,7 +114,13 @@ def load_embedder(spec: ModelSpec, runtime: Runtime) -> Compute:
 
     def embed(row: Row) -> Row:
         text = f"{row['instruction']}\n\n{row['context']}"
-        return {"embedding": model.encode(text, show_progress_bar=False).astype("float32").tolist()}
+        values = model.encode(text, show_progress_bar=False).astype("float32").tolist()
+        if not all(map(math.isfinite, values)):
+            raise ScoreError(
+                f"the embedding of sample {row['id']} is not finite; half precision is the usual cause: set "
+                "scoring.dtype to bfloat16 or float32"
+            )
+        return {"embedding": values}
 
     return embed
 
