@@ -20,6 +20,7 @@ from transformers import PreTrainedTokenizerBase
 from doctor import choose_target, read_configuration, training_attention, training_setup
 from gateau.cached_models import local_copy
 from gateau.command import run
+from gateau.contrasts import Contrast, contrasts
 from gateau.data.chats import CHAT_ROWS
 from gateau.data.intake import Intake
 from gateau.data.readers import Rejection, read_records
@@ -58,8 +59,19 @@ from gateau.row_lengths import (
     sequences_of_tokens,
     spread,
 )
-from gateau.selection.methods import UNRANKED
-from gateau.stage_costs import DiskItem, PassOptions, Stage, measured, pass_files, pass_options, pass_stages
+from gateau.selection.methods import METHODS, UNRANKED
+from gateau.selection.near_duplicates import PERMUTATIONS
+from gateau.stage_costs import (
+    DiskItem,
+    PassOptions,
+    Stage,
+    contrast_stage,
+    measured,
+    pass_files,
+    pass_options,
+    pass_stages,
+    signature_file,
+)
 from gateau.training.checkpoints import KEPT
 from gateau.training.memory import TrainingSetup, checkpoint_bytes
 from gateau.training.memory import estimate as training_memory
@@ -81,7 +93,7 @@ def main() -> None:
         raise SettingsError("--peak-tflops and --bandwidth-tbs take positive numbers, --mfu a share above 0 up to 1")
     config = read_configuration(args.configfile)
     planned = Run(config, Path(args.results or config["results_dir"]))
-    stages = [*planned.passes(), *planned.tokens(), *planned.trainings(), *planned.generations()]
+    stages = [*planned.passes(), *planned.texts(), *planned.tokens(), *planned.trainings(), *planned.generations()]
     peak, peak_source = choose_peak(config, args.peak_tflops)
     speed = peak * args.mfu if peak else None
     disk = planned.disk()
@@ -137,6 +149,7 @@ class Run:
         self.progress = Path(self.config["progress_dir"] or self.results / "progress")
         self._shapes: dict[str, DecoderShape | None] = {}
         self._specs = {role: models[role] or models["long"] for role in ("short", "long", "base")}
+        self._specs |= {"non_homologous": models["non_homologous"]} if models["non_homologous"] else {}
         self.shapes = {role: self._shape(f"models.{role}", value) for role, value in self._specs.items()}
         self._raw_long: Bytes | None = None
         self.long = self._long_lengths()
@@ -266,29 +279,73 @@ class Run:
         return {**self.config["selection"], **self.config["mixture"], **own}
 
     @property
-    def is_scored(self) -> bool:
-        """Whether any experiment needs the passes."""
-        chosen = map(self._options, self.experiments)
-        return any(one["method"] not in UNRANKED and one["n_long"] != 0 for one in chosen)
+    def ranked(self) -> list[str]:
+        """Experiments that need scores."""
+        chosen = {name: self._options(name) for name in self.experiments}
+        return [name for name, one in chosen.items() if one["method"] not in UNRANKED and one["n_long"] != 0]
+
+    @cached_property
+    def contrasts(self) -> dict[str, Contrast]:
+        """Those whose pass some experiment needs."""
+        methods = [METHODS.get(self._options(name)["method"]) for name in self.ranked]
+        needed = {method.contrast for method in methods if method}
+        known = contrasts(self.config["scoring"]["short_context"])
+        return {name: contrast for name, contrast in sorted(known.items()) if name in needed}
+
+    def _window(self, role: str) -> int | None:
+        """Of a model; None where it is not known."""
+        if role not in self._specs:
+            return None
+        spec = ModelSpec.from_config(self._specs[role])
+        window = getattr(load_config(local_copy(spec)), "max_position_embeddings", None) if self.shapes[role] else None
+        return window or spec.window
 
     def _pass_options(self) -> PassOptions:
         scoring = self.config["scoring"]
-        window = None
-        if scoring["short_context"] == "truncate":
-            spec = ModelSpec.from_config(self._specs["short"])
-            if self.shapes["short"]:
-                window = getattr(load_config(local_copy(spec)), "max_position_embeddings", None)
-            window = window or spec.window
+        window = self._window("short") if scoring["short_context"] == "truncate" else None
         attention = "sdpa" if scoring["attention"] == "auto" else scoring["attention"]
         return pass_options(self.config, window, scoring["device"] != "cpu", attention)
 
     def passes(self) -> list[Stage]:
-        """The three passes; none where no experiment needs a score."""
-        if not self.is_scored:
+        """The three passes and those of contrasts; none where no experiment needs a score."""
+        if not self.ranked:
             self._note("No experiment needs scores: no pass runs.")
             return []
         shapes = {"short_pass": self.shapes["short"], "long_pass": self.shapes["long"]}
-        return pass_stages({**shapes, "segment_pass": self.shapes["long"]}, self.long, self._pass_options())
+        options = self._pass_options()
+        stages = pass_stages({**shapes, "segment_pass": self.shapes["long"]}, self.long, options)
+        for name, contrast in self.contrasts.items():
+            if contrast.role not in self._specs:
+                self._note(f"contrast_pass {name}: models.{contrast.role} names no model.")
+            elif self._repeats_short_pass(contrast):
+                self._note(
+                    f"contrast_pass {name}: as models and scoring.short_context are, it computes what short_pass does: "
+                    "whichever comes second finds it in the progress store, and takes no time."
+                )
+            shape, window = self.shapes.get(contrast.role), self._window(contrast.window_of)
+            stages.append(contrast_stage(name, contrast, shape, window, self.long, options))
+        return stages
+
+    def _repeats_short_pass(self, contrast: Contrast) -> bool:
+        same_model = self._specs.get(contrast.role) == self._specs["short"]
+        same_view = contrast.short_context == self.config["scoring"]["short_context"]
+        return same_model and same_view and contrast.window_of == contrast.role
+
+    def _leaves_out_near_duplicates(self) -> bool:
+        return any(self._options(name)["near_duplicates"] is not None for name in self.ranked)
+
+    def texts(self) -> list[Stage]:
+        """What is computed of the texts alone: rule minhash, on the CPU. Notes what is not counted."""
+        for rule, reads in (
+            ("rewards", lambda one: one["method"] in METHODS and METHODS[one["method"]].rewards),
+            ("embeddings", lambda one: one["per_cluster"] is not None),
+        ):
+            if any(reads(self._options(name)) for name in self.ranked):
+                self._note(f"{rule}: a model of its own reads the texts; its work is not counted here.")
+        if not self._leaves_out_near_duplicates():
+            return []
+        samples = len(self.long.likely) if self.long else None
+        return [Stage("minhash", "", 1, 0, samples, benchmarks="minhash/minhash.tsv")]
 
     def tokens(self) -> list[Stage]:
         """Rule tokens, on the CPU, once for each source."""
@@ -507,8 +564,11 @@ class Run:
     def disk(self) -> list[DiskItem]:
         """What the stages leave on the disk."""
         items = []
-        if self.is_scored:
-            items += pass_files(self.shapes["long"], self.long, self._pass_options(), self.results, self.progress)
+        if self.ranked:
+            own = {name: not self._repeats_short_pass(contrast) for name, contrast in self.contrasts.items()}
+            items += pass_files(self.shapes["long"], self.long, self._pass_options(), self.results, self.progress, own)
+        if self._leaves_out_near_duplicates():
+            items.append(signature_file(self.long, PERMUTATIONS, self.results))
         for source, rows in self._rows.items():
             if rows:
                 tokens, targets = (sum(getattr(one, name) for one in rows[1]) for name in ("tokens", "targets"))

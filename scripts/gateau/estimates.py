@@ -27,7 +27,7 @@ SHAPE_KEYS = (
 )  # fmt: skip
 _NEEDED = ("num_hidden_layers", "hidden_size", "num_attention_heads", "intermediate_size", "vocab_size")
 
-_SINGLE = 4  # bytes of a float32
+_SINGLE = 4  # bytes of a float32, or a uint32
 _TILE = 256 * 2**20  # of the attention probe's scores, as in gateau.scoring.attention
 _LOGIT_ROWS = 512  # whose logits are float32 at once, as in gateau.scoring.perplexity
 _SLACK = 0.05  # of the allocator
@@ -317,6 +317,11 @@ def pass_disk(name: str, samples: Sequence[SampleLength], layers: int, segment_l
         "segment_pass": lambda one: 2 * _SINGLE * (math.ceil(one.context / segment_length) + 2),
     }[name]
     return float(sum(numbers(sample) + _ROW_BYTES for sample in samples))
+
+
+def signatures_disk(samples: int, values: int) -> float:
+    """Bytes of the MinHash signatures of so many samples, ``values`` numbers each."""
+    return float(samples * (_SINGLE * values + _ROW_BYTES) + _FILE_BYTES)
 
 
 def files_disk(files: int) -> float:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from gateau.contrasts import Contrast
 from gateau.estimates import (
     Bounds,
     DecoderShape,
@@ -19,11 +20,13 @@ from gateau.estimates import (
     segment_pass_flops,
     short_pass_flops,
     short_pass_length,
+    signatures_disk,
 )
 from gateau.measurements import Measurement, read_benchmarks, size_on_disk
 from gateau.row_lengths import LongLengths
 
 PASSES = ("short_pass", "long_pass", "segment_pass")
+_AS_SHORT = ("short_pass", "contrast_pass")  # what computes as the short pass does
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,7 @@ def _three(bounds: Bounds) -> tuple[float, float, float]:
 class PassOptions:
     """What of the configuration decides the passes' cost. ``bytes_each`` is the size of a weight and an activation."""
 
-    window: int | None  # of θ_S, where the context is truncated to it
+    window: int | None  # that the context is truncated to under θ_S, or what stands in its place; None: not at all
     segment_length: int
     segment_batch_tokens: int
     layer_block: int
@@ -88,7 +91,28 @@ def pass_stages(
     return [_pass_stage(rule, shapes.get(rule), lengths, options) for rule in PASSES]
 
 
-def _pass_stage(rule: str, shape: DecoderShape | None, lengths: LongLengths | None, options: PassOptions) -> Stage:
+def contrast_stage(
+    name: str,
+    contrast: Contrast,
+    shape: DecoderShape | None,
+    window: int | None,
+    lengths: LongLengths | None,
+    options: PassOptions,
+) -> Stage:
+    """Rule contrast_pass for one contrast. ``shape`` is its model's, ``window`` that of the model ``window_of``.
+
+    Without the window that the context is cut to, nothing can be said.
+    """
+    if contrast.short_context != "truncate":
+        window = None
+    elif window is None:
+        shape = lengths = None
+    return _pass_stage("contrast_pass", shape, lengths, replace(options, window=window), name)
+
+
+def _pass_stage(
+    rule: str, shape: DecoderShape | None, lengths: LongLengths | None, options: PassOptions, name: str = ""
+) -> Stage:
     def tokens(samples: Sequence[SampleLength]) -> float:
         return float(sum(_pass_tokens(rule, one, options) for one in samples if one.scored))
 
@@ -107,7 +131,7 @@ def _pass_stage(rule: str, shape: DecoderShape | None, lengths: LongLengths | No
     work = bounds(flops) if shape else None
     return Stage(
         rule=rule,
-        name="",
+        name=name,
         jobs=options.shards,
         devices=int(options.on_cuda),
         samples=sum(one.scored for one in lengths.likely) if lengths else None,
@@ -115,12 +139,12 @@ def _pass_stage(rule: str, shape: DecoderShape | None, lengths: LongLengths | No
         flops=work,
         executed=work.likely if work else None,
         memory=_pass_memory(rule, shape, lengths.high if lengths else [], options) if shape else None,
-        benchmarks=f"{rule}/*-of-{options.shards:04d}.tsv",
+        benchmarks=f"{rule}/{name}{'/' if name else ''}*-of-{options.shards:04d}.tsv",
     )
 
 
 def _pass_tokens(rule: str, sample: SampleLength, options: PassOptions) -> int:
-    if rule == "short_pass":
+    if rule in _AS_SHORT:
         return short_pass_length(sample, options.window)
     if rule == "long_pass":
         return sample.total
@@ -128,7 +152,7 @@ def _pass_tokens(rule: str, sample: SampleLength, options: PassOptions) -> int:
 
 
 def _pass_flops(rule: str, shape: DecoderShape, sample: SampleLength, options: PassOptions) -> float:
-    if rule == "short_pass":
+    if rule in _AS_SHORT:
         return short_pass_flops(shape, sample, options.window)
     if rule == "long_pass":
         return long_pass_flops(shape, sample)
@@ -173,9 +197,19 @@ class DiskItem:
 
 
 def pass_files(
-    shape: DecoderShape | None, lengths: LongLengths | None, options: PassOptions, results: Path, progress: Path
+    shape: DecoderShape | None,
+    lengths: LongLengths | None,
+    options: PassOptions,
+    results: Path,
+    progress: Path,
+    contrasts: Mapping[str, bool],
 ) -> list[DiskItem]:
-    """Shard files and progress store of the three passes. ``shape`` is θ_L's, for its number of layers."""
+    """Shard files and progress stores of the three passes and of contrasts.
+
+    Args:
+        shape: θ_L's, for its number of layers.
+        contrasts: by name, whether it computes anything but what the short pass does.
+    """
     items = []
     for rule in PASSES:
         size = None
@@ -185,8 +219,21 @@ def pass_files(
             size = pass_disk(rule, scored, layers, options.segment_length, options.layer_block)
             size += files_disk(options.shards)
         items.append(DiskItem(f"{rule}, shard files", size, (results / rule,)))
-        items.append(DiskItem(f"{rule}, progress store", size, (progress / rule,)))
+        stored = size
+        if rule == "short_pass":  # contrasts write the same columns, into its folder of the progress store
+            items += [
+                DiskItem(f"contrast_pass {name}, shard files", size, (results / "contrast_pass" / name,))
+                for name in contrasts
+            ]
+            stored = size and size * (1 + sum(contrasts.values()))
+        items.append(DiskItem(f"{rule}, progress store", stored, (progress / rule,)))
     return items
+
+
+def signature_file(lengths: LongLengths | None, values: int, results: Path) -> DiskItem:
+    """What rule minhash writes: ``values`` numbers for every sample, be it scored or not."""
+    size = signatures_disk(len(lengths.likely), values) if lengths else None
+    return DiskItem("minhash, signatures", size, (results / "minhash/signatures.parquet",))
 
 
 def measured(stage: Stage, results: Path) -> Measurement | None:

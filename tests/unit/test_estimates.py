@@ -19,6 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import LlamaConfig
 
 from doctor import read_configuration
+from gateau.contrasts import contrasts
 from gateau.errors import DataError, ModelError
 from gateau.estimates import (
     SHAPE_KEYS,
@@ -316,6 +317,7 @@ def script(name, *arguments, folder=ROOT):
 
 
 def estimate(folder, *arguments):
+    """What the script prints and writes; ``arguments`` begin with other configuration files, if any."""
     out = folder / "out.json"
     text = script("estimate", "--configfile", folder / "my.yaml", *arguments, "--json", out, folder=folder)
     return text, json.loads(out.read_text())
@@ -397,17 +399,121 @@ def test_the_estimate_before_and_after_a_run(small_run):
     assert f"{flops / 1e9:.3g} G" in total or f"{flops / 1e12:.3g} T" in total
 
     config = read_configuration([str(small_run / "my.yaml")])
-    line = start_summary(config, str(small_run / "results"))
+    line = start_summary(config, str(small_run / "results"), {})
     tokens = stage(after, "long_pass")["tokens"]["likely"]
     assert f"estimate: 40 long rows with {tokens:,.0f} tokens" in line
     for name in ("short_pass", "long_pass", "segment_pass"):
         assert f"{name} {stage(after, name)['flops']['likely']:.3g}" in line
 
 
+@pytest.fixture(scope="module")
+def contrasting_run(tmp_path_factory):
+    """Samples and index: of rows longer than θ_S's window, one within it, one whose response alone exceeds it."""
+    folder = tmp_path_factory.mktemp("contrasting")
+    words, draw = (ROOT / "LICENSE").read_text().split(), random.Random(0)
+    sizes = [(150, 10), (90, 20), (120, 5), (10, 10), (100, 120)]
+    texts = [[" ".join(draw.choices(words, k=size)) for size in pair] for pair in sizes]
+    rows = [row(f"{context}\n\nWhere?", response, id=context[:20]) for context, response in texts]
+    write_jsonl(folder / "long.jsonl", rows)
+    config = {
+        "results_dir": "results",
+        "data": {"long": "long.jsonl", "short": None},
+        "models": {
+            "short": {"path": str(TINY_PAIR / "short"), "window": 200}, "long": str(TINY_PAIR / "long"),
+            "non_homologous": {"path": str(TINY_PAIR / "long"), "window": 300},
+        },
+        "scoring": {"shards": 1, "max_length": 1024, "device": "cpu"},
+        "train": {"device": "cpu", "deepspeed": None, "ranks_per_node": 1},
+        "evaluate": {"benchmarks": []},
+        "experiments": {
+            "cut": {"method": "no_extended_window", "near_duplicates": 0.8}, "one": {"method": "one_model"},
+            "again": {"method": "one_model", "alpha": 0.1}, "other": {"method": "non_homologous"},
+        },
+    }  # fmt: skip
+    (folder / "my.yaml").write_text(yaml.safe_dump(config))
+    out = folder / "results"
+    script("samples", "--input", folder / "long.jsonl", "--samples", out / "samples/samples.parquet", "--rejects",
+           out / "samples/rejects.jsonl", "--summary", out / "samples/summary.json")  # fmt: skip
+    script("index", "--samples", out / "samples/samples.parquet", "--model", json.dumps(config["models"]["long"]),
+           "--prompt", DEFAULT_TEMPLATE, "--max-length", 1024, "--shards", 1, "--output",
+           out / "index/index.parquet")  # fmt: skip
+    return folder, config
+
+
+def contrast_pass(folder, config, name, short_context, *more):
+    """Rule contrast_pass as the workflow calls it; returns the operations that torch counts."""
+    out, contrast = folder / "results", contrasts(short_context)[name]
+    own = ["--window-of", json.dumps(config["models"]["short"])] if name == "one_model" else []
+    return counted(lambda: script(
+        "contrast_pass", "--samples", out / "samples/samples.parquet", "--index", out / "index/index.parquet",
+        "--shard", 0, "--prompt", DEFAULT_TEMPLATE, "--max-length", 1024, "--model",
+        json.dumps(as_object(config["models"][contrast.role])), "--device", "cpu", "--short-context",
+        contrast.short_context, *own, *more, "--output", out / f"contrast_pass/{name}/0000-of-0001.parquet",
+    ))  # fmt: skip
+
+
+def as_object(model):
+    return {"path": model} if isinstance(model, str) else model
+
+
+@pytest.mark.parametrize("short_context", ["ntk", "truncate"])
+def test_passes_of_contrasts_do_what_torch_counts(contrasting_run, tmp_path, short_context):
+    """The whole script against the whole estimate; eager attention over all of S x S, as above."""
+    folder, config = contrasting_run
+    (tmp_path / "more.yaml").write_text(yaml.safe_dump({"scoring": {"short_context": short_context}}))
+    shape, make = DecoderShape.from_config, classmethod(lambda cls, *given: replace(shape(*given), causal=False))
+    with mock.patch.object(DecoderShape, "from_config", make):
+        _, found = estimate(folder, tmp_path / "more.yaml")
+        summary = start_summary(
+            read_configuration([str(folder / "my.yaml"), str(tmp_path / "more.yaml")]), str(folder / "results"),
+            contrasts(short_context),
+        )  # fmt: skip
+    for name in contrasts(short_context):
+        real = contrast_pass(folder, config, name, short_context, "--attention", "eager", "--progress-dir",
+                             tmp_path / name)  # fmt: skip
+        expected = stage(found, f"contrast_pass {name}")
+        assert expected["flops"]["likely"] == pytest.approx(real, rel=0.05), name
+        assert f"contrast_pass {name} {expected['flops']['likely']:.3g}" in summary
+    repeated = [note.split(":")[0] for note in found["notes"] if "computes what short_pass does" in note]
+    assert repeated == (["contrast_pass no_extended_window"] if short_context == "truncate" else [])
+    disk = {item["name"]: item["bytes"] for item in found["disk"]}
+    stored = disk["short_pass, progress store"] / disk["short_pass, shard files"]
+    assert stored == (3 if short_context == "truncate" else 4)  # results that repeat the short pass's are its own
+
+
+def test_contrasts_and_signatures_before_and_after_a_run(contrasting_run):
+    folder, config = contrasting_run
+    out, titles = folder / "results", [f"contrast_pass {name}" for name in sorted(contrasts("ntk"))]
+    for name in contrasts("ntk"):
+        contrast_pass(folder, config, name, "ntk", "--progress-dir", out / "progress")
+    script("minhash", "--samples", out / "samples/samples.parquet", "--output", out / "minhash/signatures.parquet")
+    for place in ("contrast_pass/one_model/0000-of-0001", "minhash/minhash"):
+        file = out / f"benchmarks/{place}.tsv"
+        file.parent.mkdir(parents=True)
+        file.write_text("s\tmax_rss\tmean_load\n2.0\t500\t90\n")
+    text, found = estimate(folder)
+    every = [f"{one['rule']} {one['name']}".strip() for one in found["stages"]]
+    assert [title for title in every if title.startswith("contrast")] == titles
+    measured = [one["measured"] for one in found["stages"]]
+    assert [title for title, one in zip(every, measured, strict=True) if one] == ["contrast_pass one_model", "minhash"]
+    assert stage(found, "minhash")["samples"] == 5
+    disk = {item["name"]: item for item in found["disk"]}
+    for name in (*(f"{title}, shard files" for title in titles), "minhash, signatures", "short_pass, progress store"):
+        assert 1 / 3 < disk[name]["bytes"] / disk[name]["found"] < 3, disk[name]
+    assert "| contrast_pass one_model " in text
+
+    (folder / "other.yaml").write_text(yaml.safe_dump({"experiments": {"rewarded": {"method": "reward"}}}))
+    _, found = estimate(folder, folder / "other.yaml")
+    assert any(note.startswith("rewards: ") for note in found["notes"])
+    assert not {one["rule"] for one in found["stages"]} & {"contrast_pass", "minhash"}
+    assert not any("contrast" in item["name"] or "minhash" in item["name"] for item in found["disk"])
+
+
 def test_missing_inputs_are_named(tmp_path, small_run):
     config = yaml.safe_load((small_run / "my.yaml").read_text())
     config |= {"data": {"long": "none.jsonl", "short": None}, "models": {"short": "no/such-model", "long": "./bare"},
-               "experiments": {"some": {"n_long": 20}}, "train": {}, "scoring": {"max_length": 1024}}  # fmt: skip
+               "experiments": {"some": {"method": "one_model", "n_long": 20}}, "train": {},
+              "scoring": {"max_length": 1024}}  # fmt: skip
     (tmp_path / "bare").mkdir()
     shutil.copy(TINY_PAIR / "long/config.json", tmp_path / "bare")
     (tmp_path / "my.yaml").write_text(yaml.safe_dump(config))
@@ -425,6 +531,8 @@ def test_missing_inputs_are_named(tmp_path, small_run):
     write_jsonl(tmp_path / "none.jsonl", [row(f"some context {n}\n\nand a question", id=str(n)) for n in range(9)])
     _, found = estimate(tmp_path)
     assert "3.7 bytes a token ASSUMED" in found["sources"]["long rows"]
+    assert stage(found, "long_pass")["flops"]["likely"] > 0
+    assert stage(found, "contrast_pass one_model")["flops"] is None  # the window of θ_S is not known
     assert any("train some: n_long is 20, but about 7 rows can be used" in note for note in found["notes"])
 
 
@@ -443,7 +551,7 @@ def test_the_summary_at_the_start_is_light(tmp_path):
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
     config = yaml.safe_load((ROOT / "config/config.yaml").read_text())
-    assert "not counted yet (rule index); python scripts/estimate.py" in start_summary(config, str(tmp_path))
+    assert "not counted yet (rule index); python scripts/estimate.py" in start_summary(config, str(tmp_path), {})
     (tmp_path / "index").mkdir()
     (tmp_path / "index/index.parquet").write_text("no table")
-    assert "estimate: not possible" in start_summary(config, str(tmp_path))
+    assert "estimate: not possible" in start_summary(config, str(tmp_path), {})

@@ -20,6 +20,7 @@ os.environ.update(PATH=os.pathsep.join([str(Path(sys.executable).parent), *os.ge
 if "SLURM_JOB_ID" in os.environ:
     signal.signal(signal.SIGUSR1, lambda number, frame: None)
 
+from gateau.contrasts import contrasts
 from gateau.errors import UserError
 from gateau.model_files import ModelSpec, check_window, tokenizer_fingerprint, weights_fingerprint
 from gateau.selection.methods import FORMULA, METHODS, UNRANKED
@@ -45,12 +46,7 @@ GPUS_PER_NODE = 0 if config["train"]["device"] == "cpu" else config["train"]["ra
 if not all(isinstance(name, str) for name in config["experiments"]):
     raise WorkflowError("the names of experiments must be text: put numbers in quotes")
 EXPERIMENTS = list(config["experiments"])
-# what some methods put in θ_S's place: the role of the model, and how it sees long inputs
-CONTRASTS = {
-    "no_extended_window": ("short", "truncate"),
-    "one_model": ("long", "truncate"),
-    "non_homologous": ("non_homologous", config["scoring"]["short_context"]),
-}
+CONTRASTS = contrasts(config["scoring"]["short_context"])  # what some methods put in θ_S's place
 
 
 wildcard_constraints:
@@ -270,17 +266,17 @@ def text_model_params(role):
 
 def contrast_params():
     """Parameters of the passes that put another model, or another view of it, in θ_S's place."""
-    params = {contrast: pass_params(CONTRASTS[contrast][0]) for contrast in USED_CONTRASTS}
+    params = {contrast: pass_params(CONTRASTS[contrast].role) for contrast in USED_CONTRASTS}
     shared = pass_params("short")
     short = ModelSpec.from_config(model("short"))
     window = short.context_window() if short.is_local else json.dumps(model("short"), sort_keys=True)
     return {
         **shared,
-        "model": lambda wildcards, input: json.dumps(model(CONTRASTS[wildcards.contrast][0]), sort_keys=True),
+        "model": lambda wildcards, input: json.dumps(model(CONTRASTS[wildcards.contrast].role), sort_keys=True),
         "weights": lambda wildcards: params[wildcards.contrast]["weights"],
         "tokenizer": lambda wildcards: params[wildcards.contrast]["tokenizer"],
         "options": lambda wildcards: params[wildcards.contrast]["options"](wildcards),
-        "own": lambda wildcards: f"--short-context {CONTRASTS[wildcards.contrast][1]}",
+        "own": lambda wildcards: f"--short-context {CONTRASTS[wildcards.contrast].short_context}",
         # where θ_S's window is not the model's own; the window counts, not where θ_S lies
         "window_of": lambda wildcards, input: (
             f"--window-of {shlex.quote(json.dumps(model('short'), sort_keys=True))}"
