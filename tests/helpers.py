@@ -166,7 +166,7 @@ def planned_rules(directory: Path, config: Mapping[str, Any], *arguments: str) -
         return set()
     table = result.stdout.split("Job stats:")[1].split("\n\n")[0].splitlines()
     rules = {line.split()[0] for line in table if len(line.split()) == 2 and line.split()[1].isdigit()}
-    rules -= {"all", "selected", "evaluated", "total"}
+    rules -= {"all", "selected", "evaluated", "planted", "miniature", "total"}
     return rules - {"manifest", "provenance"} or rules
 
 

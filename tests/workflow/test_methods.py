@@ -1,6 +1,7 @@
 """Methods, near duplicates, the comparison and the miniature study, run for real on a few rows."""
 
 import json
+import re
 
 import pandas as pd
 import pytest
@@ -13,7 +14,7 @@ from gateau.prompts import PromptEncoder
 from gateau.schemas import CONTRAST, EMBEDDINGS, RANKING, REWARDS, SAMPLES
 from gateau.tables import read_rows
 
-from helpers import ROOT, TINY_PAIR, make_reward_model, merged, small_config, snakemake
+from helpers import ROOT, TINY_PAIR, make_reward_model, merged, planned_rules, run_script, small_config, snakemake
 
 pytestmark = pytest.mark.workflow
 
@@ -51,7 +52,7 @@ def finished(tmp_path_factory):
         "one_model": {"method": "one_model", "n_long": 5},
         "car": {"method": "reward", "near_duplicates": 0.6, "per_cluster": 1, "clusters": 4, "n_long": 6},
     }
-    result = snakemake(directory, config, "planted", "miniature", "results/selection/overview.md")
+    result = snakemake(directory, config, "planted", "miniature")
     assert result.returncode == 0, result.stdout
     return directory / "results", directory, config
 
@@ -126,7 +127,7 @@ def test_one_model_is_the_long_model_with_the_context_cut_to_the_short_window(fi
 
 def test_the_miniature_trains_every_method_on_equal_terms_and_on_no_near_duplicate(finished):
     results, *_ = finished
-    table = pd.read_csv(results / "miniature/miniature.csv").set_index(["experiment", "share"])
+    table = pd.read_csv(results / "miniature_summary/miniature.csv").set_index(["experiment", "share"])
     # nine tenths of 23 rows are 21; without four near duplicates 19 are left
     assert table["rows"].to_dict() == {
         ("_before", 0.0): 0, ("robust", 0.9): 19, ("one_model", 0.9): 21, ("car", 0.9): 19, ("_random", 0.9): 21,
@@ -147,6 +148,33 @@ def test_nothing_is_left_to_do_and_a_longer_study_repeats_no_pass(finished):
     assert "_pass" not in planned
 
 
+def test_every_folder_has_a_manifest_that_verifies_and_follows_a_change(finished):
+    results, directory, config = finished
+    folders = {path.name for path in results.iterdir()} - {"logs", "benchmarks", "progress"}
+    assert folders > {"comparison", "choices", "sensitivity", "contrast_pass", "contrast", "minhash", "embeddings",
+                      "rewards", "miniature_runs", "miniature_summary"}  # fmt: skip
+    manifests = {path.parent.name: json.loads(path.read_text()) for path in results.glob("*/manifest.json")}
+    assert manifests.keys() == folders
+    assert not [folder for folder, manifest in manifests.items() if not manifest["environments"]]
+    assert "_random-0.9.json" in manifests["miniature_runs"]["files"]
+    verified = run_script("verify", results)
+    assert verified.returncode == 0, verified.stdout
+    longer = merged(config, {"miniature": {"steps": 4}})
+    changed = snakemake(directory, longer, "planted", "miniature", "--dry-run").stdout
+    assert set(re.findall(r"results/(\w+)/manifest\.json$", changed, re.M)) == {"miniature_runs", "miniature_summary"}
+
+
+def test_comparison_and_study_do_not_start_each_other(finished):
+    _, directory, config = finished
+    config = {**config, "results_dir": "elsewhere"}
+    compared, study = {"comparison", "choices", "sensitivity"}, {"miniature_runs", "miniature_summary"}
+    selected, planted, miniature, everything = (
+        planned_rules(directory, config, target) for target in ("selected", "planted", "miniature", "all")
+    )
+    assert compared < planted == selected == everything - {"tokens", "mixture", "plan", "train", "export", "plot_train"}
+    assert miniature == (planted - compared) | study
+
+
 def test_one_model_follows_the_window_of_the_short_model(finished):
     _, directory, config = finished
     other = merged(config, {"models": {"short": {"path": str(TINY_PAIR / "short"), "window": 128}}})
@@ -160,3 +188,10 @@ def test_a_comparison_of_nothing_says_what_to_set(finished):
     result = snakemake(directory, merged(config, {"comparison": {"positive": []}}), "planted", "--dry-run")
     assert result.returncode != 0
     assert "comparison.positive names no label" in result.stdout
+
+
+def test_a_run_tells_at_its_start_what_its_contrast_costs(finished):
+    _, directory, config = finished
+    result = snakemake(directory, config, "results/contrast/one_model.parquet", "--forcerun", "contrast")
+    assert result.returncode == 0, result.stdout
+    assert re.search(r"estimate: 23 long rows .* segment_pass \S+, contrast_pass one_model \d", result.stdout)

@@ -38,35 +38,35 @@ if config["miniature"]:
             " --share {wildcards.share} --model {params.model:q} --prompt {params.prompt:q}"
             " --planted {params.planted:q} --options {params.options:q} --output {output:q} > {log:q} 2>&1"
 
-    rule miniature:
+    rule miniature_summary:
         input:
             MINIATURE_RUNS,
         output:
-            csv=f"{RESULTS}/miniature/miniature.csv",
+            csv=f"{RESULTS}/miniature_summary/miniature.csv",
             markdown=report(
-                f"{RESULTS}/miniature/miniature.md",
+                f"{RESULTS}/miniature_summary/miniature.md",
                 caption="../report/miniature.rst",
                 category="Miniature",
                 labels={"figure": "recall by method and share"},
             ),
             plot=report(
-                f"{RESULTS}/miniature/miniature.png",
+                f"{RESULTS}/miniature_summary/miniature.png",
                 caption="../report/miniature.rst",
                 category="Miniature",
                 labels={"figure": "recall by method and share, plot"},
             ),
         log:
-            f"{RESULTS}/logs/miniature/miniature.log",
+            f"{RESULTS}/logs/miniature_summary/miniature_summary.log",
         benchmark:
-            f"{RESULTS}/benchmarks/miniature/miniature.tsv"
+            f"{RESULTS}/benchmarks/miniature_summary/miniature_summary.tsv"
         conda:
             "../../envs/gateau.yaml"
         resources:
             mem_mb=4000,
             runtime=30,
         params:
-            script=script("miniature"),
-            code=code_digest("miniature.py"),
+            script=script("miniature_summary"),
+            code=code_digest("miniature_summary.py"),
         shell:
             "python {params.script:q} --runs {input:q} --csv {output.csv:q} --markdown {output.markdown:q}"
             " --plot {output.plot:q} > {log:q} 2>&1"

@@ -12,6 +12,8 @@ _LAST = {
     "contrast_pass": CONTRASTED,
     "contrast": CONTRASTED,
     "minhash": rules.minhash.output if any(map(leaves_out_near_duplicates, RANKED)) else [],
+    "embeddings": rules.embeddings.output if any(map(takes_of_each_cluster, RANKED)) else [],
+    "rewards": rules.rewards.output if any(map(reads_rewards, RANKED)) else [],
     "selection": expand([*rules.selection.output, *rules.plot_selection.output], experiment=RANKED)
     + list(rules.overview.output) * bool(RANKED),
     "comparison": rules.comparison.output if COMPARED else [],
@@ -37,18 +39,25 @@ _LAST_EVALUATED = {
     "leaderboard": [rules.leaderboard.output.csv] if SCORED and EVALUATED else [],
 }
 _LAST_EVALUATED = {folder: files for folder, files in _LAST_EVALUATED.items() if EVALUATED and BENCHMARKS and files}
+_LAST_STUDIED = (
+    {"miniature_runs": MINIATURE_RUNS, "miniature_summary": rules.miniature_summary.output}
+    if config["miniature"]
+    else {}
+)
 _SELECTION = [folder for folder in list(_LAST)[: list(_LAST).index("tokens")] if folder != "chats"]
+_STUDY = [folder for folder in _SELECTION if folder not in ("comparison", "choices", "sensitivity")]
 
 
 MANIFESTS = expand(f"{RESULTS}/{{folder}}/manifest.json", folder=[*filter(_LAST.get, _LAST), *_LAST_EVALUATED])
 MANIFESTS_SELECTED = expand(f"{RESULTS}/{{folder}}/manifest.json", folder=filter(_LAST.get, _SELECTION))
 MANIFESTS_EVALUATED = expand(f"{RESULTS}/{{folder}}/manifest.json", folder=_LAST_EVALUATED)
+MANIFESTS_STUDIED = expand(f"{RESULTS}/{{folder}}/manifest.json", folder=[*filter(_LAST.get, _STUDY), *_LAST_STUDIED])
 
 
 # it asks nothing of the configuration that is compared: another setting reruns it through what it changes
 rule manifest:
     input:
-        lambda wildcards: {**_LAST, **_LAST_EVALUATED}[wildcards.folder],
+        lambda wildcards: {**_LAST, **_LAST_EVALUATED, **_LAST_STUDIED}[wildcards.folder],
     output:
         f"{RESULTS}/{{folder}}/manifest.json",
     log:

@@ -1,4 +1,4 @@
-"""Rule ``miniature``: all runs of the study → a table with intervals and a picture."""
+"""Rule ``miniature_summary``: all runs of the study → a table with intervals and a picture."""
 
 import argparse
 import json
