@@ -1,8 +1,8 @@
 """A real SLURM on one machine: two virtual nodes, gpu1 and gpu2, of four pretended GPUs each.
 
-Debian's packages are installed where they are missing, and stay. The daemons and the files in ``/etc/slurm`` end with
-the tests; daemons also die with the process that started them. ``python tests/slurm/cluster.py COMMAND`` runs a
-command beside such a cluster.
+Debian's packages are installed where they are missing, and stay. The daemons, what jobs have left behind and the files
+in ``/etc/slurm`` end with the tests; daemons also die with the process that started them.
+``python tests/slurm/cluster.py COMMAND`` runs a command beside such a cluster.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
+import psutil
+
 SETTINGS = Path("/etc/slurm")
 NODES = ("gpu1", "gpu2")
 GPUS_PER_NODE = 4
@@ -35,7 +37,7 @@ _DIE_WITH_PARENT = 1  # prctl's PR_SET_PDEATHSIG
 # Snakemake's plugin takes SLURM_CONF from its jobs' environment, so the file lies where SLURM looks for it. Memory and
 # cores are pretended as well: the rules ask for what a 7B model needs.
 _SLURM_CONF = """\
-ClusterName=tests
+ClusterName={name}
 SlurmctldHost={host}(127.0.0.1)
 SlurmctldPort={ports[0]}
 SlurmUser=root
@@ -100,6 +102,7 @@ def running_cluster() -> Iterator[Path]:
         try:
             _write_settings(state, stack)
             _start_munge(state, stack)
+            stack.callback(_end_leftovers, state)  # once the daemons have ended, so that nothing more is started
             _start(["slurmctld", "-D"], state / "slurmctld.out", stack)
             for node in NODES:
                 _start(["slurmd", "-D", "-N", node], state / f"{node}.out", stack)
@@ -157,8 +160,8 @@ def _write_settings(state: Path, stack: contextlib.ExitStack) -> None:
     for number in range(GPUS_PER_NODE):
         os.mknod(state / f"device{number}", stat.S_IFCHR | 0o600, _NULL)  # SLURM wants devices, and only looks at them
     values = {
-        "state": state, "host": socket.gethostname().split(".")[0], "ports": _free_ports(3), "gpus": GPUS_PER_NODE,
-        "last": GPUS_PER_NODE - 1,
+        "state": state, "name": state.name, "host": socket.gethostname().split(".")[0], "ports": _free_ports(3),
+        "gpus": GPUS_PER_NODE, "last": GPUS_PER_NODE - 1,
     }  # fmt: skip
     SETTINGS.mkdir(exist_ok=True)
     for file, text in zip(files, (_SLURM_CONF, _GRES_CONF), strict=True):
@@ -220,10 +223,39 @@ def _all_idle() -> bool:
 
 
 def _cancel_all() -> None:
-    """No job, and no process of one, is left behind."""
+    """No job is left behind."""
     subprocess.run(["scancel", "--partition=main"], capture_output=True, check=False)
     with contextlib.suppress(TimeoutError):
         wait_for("the end of all jobs", _all_idle, 60)
+
+
+def job_processes(state: Path) -> list[psutil.Process]:
+    """What jobs of this cluster have started, and the keepers of their steps.
+
+    SLURM puts the cluster's name into the environment of the former; the latter write their title over theirs, but stay
+    in the folder of the daemon that started them.
+    """
+    found: set[psutil.Process] = set()
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):  # it has ended meanwhile
+            keeper = process.name() == "slurmstepd" and Path(process.cwd()).is_relative_to(state)
+            if keeper or process.environ().get("SLURM_CLUSTER_NAME") == state.name:
+                found |= {process, *process.children(recursive=True)}
+    return list(found)
+
+
+def _end_leftovers(state: Path) -> None:
+    """End what has outlived its job: SLURM loses sight of a process whose parents die before it, as on cancelling."""
+
+    def ended() -> bool:
+        left = job_processes(state)
+        for process in left:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        return not left
+
+    with contextlib.suppress(TimeoutError):
+        wait_for("the end of what jobs left", ended, 10)
 
 
 def _tails(state: Path) -> str:

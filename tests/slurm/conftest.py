@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from slurm.cluster import Unavailable, running_cluster
+from slurm.cluster import Unavailable, job_processes, running_cluster
 
 
 @pytest.fixture(scope="session")
@@ -19,3 +19,4 @@ def cluster():
         pytest.skip(str(reason))
     yield logs
     running.__exit__(None, None, None)
+    assert not job_processes(logs)

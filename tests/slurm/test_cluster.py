@@ -20,7 +20,7 @@ import pytest
 import yaml
 
 from helpers import ROOT, merged, parquet_content, planned_rules, small_config, snakemake
-from slurm.cluster import GPUS_PER_NODE, NODES, wait_for
+from slurm.cluster import GPUS_PER_NODE, NODES, job_processes, wait_for
 
 pytestmark = [pytest.mark.workflow, pytest.mark.slurm]
 PASSES = ("short_pass", "long_pass", "segment_pass")
@@ -251,3 +251,26 @@ def test_a_cancelled_shard_is_computed_again(runs, local):
 def test_afterwards_the_local_profile_has_nothing_to_do(runs):
     run = runs["one"]
     assert planned_rules(run.directory, run.config, SCORING, TRAINING) == set()
+
+
+def test_what_a_cancelled_job_leaves_is_known_as_the_cluster_s(cluster, tmp_path):
+    """So that the cluster ends it when it ends; the fixture looks whether it does."""
+    left, ready = ["sleep", "601"], tmp_path / "ready"
+    script = f"(setsid {' '.join(left)} &); touch {ready}; sleep 602"
+    command = ["sbatch", "--parsable", f"--output={tmp_path}/log", f"--wrap={script}"]
+    job = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    wait_for("the job", ready.exists, 60)
+    subprocess.run(["scancel", job], check=True)
+
+    def all_ended():
+        queue = subprocess.run(["squeue", "-h", "-o", "%i"], capture_output=True, text=True, check=True)
+        return job not in queue.stdout.split()
+
+    wait_for("the end of the job", all_ended, 60)
+    with subprocess.Popen(left) as bystander:
+        try:
+            alike = [process for process in job_processes(cluster) if process.cmdline() == left]
+            assert len(alike) == 1
+            assert alike[0].pid != bystander.pid
+        finally:
+            bystander.kill()
