@@ -245,12 +245,14 @@ def test_every_method_ranks_all_rows_and_reads_what_it_says(method, merged_score
         "alpha": 0.3, "hmp_norm": "log", "score_norm": "rank", "importance": "softmax_loglik", "layers": "second_half",
         "orientation": "aligned",
     }  # fmt: skip
-    ranked = rank_samples(merged_scores, SelectionOptions(), method, contrast)
+    rewards = pd.DataFrame({"id": merged_scores["id"], "status": "ok", "reward": merged_scores["nll_long"] - 2})
+    beside = (method, contrast, rewards)
+    ranked = rank_samples(merged_scores, SelectionOptions(), *beside)
     assert sorted(ranked["id"]) == sorted(merged_scores["id"])
     assert set(ranked["method"]) == {method}
     scored = ranked.set_index("id")["score"]
     for option, value in changes.items():
-        other = rank_samples(merged_scores, SelectionOptions(**{option: value}), method, contrast).set_index("id")
+        other = rank_samples(merged_scores, SelectionOptions(**{option: value}), *beside).set_index("id")
         same = np.allclose(other.loc[scored.index, "score"], scored, rtol=1e-12, atol=0)
         assert same == (option not in METHODS[method].reads), option
 
