@@ -11,11 +11,11 @@ import hashlib
 import json
 import logging
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils.hub import resolve_revision
 from transformers.utils.import_utils import (
     is_flash_attn_2_available,
@@ -26,6 +26,9 @@ from transformers.utils.import_utils import (
 from gateau.errors import ModelError, SettingsError
 from gateau.model_files import ModelSpec
 from gateau.prompts import adds_bos
+
+if TYPE_CHECKING:  # two more seconds, which scripts that need the tokenizer alone would wait for
+    from transformers import PreTrainedModel
 
 logger = logging.getLogger(__name__)
 

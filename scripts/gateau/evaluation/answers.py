@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from gateau.errors import DataError
-from gateau.evaluation.generation import AnsweredTurn, Generation
-from gateau.evaluation.questions import Question
+from gateau.evaluation.questions import AnsweredTurn, Generation, Question
 from gateau.files import write_json, write_text
 
 logger = logging.getLogger(__name__)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,29 +18,7 @@ from transformers import GenerationConfig, PreTrainedModel
 
 from gateau.errors import SettingsError
 from gateau.evaluation.prompting import Prompt, Prompter
-from gateau.evaluation.questions import Question
-
-
-@dataclass(frozen=True)
-class AnsweredTurn:
-    """One answer and how it came about."""
-
-    text: str
-    prompt_sha256: str  # of the token ids, comma-separated
-    prompt_tokens: int
-    new_tokens: int
-    truncated_tokens: int
-    control_tokens: int
-    finish_reason: str  # stop, length, or window: the model's window ended it
-
-
-@dataclass(frozen=True)
-class Generation:
-    """A conversation: one answer for each message of the question's user."""
-
-    benchmark: str
-    item: str
-    turns: tuple[AnsweredTurn, ...]
+from gateau.evaluation.questions import AnsweredTurn, Generation, Question
 
 
 def prompt_sha256(ids: Sequence[int]) -> str:

@@ -1,4 +1,4 @@
-"""What a model is asked: one question of a benchmark, with all that decides the answer and what the scorer needs.
+"""What a model is asked and what it answers: a question has all that decides the answer, and what the scorer needs.
 
 :mod:`gateau.evaluation.benchmarks` turns assets into questions, :mod:`gateau.evaluation.generation` answers them.
 """
@@ -52,3 +52,25 @@ def check_items(questions: Sequence[Question]) -> None:
                 f"{question.benchmark}: item {question.item} is asked twice; every item needs an id of its own"
             )
         seen.add(question.item)
+
+
+@dataclass(frozen=True)
+class AnsweredTurn:
+    """One answer and how it came about."""
+
+    text: str
+    prompt_sha256: str  # of the token ids, comma-separated
+    prompt_tokens: int
+    new_tokens: int
+    truncated_tokens: int
+    control_tokens: int
+    finish_reason: str  # stop, length, or window: the model's window ended it
+
+
+@dataclass(frozen=True)
+class Generation:
+    """A conversation: one answer for each message of the question's user."""
+
+    benchmark: str
+    item: str
+    turns: tuple[AnsweredTurn, ...]

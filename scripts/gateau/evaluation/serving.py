@@ -19,9 +19,9 @@ from typing import Any, Literal
 from gateau.errors import SettingsError
 from gateau.evaluation.asking import Ask, Job, run_jobs
 from gateau.evaluation.calls import CHAT, COMPLETION, Answer, AnswerCache
-from gateau.evaluation.generation import AnsweredTurn, Generation, prompt_sha256
+from gateau.evaluation.generation import prompt_sha256
 from gateau.evaluation.prompting import Prompt, Prompter, Turns
-from gateau.evaluation.questions import Question
+from gateau.evaluation.questions import AnsweredTurn, Generation, Question
 from gateau.evaluation.servers import ServerSettings
 
 logger = logging.getLogger(__name__)
