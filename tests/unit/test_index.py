@@ -51,14 +51,12 @@ def test_every_sample_has_one_shard_and_no_shard_is_overloaded(costs, shards):
     assignment = assign_shards(costs, shards)
     assert len(assignment) == len(costs)
     loads = [sum(c for c, s in zip(costs, assignment, strict=True) if s == shard) for shard in range(shards)]
-    # Graham's bound for longest processing time first
-    assert max(loads) <= (4 / 3) * max(sum(costs) / shards, max(costs, default=0), second_load(costs, shards)) + 1
-
-
-def second_load(costs, shards):
-    """With more jobs than shards, two of the first shards + 1 jobs must share one: a lower bound of any schedule."""
+    # Graham (1969), longest first: a shard of two or more samples got its last one, which is none of the first
+    # ``shards``, when no other had less
     ranked = sorted(costs, reverse=True)
-    return ranked[shards - 1] + ranked[shards] if len(ranked) > shards else 0
+    last = ranked[shards] if len(ranked) > shards else 0
+    bound = max(max(costs, default=0), sum(costs) / shards + (1 - 1 / shards) * last)
+    assert max(loads) <= bound * (1 + 1e-9)
 
 
 def test_a_response_without_any_token_has_its_status(tmp_path, tiny_tokenizer):
