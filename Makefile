@@ -5,7 +5,7 @@ BIN := .venv/bin
 DEMO := results/demo/export/gateau_log
 QUESTION := The old road turns past tall grass at dawn.\nNote falcon balor detek mosar rigas tunut.\nGreen hills waits behind the open gate as always.\n\nWhat does note falcon say?
 
-.PHONY: demo test bench soak invalidation config-reference
+.PHONY: demo test types tests bench soak invalidation config-reference
 
 demo: .venv/installed
 	$(BIN)/snakemake --workflow-profile local --configfile config/demo.yaml
@@ -33,11 +33,17 @@ demo: .venv/installed
 test: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
 	$(BIN)/snakefmt --check workflow
 	$(BIN)/snakemake --lint --configfile config/demo.yaml
-	$(BIN)/python -m pytest -m "not alone"
+	$(MAKE) --jobs 2 types tests
 	$(BIN)/python -m pytest -m alone -n 0
+
+# a minute on one core, which the tests do not keep busy
+types: .venv/installed
+	$(BIN)/mypy
+
+tests: .venv/installed
+	$(BIN)/python -m pytest -m "not alone"
 
 bench: .venv/installed
 	$(BIN)/python tests/benchmark/scoring.py
