@@ -5,13 +5,12 @@ Starts its own ranks. SIGTERM or SIGUSR1 makes it save a checkpoint and end with
 
 import argparse
 import json
-import logging
 import sys
 
 from gateau.command import run
 from gateau.model_files import ModelSpec
 from gateau.training.checkpoints import told_writes
-from gateau.training.launcher import PREEMPTED, is_rank, launch
+from gateau.training.launcher import PREEMPTED, end_rank, is_rank, launch
 
 
 def main() -> None:
@@ -47,9 +46,10 @@ def main() -> None:
     options, settings = TrainOptions(**args.options), RunOptions(**args.run)
     with told_writes(settings.checkpoint_dir, args.model):
         finished = finetune(args.experiment, spec, options, settings, files)
-    if not finished:
-        logging.shutdown()
-        sys.exit(PREEMPTED)
+    code = 0 if finished else PREEMPTED
+    if is_rank():
+        end_rank(code)
+    sys.exit(code)
 
 
 if __name__ == "__main__":
