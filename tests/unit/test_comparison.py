@@ -86,6 +86,16 @@ def test_the_best_comes_first_and_chance_is_among_them(data):
     assert compare(rankings, labels, lengths, ["far"], resamples=200) == compared
 
 
+def test_methods_are_compared_on_the_same_draws(data):
+    """One that scores as the best does is nowhere behind it, in no draw."""
+    rankings, labels, lengths = data
+    rankings = {"good": rankings["good"], "twin": rankings["good"].assign(method="other"), "length": rankings["length"]}
+    behind = {one.name: one.behind for one in compare(rankings, labels, lengths, ["far"], resamples=200)}
+    assert behind["good"] == behind["twin"]
+    assert (behind["twin"].low, behind["twin"].high) == (0, 0)
+    assert behind["length"].low > 0
+
+
 def test_an_interval_covers_the_truth_about_as_often_as_it_says():
     """Known: positives N(1, 1), negatives N(0, 1), so AUROC = Φ(1/√2) = 0.760."""
     covered = 0

@@ -138,6 +138,17 @@ def test_table_by_hand(tmp_path):
     assert summarise(runs[::-1]).equals(table)
 
 
+def test_intervals_cover_seeds_and_share_the_questions():
+    pattern = [1, 0, 0, 1] * 5
+    runs = [run_of(name, 0.1, seed, pattern) for name in ("twin", "_random") for seed in (0, 1)]
+    runs += [run_of("moody", 0.1, 0, [1] * 20), run_of("moody", 0.1, 1, [0] * 20)]
+    cells = summarise(runs).set_index("experiment")
+    twin, moody = cells.loc["twin"], cells.loc["moody"]
+    assert twin["far_recall_low"] < 0.5 < twin["far_recall_high"]
+    assert (twin["far_beyond_random_low"], twin["far_beyond_random_high"]) == (0, 0)  # whichever questions are drawn
+    assert (moody["far_recall_low"], moody["far_recall_high"]) == (0, 1)  # a quarter of the draws has one seed twice
+
+
 def test_the_same_seed_gives_the_same_model(model, rows):
     other = copy.deepcopy(model)
     for one in (model, other):

@@ -289,6 +289,18 @@ def test_the_robust_method_compares_rows_of_like_length(merged_scores):
     assert after["id"].tolist() == before["id"].tolist()
 
 
+def test_the_robust_method_weighs_far_evidence_more(merged_scores):
+    """Ranks of guidance and of far evidence run against each other: the order is that of the evidence."""
+    n = len(merged_scores)
+    merged_scores["nll_short"], merged_scores["nll_long"] = np.linspace(4, 2, n), 1.0
+    merged_scores["segment_nll"] = [[4.0 - 3.0 * row / n, 4.0, 4.0, 4.0] for row in range(n)]
+    merged_scores[["n_context", "n_instruction", "n_response"]] = 10
+    ranking = rank_samples(merged_scores, SelectionOptions(), "gateau_robust")
+    assert ranking["id"].tolist() == merged_scores["id"].tolist()[::-1]
+    ranks = (np.arange(n) + 0.5) / n
+    np.testing.assert_allclose(ranking["score"], 0.3 * ranks + 0.7 * ranks[::-1])
+
+
 def test_a_contrast_takes_the_place_of_the_short_model_and_its_status_counts(merged_scores):
     contrast = pd.DataFrame({"id": merged_scores["id"], "status": "ok", "nll": np.linspace(1, 9, 60)})
     contrast.loc[3, "status"] = "too_long"
@@ -310,6 +322,16 @@ def test_near_duplicates_are_found_and_the_better_one_is_kept():
     assert found == {"a2": "a", "a3": "a"}
     assert duplicates_of(["a2", "a"], [signature(almost), signature(TEXTS[0])], 0.8) == {"a": "a2"}
     assert duplicates_of(["a", "b"], [signature("same"), signature("SAME")], 1.0) == {"b": "a"}
+
+
+def test_what_is_less_alike_than_asked_is_kept():
+    """Pairs of every similarity: which are the same is for their estimate alone to say, whatever the index proposes."""
+    words = TEXTS[0].split()
+    pairs = [signature(" ".join([*words[:kept], *TEXTS[1].split()[kept:]])) for kept in range(100, 200, 5)]
+    alike = [float(np.mean(signature(TEXTS[0]) == other)) for other in pairs]
+    assert sum(0.4 < one < 0.8 for one in alike) > 3
+    for one, other in zip(alike, pairs, strict=True):
+        assert duplicates_of(["a", "b"], [signature(TEXTS[0]), other], 0.8) == ({"b": "a"} if one >= 0.8 else {})
 
 
 def test_the_signature_estimates_the_jaccard_index_of_five_word_runs():
