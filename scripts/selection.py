@@ -5,13 +5,12 @@ import json
 import logging
 from dataclasses import asdict
 
-import numpy as np
 import pandas as pd
 
 from gateau.command import run
 from gateau.files import write_json
 from gateau.schemas import CONTRAST, EMBEDDINGS, RANKING, REWARDS, SCORES, SIGNATURES
-from gateau.selection.clusters import best_of_each_first, cluster_count, clusters_of
+from gateau.selection.clusters import best_of_each_first, clusters_by_id
 from gateau.selection.fusion import SelectionOptions
 from gateau.selection.labelled import total_tokens
 from gateau.selection.methods import METHODS
@@ -52,7 +51,8 @@ def main() -> None:
     ranking["duplicate_of"] = ranking["id"].map(repeats).astype(object).where(ranking["id"].isin(repeats), None)
     ranking["cluster"] = None
     if per_cluster:
-        ranking["cluster"] = _clusters(args.embeddings, ranking["id"], count)
+        embeddings = read_table(args.embeddings, EMBEDDINGS).to_pandas().set_index("id")["embedding"]
+        ranking["cluster"] = ranking["id"].map(clusters_by_id(embeddings.loc[ranking["id"]], count))
         ranking = best_of_each_first(ranking, per_cluster)
     usable = ranking.loc[ranking["duplicate_of"].isna(), "id"]
     selected = usable.head(n_selected(len(usable), n_long)).tolist()
@@ -84,13 +84,6 @@ def main() -> None:
     }
     write_json(args.summary, summary)
     logging.info("%s", json.dumps(summary, ensure_ascii=False))
-
-
-def _clusters(path: str, ids: pd.Series, count: int | None) -> pd.Series:
-    """The cluster of each ranked sample; which there are depends on the set of samples, not on their order."""
-    rows = read_table(path, EMBEDDINGS).to_pandas().set_index("id")["embedding"].loc[sorted(ids)]
-    found = clusters_of(np.stack(rows.tolist()), count or cluster_count(len(rows)))
-    return ids.map(dict(zip(rows.index, found.tolist(), strict=True)))
 
 
 def _counts(status: pd.Series) -> dict[str, int]:

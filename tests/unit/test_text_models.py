@@ -21,7 +21,7 @@ from gateau.scoring.text_models import (
     reward_inputs,
     text_model_settings,
 )
-from gateau.selection.clusters import best_of_each_first, cluster_count, clusters_of
+from gateau.selection.clusters import best_of_each_first, cluster_count, clusters_by_id, clusters_of
 from gateau.tables import write_rows
 
 from helpers import TINY_PAIR, make_reward_model
@@ -129,6 +129,16 @@ def test_clusters_are_those_of_direction():
     assert set(clusters_of(np.ones((4, 3), np.float32), 3)) == {0}
     assert cluster_count(8) == 2
     assert cluster_count(10_000) == 71
+
+
+def test_clusters_depend_on_the_set_of_samples_alone():
+    random = np.random.default_rng(1)
+    embeddings = pd.Series(list(random.normal(size=(60, 8))), index=[f"s{number:02d}" for number in range(60)])
+    found = clusters_by_id(embeddings)
+    assert found.nunique() == cluster_count(60) == 6
+    shuffled = clusters_by_id(embeddings.sample(frac=1, random_state=2))
+    assert shuffled.to_dict() == found.to_dict()
+    assert clusters_by_id(embeddings, 3).nunique() == 3
 
 
 def test_the_best_of_each_cluster_come_first_and_near_duplicates_take_no_place():

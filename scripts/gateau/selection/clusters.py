@@ -42,6 +42,13 @@ def clusters_of(embeddings: NDArray[np.float32], count: int, seed: int = 0) -> N
     return found.astype(np.int64)
 
 
+def clusters_by_id(embeddings: pd.Series, count: int | None = None) -> pd.Series:
+    """The cluster of each id of ``embeddings``; None: √(n/2) clusters. The order of the rows does not matter."""
+    ordered = embeddings.sort_index()
+    found = clusters_of(np.stack(ordered.tolist()), count or cluster_count(len(ordered)))
+    return pd.Series(found, index=ordered.index)
+
+
 def best_of_each_first(ranking: pd.DataFrame, per_cluster: int) -> pd.DataFrame:
     """The ranking in the order in which samples are taken: the best ``per_cluster`` of every cluster, then the others.
 
