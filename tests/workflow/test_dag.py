@@ -268,10 +268,10 @@ def test_a_moved_repository_and_run_directory_rerun_nothing(finished, tmp_path):
 
 def test_another_number_of_shards_gives_the_same_selection(finished, tmp_path):
     directory, config = finished
-    sharded = merged(config, {"scoring": {"shards": 3}})
+    sharded = merged(config, {"scoring": {"shards": 5}})
     result = snakemake(tmp_path, sharded, f"{SELECTION}/ranking.parquet")
     assert result.returncode == 0, result.stdout
-    assert len(list((tmp_path / "results/long_pass").iterdir())) == 3
+    assert len(list((tmp_path / "results/long_pass").iterdir())) == 5
     assert final_files(tmp_path) == final_files(directory)
 
 

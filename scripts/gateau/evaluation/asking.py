@@ -17,6 +17,7 @@ import random
 import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -32,6 +33,7 @@ logger = logging.getLogger(__name__)
 
 _LONGEST_BACKOFF = 60.0  # seconds
 _WORKERS_PER_CALL = 2
+_WRITERS = 2  # threads that keep answers: each more of them takes turns away from the calls
 _GIVEN_UP_IN_A_ROW = 3  # jobs without an answer, none answered in between: the server is down, not the request
 _WORDS = {  # by role: what goes on, a unit of it, what has been done
     "judge": ("judging", "rating", "judged"),
@@ -132,6 +134,7 @@ class _Run(Generic[Result]):
     ) -> None:
         self._jobs, self._settings, self._cache, self._finished = jobs, settings, cache, finished
         self._server = Server(settings)
+        self._writers = ThreadPoolExecutor(_WRITERS)
         self._budget = _Budget(settings.budget_tokens)
         self._results: dict[int, Result] = {}
         self._places = asyncio.Semaphore(settings.concurrency)
@@ -148,7 +151,7 @@ class _Run(Generic[Result]):
         doing, unit, _ = _WORDS[self._settings.role]
         waiting = iter(enumerate(self._jobs))
         bar = cast("Generator[None]", progress(repeat(None, len(self._jobs)), doing, unit, len(self._jobs)))
-        with closing(bar):
+        with closing(bar), self._writers:
             next(bar, None)  # shows the bar; each further step counts one job
             async with self._server, asyncio.TaskGroup() as workers:
                 for _ in range(min(_WORKERS_PER_CALL * self._settings.concurrency, len(self._jobs))):
@@ -217,7 +220,7 @@ class _Run(Generic[Result]):
                 return answer
             async with self._places:
                 answer = await self._call(name, call)
-            await asyncio.to_thread(self._cache.put, key, answer)
+            await asyncio.get_running_loop().run_in_executor(self._writers, self._cache.put, key, answer)
             self._calls += 1
             self._usage += answer.usage
             self._given_up_in_a_row = 0
