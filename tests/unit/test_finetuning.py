@@ -2,7 +2,6 @@
 
 import functools
 import json
-import os
 import re
 import resource
 import signal
@@ -85,9 +84,7 @@ def stopped(problem, name, stop, **settings):
     command = problem.command(name, **{**ZERO3, **settings})
     log = problem.folder / f"{name}.log"
     with log.open("w") as file:
-        process = subprocess.Popen(
-            command, stdout=file, stderr=subprocess.STDOUT, env={**os.environ, "OMP_NUM_THREADS": "1"}
-        )
+        process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=problem.environment())
         deadline = time.monotonic() + 120
         while not list((problem.folder / name).rglob("checkpoint-12/complete.json")):
             assert process.poll() is None, log.read_text()
