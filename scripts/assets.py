@@ -9,7 +9,7 @@ import logging
 from pathlib import Path
 
 from gateau.command import run
-from gateau.contents import describe_files
+from gateau.digests import describe_files
 from gateau.evaluation.asset_folders import BENCHMARKS, PROTOCOLS, write_own, write_pinned
 from gateau.evaluation.assets import read_table
 from gateau.files import write_json

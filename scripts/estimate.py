@@ -20,7 +20,6 @@ from transformers import PreTrainedTokenizerBase
 from doctor import choose_target, read_configuration, training_attention, training_setup
 from gateau.cached_models import local_copy
 from gateau.command import run
-from gateau.contrasts import Contrast, contrasts
 from gateau.data.chats import CHAT_ROWS
 from gateau.data.intake import Intake
 from gateau.data.readers import Rejection, read_records
@@ -41,6 +40,7 @@ from gateau.estimates import (
 )
 from gateau.evaluation.benchmarks import questions
 from gateau.files import write_json
+from gateau.methods import METHODS, UNRANKED, Contrast, contrasts
 from gateau.model_files import ModelSpec
 from gateau.models import load_config, load_tokenizer
 from gateau.prompts import PromptEncoder, PromptTemplate
@@ -59,7 +59,6 @@ from gateau.row_lengths import (
     sequences_of_tokens,
     spread,
 )
-from gateau.selection.methods import METHODS, UNRANKED
 from gateau.selection.near_duplicates import PERMUTATIONS
 from gateau.stage_costs import (
     DiskItem,

@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 
 from gateau.command import run
-from gateau.contents import describe_files
+from gateau.digests import describe_files
 from gateau.files import write_json
 from gateau.model_files import ModelSpec
 from gateau.training.checkpoints import told_writes

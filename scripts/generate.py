@@ -13,6 +13,7 @@ import torch
 
 from gateau.chatting import FORMATS, choose_format
 from gateau.command import progress, run
+from gateau.digests import meaning_digest
 from gateau.errors import SettingsError
 from gateau.evaluation.answers import AnswerStore, answer_shard, deal_batches, summarise, write_answers
 from gateau.evaluation.benchmarks import BENCHMARKS, questions
@@ -22,7 +23,6 @@ from gateau.evaluation.questions import Question
 from gateau.evaluation.serving import ModelServer, answer_through
 from gateau.model_files import ModelSpec, tokenizer_fingerprint, weights_fingerprint
 from gateau.models import Runtime, load_config, load_model, load_tokenizer, resolved
-from gateau.sources import meaning_digest
 
 _PACKAGE = Path(__file__).resolve().parent / "gateau"
 _CODE = ("chatting.py", "formats.py", "models.py", "prompts.py", "evaluation/prompting.py", "evaluation/generation.py")

@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 
 from gateau.command import run
-from gateau.contents import describe_files
+from gateau.digests import describe_files
 from gateau.evaluation.answers import read_answers
 from gateau.evaluation.benchmarks import BENCHMARKS, prediction_files
 from gateau.files import write_json, write_text

@@ -9,11 +9,11 @@ import pandas as pd
 
 from gateau.command import run
 from gateau.files import write_json
+from gateau.methods import METHODS
 from gateau.schemas import CONTRAST, EMBEDDINGS, RANKING, REWARDS, SCORES, SIGNATURES
 from gateau.selection.clusters import best_of_each_first, clusters_by_id
 from gateau.selection.fusion import SelectionOptions
 from gateau.selection.labelled import total_tokens
-from gateau.selection.methods import METHODS
 from gateau.selection.near_duplicates import duplicates_of
 from gateau.selection.quality import quality_by_label, spearman
 from gateau.selection.ranking import n_selected, rank_samples

@@ -1,17 +1,46 @@
-"""Atomic writes: a file is either whole under its name or not there at all."""
+"""Files and folders that are whole or absent, and JSON and JSONL with errors that say where.
+
+Lines of JSONL end at a line feed and nowhere else: a text may hold any other of Unicode's line ends.
+"""
 
 from __future__ import annotations
 
 import errno
 import json
 import os
+import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from gateau.errors import DataError
+
+Row = dict[str, Any]
+
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@contextmanager
+def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield an empty folder beside ``path``; on success it takes the place of ``path``, on error it is removed.
+
+    The temporary folder is hidden and unique. An old folder at ``path`` stays until the new one is whole.
+    """
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    unique = uuid.uuid4().hex
+    temporary, old = (target.with_name(f".{target.name}.{unique}.{kind}") for kind in ("tmp", "old"))
+    temporary.mkdir()
+    try:
+        yield temporary
+        if target.is_dir():
+            target.replace(old)
+        temporary.replace(target)
+    finally:
+        for folder in (temporary, old):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
@@ -47,3 +76,82 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
     """Write ``value`` as indented JSON with sorted keys, atomically. NaN and infinity are refused (ValueError)."""
     write_text(path, json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_jsonl(path: str | os.PathLike[str], rows: Iterable[Any], *, ascii_only: bool = False) -> None:
+    """Write one line of JSON per row, atomically, in UTF-8 or with all other characters escaped."""
+    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
+        for row in rows:
+            file.write(json.dumps(row, ensure_ascii=ascii_only) + "\n")
+
+
+def read_text(path: str | os.PathLike[str]) -> str:
+    """Return the text of a file in UTF-8, its line ends as line feeds.
+
+    Raises:
+        DataError: the file is missing or not UTF-8.
+    """
+    try:
+        return _read_bytes(path).decode().replace("\r\n", "\n")
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{path}: not UTF-8 at byte {error.start}; save the file as UTF-8, or fetch it again"
+        ) from error
+
+
+def read_json(path: str | os.PathLike[str]) -> Any:
+    """Return the value of a JSON file.
+
+    Raises:
+        DataError: the file is missing or not JSON.
+    """
+    try:
+        return json.loads(read_text(path))
+    except ValueError as error:
+        raise DataError(f"{path}: not JSON ({error}); fetch the file again or rerun the rule that writes it") from error
+
+
+def read_jsonl(path: str | os.PathLike[str]) -> Iterator[tuple[str, Row]]:
+    """Yield each line's object and the place where it stands (``<path>, line <number>``); blank lines are skipped.
+
+    Raises:
+        DataError: the file is missing, a line is not a JSON object, or there is no line at all.
+    """
+    empty = True
+    for number, line in enumerate(_read_bytes(path).split(b"\n"), start=1):
+        if not line.strip():
+            continue
+        where = f"{path}, line {number}"
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise DataError(f"{where}: not JSON in UTF-8 ({error}); write the row again") from error
+        if not isinstance(row, dict):
+            raise DataError(f"{where}: not a JSON object; write the row again")
+        empty = False
+        yield where, row
+    if empty:
+        raise DataError(f"{path}: no rows; each line must be a JSON object")
+
+
+def _read_bytes(path: str | os.PathLike[str]) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file; rerun the rule that writes it, or fetch it again") from error
+
+
+def text_of(row: Row, name: str, where: str) -> str:
+    """Return the text ``row[name]``. Raises DataError, naming ``where``, for anything else."""
+    value = row.get(name)
+    if not isinstance(value, str):
+        raise DataError(f'{where}: {name} must be a text, "" where there is none; found {value!r}')
+    return value
+
+
+def number_of(row: Row, name: str, where: str) -> int:
+    """Return the whole number ``row[name]``. Raises DataError, naming ``where``, for anything else."""
+    value = row.get(name)
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise DataError(f"{where}: {name} must be a whole number; found {value!r}")
+    return value

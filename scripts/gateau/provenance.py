@@ -15,7 +15,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from gateau.contents import describe_files, file_sha256, visible_files
+from gateau.digests import describe_files, file_sha256, visible_files
 from gateau.errors import DataError
 
 NAME = "manifest.json"

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from gateau.contrasts import Contrast
 from gateau.estimates import (
     Bounds,
     DecoderShape,
@@ -23,6 +22,7 @@ from gateau.estimates import (
     signatures_disk,
 )
 from gateau.measurements import Measurement, read_benchmarks, size_on_disk
+from gateau.methods import Contrast
 from gateau.row_lengths import LongLengths
 
 PASSES = ("short_pass", "long_pass", "segment_pass")

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from gateau.cached_models import local_copy
-from gateau.contrasts import Contrast
 from gateau.errors import UserError
 from gateau.estimates import DecoderShape
+from gateau.methods import Contrast
 from gateau.model_files import ModelSpec
 from gateau.row_lengths import lengths_of_index
 from gateau.stage_costs import contrast_stage, pass_options, pass_stages

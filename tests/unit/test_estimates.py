@@ -19,7 +19,6 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import LlamaConfig
 
 from doctor import read_configuration
-from gateau.contrasts import contrasts
 from gateau.errors import DataError, ModelError
 from gateau.estimates import (
     SHAPE_KEYS,
@@ -39,6 +38,7 @@ from gateau.estimates import (
     training_flops,
 )
 from gateau.measurements import read_benchmarks, size_on_disk
+from gateau.methods import contrasts
 from gateau.prompts import DEFAULT_TEMPLATE
 from gateau.row_lengths import (
     ASSUMED_BYTES_PER_TOKEN,

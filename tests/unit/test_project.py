@@ -9,10 +9,10 @@ import tomllib
 import pytest
 import yaml
 
-from gateau import sources
+from gateau import digests
+from gateau.digests import imported_sources, meaning_digest
 from gateau.evaluation.longbench import DATA_SETS
 from gateau.evaluation.longbench_judged import RATED_CATEGORIES
-from gateau.sources import imported_sources, meaning_digest
 
 from helpers import ROOT, run_script
 
@@ -55,7 +55,7 @@ def test_rule_script_log_and_results_share_a_name(file, rule):
 def test_planning_imports_nothing_heavy():
     code = (
         "import sys; sys.path.insert(0, 'scripts');"
-        "import gateau.errors, gateau.model_files, gateau.sources;"
+        "import gateau.errors, gateau.model_files, gateau.digests;"
         "print([m for m in ('torch', 'transformers', 'pandas', 'numpy', 'pyarrow') if m in sys.modules])"
     )
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
@@ -129,15 +129,16 @@ def test_code_digest_follows_imports_and_only_these():
 def test_digests_follow_contents(tmp_path, monkeypatch):
     (tmp_path / "gateau").mkdir()
     module, script = tmp_path / "gateau/m.py", tmp_path / "s.py"
-    monkeypatch.setattr(sources, "_SCRIPTS", tmp_path)
+    monkeypatch.setattr(digests, "SCRIPTS", tmp_path)
+    monkeypatch.setattr(digests, "PACKAGE", tmp_path / "gateau")
 
-    def digests(source):
+    def both(source):
         module.write_text(source)
         script.write_text("def f():\n    from gateau.m import x\n")
-        sources._imports.cache_clear()
-        sources.code_digest.cache_clear()
-        return sources.code_digest("s.py"), meaning_digest([module])
+        digests._imports.cache_clear()
+        digests.code_digest.cache_clear()
+        return digests.code_digest("s.py"), meaning_digest([module])
 
-    plain, words, code = digests("x = 1\n"), digests('"""Words."""\nx = 1  # words\n'), digests("x = 2\n")
+    plain, words, code = both("x = 1\n"), both('"""Words."""\nx = 1  # words\n'), both("x = 2\n")
     assert plain[0] != words[0] != code[0]
     assert plain[1] == words[1] != code[1]

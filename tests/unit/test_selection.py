@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateau.errors import ScoreError, SettingsError
+from gateau.methods import METHODS
 from gateau.selection.awareness import (
     IMPORTANCE,
     contextual_awareness,
@@ -17,7 +18,6 @@ from gateau.selection.awareness import (
     segment_means,
 )
 from gateau.selection.fusion import SelectionOptions
-from gateau.selection.methods import METHODS
 from gateau.selection.near_duplicates import duplicates_of, shingles, signature
 from gateau.selection.norms import NORMS
 from gateau.selection.quality import auroc, quality_by_label, spearman

@@ -20,11 +20,11 @@ os.environ.update(PATH=os.pathsep.join([str(Path(sys.executable).parent), *os.ge
 if "SLURM_JOB_ID" in os.environ:
     signal.signal(signal.SIGUSR1, lambda number, frame: None)
 
-from gateau.contrasts import contrasts
+from gateau.methods import contrasts
 from gateau.errors import UserError
 from gateau.model_files import ModelSpec, check_window, tokenizer_fingerprint, weights_fingerprint
-from gateau.selection.methods import FORMULA, METHODS, UNRANKED
-from gateau.sources import code_digest
+from gateau.methods import FORMULA, METHODS, UNRANKED
+from gateau.digests import code_digest
 
 RESULTS = config["results_dir"].rstrip("/")
 PROGRESS = config["progress_dir"] or f"{RESULTS}/progress"

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from gateau.cost import forward_cost
+from gateau.balancing import forward_cost
 from gateau.prompts import EncodedSample, PromptEncoder
 from gateau.schemas import SAMPLES
 from gateau.tables import open_table

@@ -7,9 +7,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from gateau.digests import meaning_digest
 from gateau.model_files import ModelSpec, tokenizer_fingerprint, weights_fingerprint
 from gateau.models import Runtime
-from gateau.sources import meaning_digest
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 _NUMERICS = ("prompts.py", "models.py", "scoring/perplexity.py", "scoring/attention.py", "scoring/passes.py")

@@ -19,6 +19,7 @@ import torch
 from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerBase
 
 from gateau.command import progress
+from gateau.digests import meaning_digest
 from gateau.errors import ModelError, ScoreError
 from gateau.model_files import ModelSpec, tokenizer_fingerprint, weights_fingerprint
 from gateau.models import Runtime, load_advice, load_config, load_pretrained, load_tokenizer, resolved
@@ -26,7 +27,6 @@ from gateau.schemas import SAMPLES
 from gateau.scoring.arguments import with_model
 from gateau.scoring.shards import SampleReader
 from gateau.scoring.store import ProgressStore
-from gateau.sources import meaning_digest
 from gateau.tables import open_table
 
 logger = logging.getLogger(__name__)

@@ -8,8 +8,8 @@ from itertools import product
 
 import pandas as pd
 
+from gateau.methods import METHODS
 from gateau.selection.fusion import LAYERS, ORIENTATIONS, SelectionOptions
-from gateau.selection.methods import METHODS
 from gateau.selection.norms import NORMS
 from gateau.selection.ranking import rank_samples
 

@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 
 from gateau.errors import ScoreError, SettingsError
+from gateau.methods import METHODS, UNRANKED
 from gateau.selection.fusion import SelectionOptions, awareness, guidance
-from gateau.selection.methods import METHODS, UNRANKED
+from gateau.selection.method_scores import SCORES
 
 
 def rank_samples(
@@ -44,7 +45,7 @@ def rank_samples(
     if usable.empty:
         counts = (scores if further is None else further)["status"].value_counts().to_dict()
         raise ScoreError(f"no sample can be ranked (status: {counts}); see the docs of each status in README")
-    score = METHODS[method].score(usable, options)
+    score = SCORES[method](usable, options)
     if not np.isfinite(score).all():
         raise ScoreError(
             f"{int((~np.isfinite(score)).sum())} samples get no finite score by method {method} under hmp_norm "

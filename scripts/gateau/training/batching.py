@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gateau.cost import forward_cost
+from gateau.balancing import forward_cost
 from gateau.errors import SettingsError
 
 MicroBatch = list[int]

@@ -24,12 +24,12 @@ import transformers
 from transformers import TrainingArguments
 from transformers.trainer_utils import IntervalStrategy
 
+from gateau.digests import meaning_digest
 from gateau.errors import SettingsError
 from gateau.files import atomic_path, write_json
 from gateau.model_files import ModelSpec, weights_fingerprint
 from gateau.models import Runtime, load_config, load_pretrained, resolved
 from gateau.schemas import MIXTURE, TOKENS
-from gateau.sources import meaning_digest
 from gateau.tables import read_metadata, read_rows
 from gateau.training.batching import deal_out
 from gateau.training.checkpoints import Checkpoint, newest_checkpoint, training_digest, universal

@@ -1,13 +1,13 @@
-"""Ways to score samples, all from the same stored passes: GATEAU, its ablations, baselines, and scores of later papers.
+"""Scores of samples by method, all from the same stored passes: GATEAU, its ablations, baselines, and later papers.
 
-A method is a function of the merged scores and the options, a larger value being better, and a line in :data:`METHODS`.
-Three of them compare θ_L with something else than θ_S; they name the contrast whose pass gives it (rule ``contrast``).
+A method is a function of the merged scores and the options, whose larger values are better. To add one, write the
+function, name it in :data:`SCORES`, and describe it in :mod:`gateau.methods`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -17,25 +17,9 @@ from gateau.selection.fusion import SelectionOptions, awareness, fused, guidance
 from gateau.selection.labelled import total_tokens
 from gateau.selection.norms import Array, rank
 
-# the options of GATEAU's formula
-FORMULA = ("alpha", "hmp_norm", "score_norm", "importance", "layers", "orientation")
 _ROBUST_ALPHA = 0.3
 _LENGTH_GROUPS = 10
 _SMALLEST_GROUP = 20
-
-
-@dataclass(frozen=True)
-class Method:
-    """``reads`` are the options that change the score.
-
-    With ``contrast``, θ_S's NLL is that of the contrast; with ``rewards``, there is a column ``reward``.
-    """
-
-    score: Callable[[pd.DataFrame, SelectionOptions], Array]
-    about: str
-    reads: tuple[str, ...] = ()
-    contrast: str | None = None
-    rewards: bool = False
 
 
 def gateau_robust(scores: pd.DataFrame, options: SelectionOptions) -> Array:
@@ -136,28 +120,19 @@ def _among_equals(values: Array, lengths: Array) -> Array:
     return adjusted
 
 
-METHODS: dict[str, Method] = {
-    "gateau": Method(fused, "GATEAU as in the paper, with all its options", FORMULA),
-    "gateau_robust": Method(gateau_robust, "norms and importance settled by the planted study (config/methods.md)"),
-    "hmg": Method(hmg, "homologous models' guidance alone", ("hmp_norm",)),
-    "cam": Method(cam, "contextual awareness alone", ("importance", "layers", "orientation")),
-    "no_norm": Method(no_norm, "ablation: GATEAU without norms", ("alpha", "importance", "layers", "orientation")),
-    "no_extended_window": Method(
-        fused, "ablation: GATEAU, the context cut to θ_S's window instead of a stretched window", FORMULA,
-        contrast="no_extended_window",
-    ),
-    "non_homologous": Method(
-        fused, "ablation: GATEAU with models.non_homologous in θ_S's place", FORMULA, contrast="non_homologous"
-    ),
-    "one_model": Method(
-        fused, "GATEAU with θ_L itself, the context cut to θ_S's window, in θ_S's place", FORMULA, contrast="one_model"
-    ),
-    "perplexity": Method(perplexity_guidance, "perplexity under θ_L, high first"),
-    "ifd": Method(ifd, "instruction-following difficulty PPL(y | c, x) / PPL(y), high first"),
-    "length": Method(length, "longest first"),
-    "reward": Method(reward, "reward of models.reward, high first; CaR with per_cluster", rewards=True),
-    "dependency": Method(dependency, "attention on far segments, in the manner of LADM"),
-    "key_tokens": Method(key_tokens, "gain on tokens that need long context, in the manner of LongPPL"),
-}  # fmt: skip
-# taken without a score, so no pass runs for them
-UNRANKED = {"full": "the long samples as they are", "random": "a seeded draw"}
+SCORES: dict[str, Callable[[pd.DataFrame, SelectionOptions], Array]] = {
+    "gateau": fused,
+    "gateau_robust": gateau_robust,
+    "hmg": hmg,
+    "cam": cam,
+    "no_norm": no_norm,
+    "no_extended_window": fused,
+    "non_homologous": fused,
+    "one_model": fused,
+    "perplexity": perplexity_guidance,
+    "ifd": ifd,
+    "length": length,
+    "reward": reward,
+    "dependency": dependency,
+    "key_tokens": key_tokens,
+}

@@ -1,0 +1,128 @@
+"""Digests of files, folders, settings and code: how a rule or a store of finished work knows that something changed.
+
+Contents count, times and places do not. Snakemake compares folders by time and files by content. A rule that makes a
+folder therefore lists its files in a file beside it, and the rules that read the folder take the list as their input.
+Snakemake also tracks a shell command but not the modules behind it. A rule therefore carries the digest of its script
+and of every module of this package that the script imports, directly or not, as a parameter.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from gateau.places import PACKAGE, SCRIPTS
+
+_DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+
+
+def file_sha256(path: Path) -> str:
+    """Return the hexadecimal SHA-256 of a file, read in blocks."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def settings_digest(settings: Any, length: int = 64) -> str:
+    """Return the first ``length`` hexadecimal digits of the SHA-256 of ``settings``, any JSON-ready value."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:length]
+
+
+def visible_files(folder: Path) -> Iterator[Path]:
+    """Yield the files below ``folder`` in order, without hidden ones (unfinished writes, Snakemake's marks)."""
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and not any(part[0] == "." for part in path.relative_to(folder).parts):
+            yield path
+
+
+def describe_files(folder: Path, but: str | None = None) -> dict[str, dict[str, Any]]:
+    """Return size in bytes and SHA-256 of each file, by its path inside ``folder``, without files named ``but``."""
+    return {
+        path.relative_to(folder).as_posix(): {"n_bytes": path.stat().st_size, "sha256": file_sha256(path)}
+        for path in visible_files(folder)
+        if path.name != but
+    }
+
+
+def files_digest(*places: str | Path) -> str:
+    """Return a digest of files, and of all files in folders, by name and content."""
+    digest = hashlib.sha256()
+    for place in map(Path, places):
+        for file in sorted(place.rglob("*")) if place.is_dir() else [place]:
+            if file.is_file():
+                digest.update(file.name.encode())
+                digest.update(file.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+@cache
+def code_digest(script: str, *modules: str) -> str:
+    """Return the digest of a script's code and of all modules of the package that it imports, to any depth.
+
+    Args:
+        script: name of a file in ``scripts/``.
+        modules: dotted names of further modules that the script loads by name, such as a benchmark's.
+    """
+    paths = imported_sources(SCRIPTS / script)
+    for module in modules:
+        paths |= {found for file in _module_files(module) for found in imported_sources(file)}
+    digest = hashlib.sha256()
+    for name, path in sorted((_name(path), path) for path in paths):
+        digest.update(name.encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _name(path: Path) -> str:
+    """Return a source file's name, which is the same in a checkout and in an installed wheel."""
+    base = PACKAGE.parent if PACKAGE in path.parents else SCRIPTS
+    return path.relative_to(base).as_posix()
+
+
+def imported_sources(path: Path) -> set[Path]:
+    """Return ``path`` and the package's modules that it imports, to any depth, also those imported inside functions."""
+    found: set[Path] = set()
+    waiting = [path]
+    while waiting:
+        current = waiting.pop()
+        if current not in found:
+            found.add(current)
+            waiting += _imports(current)
+    return found
+
+
+@cache
+def _imports(path: Path) -> tuple[Path, ...]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module)
+            names.update(f"{node.module}.{alias.name}" for alias in node.names)
+    return tuple(sorted({file for name in names for file in _module_files(name)}))
+
+
+def _module_files(name: str) -> list[Path]:
+    """Return the files that importing a module of this package runs: its own and those of the packages around it."""
+    parts = name.split(".")
+    if parts[0] != PACKAGE.name:
+        return []
+    bases = [PACKAGE.parent.joinpath(*parts[:length]) for length in range(1, len(parts) + 1)]
+    return [file for base in bases for file in (base.with_suffix(".py"), base / "__init__.py") if file.is_file()]
+
+
+def meaning_digest(paths: Iterable[Path]) -> str:
+    """Return a digest of what code does: comments, docstrings and layout do not count."""
+    digest = hashlib.sha256()
+    for path in paths:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        for node in ast.walk(tree):
+            if isinstance(node, _DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
+                node.body = node.body[1:]
+        digest.update(ast.dump(tree).encode())
+    return digest.hexdigest()
