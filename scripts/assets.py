@@ -10,8 +10,8 @@ from pathlib import Path
 
 from gateau.command import run
 from gateau.digests import describe_files
-from gateau.evaluation.asset_folders import BENCHMARKS, PROTOCOLS, write_own, write_pinned
-from gateau.evaluation.assets import read_table
+from gateau.evaluation.assets.folders import BENCHMARKS, PROTOCOLS, write_own, write_pinned
+from gateau.evaluation.assets.pinned import read_table
 from gateau.files import write_json
 
 RESOURCES = Path(__file__).resolve().parents[1] / "workflow/resources"

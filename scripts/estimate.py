@@ -38,7 +38,7 @@ from gateau.estimates import (
     tokens_disk,
     training_flops,
 )
-from gateau.evaluation.benchmarks import questions
+from gateau.evaluation.benchmarks.catalogue import questions
 from gateau.files import write_json
 from gateau.methods import METHODS, UNRANKED, Contrast, contrasts
 from gateau.model_files import ModelSpec

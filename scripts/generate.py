@@ -15,17 +15,24 @@ from gateau.chatting import FORMATS, choose_format
 from gateau.command import progress, run
 from gateau.digests import meaning_digest
 from gateau.errors import SettingsError
-from gateau.evaluation.answers import AnswerStore, answer_shard, deal_batches, summarise, write_answers
-from gateau.evaluation.benchmarks import BENCHMARKS, questions
-from gateau.evaluation.generation import Generator, plan_batches
-from gateau.evaluation.prompting import Prompter
-from gateau.evaluation.questions import Question
-from gateau.evaluation.serving import ModelServer, answer_through
+from gateau.evaluation.answering.answers import AnswerStore, answer_shard, deal_batches, summarise, write_answers
+from gateau.evaluation.answering.generation import Generator, plan_batches
+from gateau.evaluation.answering.prompting import Prompter
+from gateau.evaluation.answering.questions import Question
+from gateau.evaluation.answering.through_server import ModelServer, answer_through
+from gateau.evaluation.benchmarks.catalogue import BENCHMARKS, questions
 from gateau.model_files import ModelSpec, tokenizer_fingerprint, weights_fingerprint
 from gateau.models import Runtime, load_config, load_model, load_tokenizer, resolved
 
 _PACKAGE = Path(__file__).resolve().parent / "gateau"
-_CODE = ("chatting.py", "formats.py", "models.py", "prompts.py", "evaluation/prompting.py", "evaluation/generation.py")
+_CODE = (
+    "chatting.py",
+    "formats.py",
+    "models.py",
+    "prompts.py",
+    "evaluation/answering/prompting.py",
+    "evaluation/answering/generation.py",
+)
 
 
 def main() -> None:

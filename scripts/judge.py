@@ -13,9 +13,9 @@ from typing import Any
 
 from gateau.command import run
 from gateau.errors import SettingsError
-from gateau.evaluation.calls import AnswerCache, Usage
-from gateau.evaluation.judged_benchmarks import JUDGED
-from gateau.evaluation.judging import (
+from gateau.evaluation.benchmarks.judged import JUDGED
+from gateau.evaluation.client.calls import AnswerCache, Usage
+from gateau.evaluation.judging.judge import (
     JudgeRequest,
     JudgeSettings,
     check_null_share,
@@ -26,7 +26,7 @@ from gateau.evaluation.judging import (
     summarise,
     write_judgments,
 )
-from gateau.evaluation.ratings import RATINGS
+from gateau.evaluation.judging.ratings import RATINGS
 from gateau.files import write_json
 
 

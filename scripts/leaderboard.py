@@ -5,7 +5,7 @@ import json
 import logging
 
 from gateau.command import run
-from gateau.evaluation.leaderboard import (
+from gateau.evaluation.results.leaderboard import (
     compare,
     differences_csv,
     plot_leaderboard,

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from gateau.command import run
 from gateau.digests import describe_files
-from gateau.evaluation.answers import read_answers
-from gateau.evaluation.benchmarks import BENCHMARKS, prediction_files
+from gateau.evaluation.answering.answers import read_answers
+from gateau.evaluation.benchmarks.catalogue import BENCHMARKS, prediction_files
 from gateau.files import write_json, write_text
 
 

@@ -8,11 +8,11 @@ output too.
 import argparse
 
 from gateau.command import progress, run
-from gateau.evaluation.judged import markdown_table, read_ratings
-from gateau.evaluation.longbench import prediction_files
-from gateau.evaluation.longbench_judged import PROTOCOL, judged_items, judged_report, judged_scores
-from gateau.evaluation.longbench_scores import longbench_measures, markdown, report, score_file
-from gateau.evaluation.measures import write_items, write_scores
+from gateau.evaluation.benchmarks.longbench.data_sets import prediction_files
+from gateau.evaluation.benchmarks.longbench.judge import PROTOCOL, judged_items, judged_report, judged_scores
+from gateau.evaluation.benchmarks.longbench.scores import longbench_measures, markdown, report, score_file
+from gateau.evaluation.judging.join import markdown_table, read_ratings
+from gateau.evaluation.results.measures import write_items, write_scores
 from gateau.files import write_text
 
 

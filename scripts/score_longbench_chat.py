@@ -4,9 +4,15 @@ import argparse
 import logging
 
 from gateau.command import run
-from gateau.evaluation.judged import markdown_table, read_ratings
-from gateau.evaluation.longbench_chat import LANGUAGES, PROTOCOLS, RATING, chat_scores, read_predictions
-from gateau.evaluation.measures import write_items, write_scores
+from gateau.evaluation.benchmarks.longbench_chat.cases import (
+    LANGUAGES,
+    PROTOCOLS,
+    RATING,
+    chat_scores,
+    read_predictions,
+)
+from gateau.evaluation.judging.join import markdown_table, read_ratings
+from gateau.evaluation.results.measures import write_items, write_scores
 from gateau.files import write_text
 
 

@@ -5,10 +5,7 @@ import json
 import logging
 
 from gateau.command import run
-from gateau.evaluation.judged import markdown_table, read_ratings
-from gateau.evaluation.judging import read_judgments
-from gateau.evaluation.measures import write_items, write_scores
-from gateau.evaluation.mt_bench import (
+from gateau.evaluation.benchmarks.mt_bench.questions import (
     PROTOCOL,
     RATING,
     TURNS,
@@ -19,6 +16,9 @@ from gateau.evaluation.mt_bench import (
     read_answers,
     read_questions,
 )
+from gateau.evaluation.judging.join import markdown_table, read_ratings
+from gateau.evaluation.judging.judge import read_judgments
+from gateau.evaluation.results.measures import write_items, write_scores
 from gateau.files import write_text
 
 

@@ -11,11 +11,10 @@ from dataclasses import asdict
 from typing import Any
 
 from gateau.command import run
-from gateau.evaluation import needle_judged
-from gateau.evaluation.judged import Ratings, read_ratings
-from gateau.evaluation.measures import write_items, write_scores
-from gateau.evaluation.needle import KEYS, contains_keys
-from gateau.evaluation.needle_scores import (
+from gateau.evaluation.benchmarks.base import predictions_file
+from gateau.evaluation.benchmarks.needle import judge as needle_judged
+from gateau.evaluation.benchmarks.needle.prompts import KEYS, contains_keys
+from gateau.evaluation.benchmarks.needle.scores import (
     NeedleCell,
     NeedleMean,
     NeedlePrediction,
@@ -26,7 +25,8 @@ from gateau.evaluation.needle_scores import (
     plot_needle,
     read_predictions,
 )
-from gateau.evaluation.rows import predictions_file
+from gateau.evaluation.judging.join import Ratings, read_ratings
+from gateau.evaluation.results.measures import write_items, write_scores
 from gateau.files import write_text
 
 

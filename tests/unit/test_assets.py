@@ -14,9 +14,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from gateau.errors import DataError
-from gateau.evaluation import downloads
-from gateau.evaluation.asset_folders import BENCHMARKS, write_own, write_pinned
-from gateau.evaluation.assets import (
+from gateau.evaluation.assets import downloads
+from gateau.evaluation.assets.folders import BENCHMARKS, write_own, write_pinned
+from gateau.evaluation.assets.pinned import (
     Asset,
     AssetFolder,
     AssetTable,
@@ -26,7 +26,7 @@ from gateau.evaluation.assets import (
     git_blob_id,
     read_table,
 )
-from gateau.evaluation.longbench import DATA_SETS
+from gateau.evaluation.benchmarks.longbench.data_sets import DATA_SETS
 
 from helpers import ROOT, run_script
 

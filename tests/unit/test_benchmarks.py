@@ -9,10 +9,10 @@ import pytest
 
 from gateau.conversations import Conversation, Turn
 from gateau.errors import DataError, SettingsError
-from gateau.evaluation import mt_bench
-from gateau.evaluation.benchmarks import BENCHMARKS, prediction_files, questions
-from gateau.evaluation.longbench import DATA_SETS
-from gateau.evaluation.prompting import Prompter
+from gateau.evaluation.answering.prompting import Prompter
+from gateau.evaluation.benchmarks.catalogue import BENCHMARKS, prediction_files, questions
+from gateau.evaluation.benchmarks.longbench.data_sets import DATA_SETS
+from gateau.evaluation.benchmarks.mt_bench import questions as mt_bench
 from gateau.formats import chat_format
 from gateau.prompts import DEFAULT_TEMPLATE, PromptEncoder
 

@@ -6,9 +6,9 @@ import re
 import pytest
 
 from gateau.errors import DataError, ServerError, SettingsError
-from gateau.evaluation.asking import Job, run_jobs
-from gateau.evaluation.calls import CHAT, COMPLETION, Answer, AnswerCache, Call, Usage
-from gateau.evaluation.servers import ServerSettings
+from gateau.evaluation.client.calls import CHAT, COMPLETION, Answer, AnswerCache, Call, Usage
+from gateau.evaluation.client.jobs import Job, run_jobs
+from gateau.evaluation.client.server import ServerSettings
 
 from unit.scripted_server import KEY, ScriptedServer, status
 

@@ -10,10 +10,10 @@ from transformers import AutoModelForCausalLM, GenerationConfig
 
 from gateau.conversations import Turn
 from gateau.errors import DataError
-from gateau.evaluation.answers import AnswerStore, answer_shard, deal_batches, read_answers, write_answers
-from gateau.evaluation.generation import Generator, plan_batches
-from gateau.evaluation.prompting import Prompter, truncate_middle
-from gateau.evaluation.questions import AnsweredTurn, Generation, Question, check_items
+from gateau.evaluation.answering.answers import AnswerStore, answer_shard, deal_batches, read_answers, write_answers
+from gateau.evaluation.answering.generation import Generator, plan_batches
+from gateau.evaluation.answering.prompting import Prompter, truncate_middle
+from gateau.evaluation.answering.questions import AnsweredTurn, Generation, Question, check_items
 from gateau.formats import chat_format
 
 from helpers import TINY_PAIR

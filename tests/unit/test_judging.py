@@ -12,8 +12,8 @@ from email.utils import format_datetime
 import pytest
 
 from gateau.errors import DataError, ServerError, SettingsError
-from gateau.evaluation.calls import AnswerCache, Usage
-from gateau.evaluation.judging import (
+from gateau.evaluation.client.calls import AnswerCache, Usage
+from gateau.evaluation.judging.judge import (
     JudgeSettings,
     Judgment,
     judge,
@@ -22,7 +22,7 @@ from gateau.evaluation.judging import (
     read_requests,
     write_judgments,
 )
-from gateau.evaluation.ratings import RATINGS
+from gateau.evaluation.judging.ratings import RATINGS
 
 from helpers import ROOT, write_jsonl
 from unit.scripted_server import KEY, ScriptedServer, status

@@ -7,9 +7,17 @@ import json
 import pytest
 
 from gateau.errors import DataError
-from gateau.evaluation import leaderboard
-from gateau.evaluation.leaderboard import Entry, compare, published_entries, read_entries, to_csv, to_html, to_markdown
-from gateau.evaluation.measures import Measure, ScoredItem, measure_items, write_items, write_scores
+from gateau.evaluation.results import leaderboard
+from gateau.evaluation.results.leaderboard import (
+    Entry,
+    compare,
+    published_entries,
+    read_entries,
+    to_csv,
+    to_html,
+    to_markdown,
+)
+from gateau.evaluation.results.measures import Measure, ScoredItem, measure_items, write_items, write_scores
 
 from helpers import ROOT, run_script
 

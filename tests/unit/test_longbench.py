@@ -15,15 +15,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateau.errors import DataError, ScoreError
-from gateau.evaluation import text_metrics
-from gateau.evaluation.intervals import (
+from gateau.evaluation.benchmarks.longbench import metrics as text_metrics
+from gateau.evaluation.benchmarks.longbench.data_sets import CATEGORIES, DATA_SETS, Prediction, category_means
+from gateau.evaluation.benchmarks.longbench.scores import METRICS, buckets, percent, score_file, score_prediction
+from gateau.evaluation.results.intervals import (
     bootstrap_interval,
     paired_bootstrap,
     stratified_difference,
     stratified_interval,
 )
-from gateau.evaluation.longbench import CATEGORIES, DATA_SETS, Prediction, category_means
-from gateau.evaluation.longbench_scores import METRICS, buckets, percent, score_file, score_prediction
 
 from helpers import ROOT, run_script, write_jsonl
 
@@ -275,7 +275,7 @@ def test_blank_predictions_match_no_blank_sentence_in_fixed_mode():
 
 
 def test_jieba_starts_silently_and_leaves_no_cache(tmp_path):
-    code = "import sys; sys.path.insert(0, 'scripts'); from gateau.evaluation.text_metrics import qa_f1_zh as f;"
+    code = "import sys; sys.path.insert(0, 'scripts'); from gateau.evaluation.benchmarks.longbench.metrics import qa_f1_zh as f;"
     result = subprocess.run(
         [sys.executable, "-c", f"{code} print(f('今天天气', '今天天气'))"],
         cwd=ROOT, capture_output=True, text=True, check=True, env={"TMPDIR": str(tmp_path)},

@@ -6,8 +6,8 @@ import logging
 import pytest
 
 from gateau.errors import DataError, SettingsError
-from gateau.evaluation.judging import JudgeRequest
-from gateau.evaluation.longbench_chat import Case, judge_requests, prompt, read_cases, read_predictions
+from gateau.evaluation.benchmarks.longbench_chat.cases import Case, judge_requests, prompt, read_cases, read_predictions
+from gateau.evaluation.judging.judge import JudgeRequest
 
 from helpers import run_script, write_jsonl
 from unit.judgments import judgment, write_judgments

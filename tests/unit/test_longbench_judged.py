@@ -5,9 +5,9 @@ import json
 import pytest
 
 from gateau.errors import DataError
-from gateau.evaluation.judging import JudgeRequest
-from gateau.evaluation.longbench import DATA_SETS
-from gateau.evaluation.longbench_judged import judge_requests, judged_items
+from gateau.evaluation.benchmarks.longbench.data_sets import DATA_SETS
+from gateau.evaluation.benchmarks.longbench.judge import judge_requests, judged_items
+from gateau.evaluation.judging.judge import JudgeRequest
 
 from helpers import run_script, write_jsonl
 from unit.judgments import write_judgments

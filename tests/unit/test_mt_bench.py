@@ -7,8 +7,7 @@ import pandas as pd
 import pytest
 
 from gateau.errors import DataError
-from gateau.evaluation.judging import JudgeRequest
-from gateau.evaluation.mt_bench import (
+from gateau.evaluation.benchmarks.mt_bench.questions import (
     ModelAnswer,
     Question,
     answer_row,
@@ -18,6 +17,7 @@ from gateau.evaluation.mt_bench import (
     read_questions,
     temperature,
 )
+from gateau.evaluation.judging.judge import JudgeRequest
 
 from helpers import run_script, write_jsonl
 from unit.judgments import judgment, write_judgments

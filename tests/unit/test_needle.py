@@ -13,7 +13,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from gateau.errors import DataError, ModelError, SettingsError
-from gateau.evaluation.needle import (
+from gateau.evaluation.benchmarks.needle.prompts import (
     DEPTHS,
     KEYS,
     NEEDLE,
@@ -24,7 +24,7 @@ from gateau.evaluation.needle import (
     read_haystack,
     sentence_ends,
 )
-from gateau.evaluation.needle_scores import needle_cells, needle_markdown, needle_mean, plot_needle
+from gateau.evaluation.benchmarks.needle.scores import needle_cells, needle_markdown, needle_mean, plot_needle
 from gateau.formats import encode_texts
 
 from helpers import run_script, write_jsonl

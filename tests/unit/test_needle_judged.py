@@ -6,9 +6,9 @@ import pytest
 from matplotlib.image import imread
 
 from gateau.errors import DataError
-from gateau.evaluation.needle_judged import RUBRIC, judge_requests
-from gateau.evaluation.needle_scores import needle_cells, needle_mean, needle_measures, read_predictions
-from gateau.evaluation.ratings import RATINGS
+from gateau.evaluation.benchmarks.needle.judge import RUBRIC, judge_requests
+from gateau.evaluation.benchmarks.needle.scores import needle_cells, needle_mean, needle_measures, read_predictions
+from gateau.evaluation.judging.ratings import RATINGS
 
 from helpers import run_script, write_jsonl
 from unit.judgments import write_judgments

@@ -11,8 +11,8 @@ import yaml
 
 from gateau import digests
 from gateau.digests import imported_sources, meaning_digest
-from gateau.evaluation.longbench import DATA_SETS
-from gateau.evaluation.longbench_judged import RATED_CATEGORIES
+from gateau.evaluation.benchmarks.longbench.data_sets import DATA_SETS
+from gateau.evaluation.benchmarks.longbench.judge import RATED_CATEGORIES
 
 from helpers import ROOT, run_script
 

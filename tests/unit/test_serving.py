@@ -16,12 +16,12 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from gateau.errors import SettingsError
-from gateau.evaluation.calls import CHAT, COMPLETION
-from gateau.evaluation.generation import Generator
-from gateau.evaluation.prompting import Prompter
-from gateau.evaluation.questions import Question
-from gateau.evaluation.servers import ServerSettings
-from gateau.evaluation.serving import ModelServer, answer_through, request
+from gateau.evaluation.answering.generation import Generator
+from gateau.evaluation.answering.prompting import Prompter
+from gateau.evaluation.answering.questions import Question
+from gateau.evaluation.answering.through_server import ModelServer, answer_through, request
+from gateau.evaluation.client.calls import CHAT, COMPLETION
+from gateau.evaluation.client.server import ServerSettings
 from gateau.formats import chat_format
 
 from helpers import TINY_PAIR

@@ -5,9 +5,9 @@ from collections import Counter
 
 import pytest
 
-from gateau.evaluation.longbench import DATA_SETS, Prediction
-from gateau.evaluation.longbench_scores import score_prediction
-from gateau.evaluation.needle import read_haystack
+from gateau.evaluation.benchmarks.longbench.data_sets import DATA_SETS, Prediction
+from gateau.evaluation.benchmarks.longbench.scores import score_prediction
+from gateau.evaluation.benchmarks.needle.prompts import read_haystack
 from gateau.formats import encode_texts
 
 from helpers import ROOT, run_script

@@ -10,8 +10,8 @@ from urllib.error import HTTPError
 
 import pytest
 
-from gateau.evaluation.needle_judged import RUBRIC
-from gateau.evaluation.ratings import RATINGS
+from gateau.evaluation.benchmarks.needle.judge import RUBRIC
+from gateau.evaluation.judging.ratings import RATINGS
 from stand_in_judge import LABEL, MODEL, Server, judgment, levels, overlap, read_prompt
 
 from helpers import ROOT, run_script

@@ -2,7 +2,7 @@
 
 A sample's score is the best over its answers, a data set's the mean over its samples in percent, LongBench-E's that of
 each range of lengths, a category's the mean of its data sets'. Two protocols: ``strict`` agrees with the released
-scorer to the last digit, ``fixed`` mends what :mod:`gateau.evaluation.text_metrics` names and gives blank predictions
+scorer to the last digit, ``fixed`` mends what :mod:`gateau.evaluation.benchmarks.longbench.metrics` names and gives blank predictions
 0. Their numbers do not belong in one table.
 """
 
@@ -17,9 +17,8 @@ from typing import Any, Literal
 import numpy as np
 
 from gateau.errors import DataError
-from gateau.evaluation import text_metrics
-from gateau.evaluation.intervals import Interval, bootstrap_interval, stratified_interval
-from gateau.evaluation.longbench import (
+from gateau.evaluation.benchmarks.longbench import metrics as text_metrics
+from gateau.evaluation.benchmarks.longbench.data_sets import (
     DATA_SETS,
     DataSet,
     Prediction,
@@ -28,7 +27,8 @@ from gateau.evaluation.longbench import (
     item_id,
     read_predictions,
 )
-from gateau.evaluation.measures import Measure, ScoredItem
+from gateau.evaluation.results.intervals import Interval, bootstrap_interval, stratified_interval
+from gateau.evaluation.results.measures import Measure, ScoredItem
 
 logger = logging.getLogger(__name__)
 

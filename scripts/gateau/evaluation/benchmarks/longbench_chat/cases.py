@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gateau.errors import DataError, SettingsError
-from gateau.evaluation.judged import EVALUATOR, Ratings, fill, one_line, rated_groups, request
-from gateau.evaluation.judging import JudgeRequest
-from gateau.evaluation.measures import Measure, ScoredItem
-from gateau.evaluation.rows import number_of, predictions_file, read_json, read_rows, read_text, text_of
+from gateau.evaluation.benchmarks.base import predictions_file
+from gateau.evaluation.judging.join import EVALUATOR, Ratings, fill, one_line, rated_groups, request
+from gateau.evaluation.judging.judge import JudgeRequest
+from gateau.evaluation.results.measures import Measure, ScoredItem
+from gateau.files import number_of, read_json, read_jsonl, read_text, text_of
 
 logger = logging.getLogger(__name__)
 
@@ -102,7 +103,7 @@ def read_predictions(path: str | Path) -> list[ChatPrediction]:
     Raises DataError, naming the line, for a row without idx, query, answer or pred, and for an idx that stands twice.
     """
     predictions: dict[int, ChatPrediction] = {}
-    for where, row in read_rows(predictions_file(path)):
+    for where, row in read_jsonl(predictions_file(path)):
         prediction = ChatPrediction(
             _index(row, where), *(text_of(row, name, where) for name in ("query", "answer", "pred"))
         )

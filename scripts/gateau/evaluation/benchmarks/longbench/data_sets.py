@@ -1,7 +1,7 @@
 """LongBench's 21 data sets (arXiv 2308.14508), and predictions of them, one file per data set.
 
-Automatic scores are :mod:`gateau.evaluation.longbench_scores`'s part, a judge's are
-:mod:`gateau.evaluation.longbench_judged`'s.
+Automatic scores are :mod:`gateau.evaluation.benchmarks.longbench.scores`'s part, a judge's are
+:mod:`gateau.evaluation.benchmarks.longbench.judge`'s.
 """
 
 from __future__ import annotations

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gateau.errors import DataError, JudgeError
-from gateau.evaluation.asking import Ask, Job, Outcome, run_jobs
-from gateau.evaluation.calls import CHAT, AnswerCache, Call, Usage
-from gateau.evaluation.ratings import RATINGS
-from gateau.evaluation.servers import ServerSettings
+from gateau.evaluation.client.calls import CHAT, AnswerCache, Call, Usage
+from gateau.evaluation.client.jobs import Ask, Job, Outcome, run_jobs
+from gateau.evaluation.client.server import ServerSettings
+from gateau.evaluation.judging.ratings import RATINGS
 from gateau.files import write_text
 
 

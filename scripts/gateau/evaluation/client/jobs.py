@@ -26,8 +26,8 @@ from typing import Generic, TypeVar, cast
 
 from gateau.command import progress
 from gateau.errors import ServerError, UserError
-from gateau.evaluation.calls import Answer, AnswerCache, Call, Usage
-from gateau.evaluation.servers import Server, ServerSettings, TryAgain
+from gateau.evaluation.client.calls import Answer, AnswerCache, Call, Usage
+from gateau.evaluation.client.server import Server, ServerSettings, TryAgain
 
 logger = logging.getLogger(__name__)
 

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from gateau.errors import DataError
-from gateau.evaluation.intervals import Comparison, stratified_difference
-from gateau.evaluation.longbench import DATA_SETS, category_means
-from gateau.evaluation.measures import Measure, ScoredItem, read_items, read_measures
+from gateau.evaluation.benchmarks.longbench.data_sets import DATA_SETS, category_means
+from gateau.evaluation.results.intervals import Comparison, stratified_difference
+from gateau.evaluation.results.measures import Measure, ScoredItem, read_items, read_measures
 from gateau.files import atomic_path
 
 _TITLES = {

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gateau.errors import DataError, SettingsError
-from gateau.evaluation import longbench_chat, mt_bench
-from gateau.evaluation.longbench import DATA_SETS, DataSet
-from gateau.evaluation.needle import NeedleSettings, needle_prompts, read_haystack
-from gateau.evaluation.questions import Question, check_items
+from gateau.evaluation.answering.questions import Question, check_items
+from gateau.evaluation.benchmarks.longbench.data_sets import DATA_SETS, DataSet
+from gateau.evaluation.benchmarks.longbench_chat import cases as longbench_chat
+from gateau.evaluation.benchmarks.mt_bench import questions as mt_bench
+from gateau.evaluation.benchmarks.needle.prompts import NeedleSettings, needle_prompts, read_haystack
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from gateau.errors import DataError
-from gateau.evaluation.questions import AnsweredTurn, Generation, Question
+from gateau.evaluation.answering.questions import AnsweredTurn, Generation, Question
 from gateau.files import write_json, write_text
 
 logger = logging.getLogger(__name__)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from transformers import PreTrainedTokenizerBase
 
 from gateau.chatting import control_tokens, prompt_ids
-from gateau.evaluation.questions import Question
+from gateau.evaluation.answering.questions import Question
 from gateau.formats import encode_texts
 
 Turns = Sequence[tuple[str, str]]

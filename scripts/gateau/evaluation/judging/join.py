@@ -12,9 +12,9 @@ from pathlib import Path
 from string import Formatter
 
 from gateau.errors import DataError, JudgeError, SettingsError
-from gateau.evaluation.judging import JudgeRequest, Judgment, check_null_share, read_judgments
-from gateau.evaluation.measures import Measure, ScoredItem, measure_items
-from gateau.evaluation.ratings import RATINGS
+from gateau.evaluation.judging.judge import JudgeRequest, Judgment, check_null_share, read_judgments
+from gateau.evaluation.judging.ratings import RATINGS
+from gateau.evaluation.results.measures import Measure, ScoredItem, measure_items
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ def read_ratings(path: str | Path, items: Mapping[str, str], max_null_share: flo
     """The rating of every item, None where the judge gave none, in the order of ``items``.
 
     Args:
-        path: judgments, see :func:`gateau.evaluation.judging.read_judgments`.
+        path: judgments, see :func:`gateau.evaluation.judging.judge.read_judgments`.
         items: by id, how the item is rated (a key of ``RATINGS``).
         max_null_share: share of judgments that may be without a rating, from 0 to 1.
 

@@ -1,6 +1,6 @@
 """What a model is asked and what it answers: a question has all that decides the answer, and what the scorer needs.
 
-:mod:`gateau.evaluation.benchmarks` turns assets into questions, :mod:`gateau.evaluation.generation` answers them.
+:mod:`gateau.evaluation.benchmarks.catalogue` turns assets into questions, :mod:`gateau.evaluation.answering.generation` answers them.
 """
 
 from __future__ import annotations

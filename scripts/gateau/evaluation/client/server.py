@@ -23,7 +23,7 @@ from httpx2 import create_ssl_context
 from openai import APIConnectionError, APIStatusError, AsyncOpenAI, DefaultAsyncHttpxClient
 
 from gateau.errors import ServerError, SettingsError
-from gateau.evaluation.calls import CHAT, Answer, Call, Usage
+from gateau.evaluation.client.calls import CHAT, Answer, Call, Usage
 
 _LONGEST_WAIT = 600.0  # seconds a server may ask us to wait before a rerun later is the better advice
 _SHORTEST_SECRET = 8  # characters; a dummy key such as "none" is no secret, and hiding it would garble texts

@@ -11,10 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from gateau.errors import DataError
-from gateau.evaluation.intervals import bootstrap_interval
-from gateau.evaluation.judged import EVALUATOR, Ratings, fill, one_line, request
-from gateau.evaluation.judging import JudgeRequest
-from gateau.evaluation.longbench import (
+from gateau.evaluation.benchmarks.longbench.data_sets import (
     DATA_SETS,
     Category,
     DataSet,
@@ -24,9 +21,12 @@ from gateau.evaluation.longbench import (
     prediction_files,
     read_predictions,
 )
-from gateau.evaluation.longbench_scores import Scores, percent, percent_interval
-from gateau.evaluation.ratings import RATINGS
-from gateau.evaluation.rows import read_text
+from gateau.evaluation.benchmarks.longbench.scores import Scores, percent, percent_interval
+from gateau.evaluation.judging.join import EVALUATOR, Ratings, fill, one_line, request
+from gateau.evaluation.judging.judge import JudgeRequest
+from gateau.evaluation.judging.ratings import RATINGS
+from gateau.evaluation.results.intervals import bootstrap_interval
+from gateau.files import read_text
 
 PROTOCOL = "judge"
 

@@ -17,8 +17,8 @@ import torch
 from transformers import GenerationConfig, PreTrainedModel
 
 from gateau.errors import SettingsError
-from gateau.evaluation.prompting import Prompt, Prompter
-from gateau.evaluation.questions import AnsweredTurn, Generation, Question
+from gateau.evaluation.answering.prompting import Prompt, Prompter
+from gateau.evaluation.answering.questions import AnsweredTurn, Generation, Question
 
 
 def prompt_sha256(ids: Sequence[int]) -> str:

@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import Literal
 
 from gateau.errors import DataError
-from gateau.evaluation.measures import Measure, ScoredItem
-from gateau.evaluation.rows import Row, number_of, read_rows, text_of
-from gateau.files import atomic_path
+from gateau.evaluation.results.measures import Measure, ScoredItem
+from gateau.files import Row, atomic_path, number_of, read_jsonl, text_of
 
 # unit, the scale's ends, and what a score is multiplied with
 _SCALES = {"containment": ("%", 0.0, 1.0, 100.0), "judge": ("1-10", 1.0, 10.0, 1.0)}
@@ -40,7 +39,7 @@ def read_predictions(path: str | Path) -> list[NeedlePrediction]:
     """
     predictions: dict[str, NeedlePrediction] = {}
     first: dict[str, str] = {}
-    for where, row in read_rows(path):
+    for where, row in read_jsonl(path):
         prediction = _prediction(row, where)
         if prediction.id in predictions:
             raise DataError(

@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gateau.errors import SettingsError
-from gateau.evaluation.asking import Ask, Job, run_jobs
-from gateau.evaluation.calls import CHAT, COMPLETION, Answer, AnswerCache
-from gateau.evaluation.generation import prompt_sha256
-from gateau.evaluation.prompting import Prompt, Prompter, Turns
-from gateau.evaluation.questions import AnsweredTurn, Generation, Question
-from gateau.evaluation.servers import ServerSettings
+from gateau.evaluation.answering.generation import prompt_sha256
+from gateau.evaluation.answering.prompting import Prompt, Prompter, Turns
+from gateau.evaluation.answering.questions import AnsweredTurn, Generation, Question
+from gateau.evaluation.client.calls import CHAT, COMPLETION, Answer, AnswerCache
+from gateau.evaluation.client.jobs import Ask, Job, run_jobs
+from gateau.evaluation.client.server import ServerSettings
 
 logger = logging.getLogger(__name__)
 

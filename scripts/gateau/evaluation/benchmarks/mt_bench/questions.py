@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from gateau.errors import DataError
-from gateau.evaluation.judged import Ratings, fill, rated_groups, request
-from gateau.evaluation.judging import JudgeRequest, Judgment
-from gateau.evaluation.measures import Measure, ScoredItem
-from gateau.evaluation.rows import number_of, read_rows, text_of
+from gateau.evaluation.judging.join import Ratings, fill, rated_groups, request
+from gateau.evaluation.judging.judge import JudgeRequest, Judgment
+from gateau.evaluation.results.measures import Measure, ScoredItem
+from gateau.files import number_of, read_jsonl, text_of
 
 PROTOCOL = "fastchat single"
 RATING = "mt_bench"
@@ -63,7 +63,7 @@ def read_questions(assets: Path) -> list[Question]:
     path, references = Path(assets) / "question.jsonl", Path(assets) / "reference_answer.jsonl"
     questions: dict[int, Question] = {}
     reference: dict[int, Turns] | None = None
-    for where, row in read_rows(path):
+    for where, row in read_jsonl(path):
         question_id, category = number_of(row, "question_id", where), text_of(row, "category", where)
         if question_id in questions:
             raise DataError(f"{where}: question {question_id} stands twice; fetch the file again")
@@ -86,7 +86,7 @@ def read_answers(path: str | Path) -> list[ModelAnswer]:
     path = _answers_file(Path(path))
     answers: dict[int, ModelAnswer] = {}
     models: set[str] = set()
-    for where, row in read_rows(path):
+    for where, row in read_jsonl(path):
         question_id, model = number_of(row, "question_id", where), text_of(row, "model_id", where)
         choices = row.get("choices")
         if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
@@ -132,7 +132,7 @@ def judge_requests(predictions: Path, assets: Path) -> list[JudgeRequest]:
     Raises DataError for files that cannot be used, and unless exactly the questions of the assets are answered.
     """
     path = Path(assets) / "judge_prompts.jsonl"
-    prompts = {text_of(row, "name", where): (where, row) for where, row in read_rows(path)}
+    prompts = {text_of(row, "name", where): (where, row) for where, row in read_jsonl(path)}
     requests = []
     for question, answer in answered(read_questions(assets), read_answers(predictions)):
         for turn in TURNS:

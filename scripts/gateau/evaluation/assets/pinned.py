@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from gateau.errors import DataError
-from gateau.evaluation.downloads import Unfetched, download, extract_texts
+from gateau.evaluation.assets.downloads import Unfetched, download, extract_texts
 from gateau.files import atomic_path, write_json
 
 PINS = "pins.json"

@@ -16,8 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from gateau.errors import DataError
-from gateau.evaluation.assets import AssetTable, fetch_assets, file_sha256
-from gateau.evaluation.longbench import DATA_SETS
+from gateau.evaluation.assets.pinned import AssetTable, fetch_assets, file_sha256
+from gateau.evaluation.benchmarks.longbench.data_sets import DATA_SETS
 from gateau.files import write_json
 
 SOURCE = "source.json"
@@ -72,7 +72,7 @@ def write_pinned(
     """Fetch and verify the pinned files of ``benchmark`` and copy them to the folder ``output``.
 
     Args:
-        cache, root: see :func:`gateau.evaluation.assets.fetch_assets`.
+        cache, root: see :func:`gateau.evaluation.assets.pinned.fetch_assets`.
         protocol: whose test cases, for LongBench-Chat.
 
     Raises:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from gateau.errors import DataError
-from gateau.evaluation.intervals import bootstrap_interval
+from gateau.evaluation.results.intervals import bootstrap_interval
 from gateau.files import write_json, write_text
 
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from gateau.evaluation import longbench_chat, longbench_judged, mt_bench, needle_judged
-from gateau.evaluation.judging import JudgeRequest
+from gateau.evaluation.benchmarks.longbench import judge as longbench_judged
+from gateau.evaluation.benchmarks.longbench_chat import cases as longbench_chat
+from gateau.evaluation.benchmarks.mt_bench import questions as mt_bench
+from gateau.evaluation.benchmarks.needle import judge as needle_judged
+from gateau.evaluation.judging.judge import JudgeRequest
 
 JUDGED: dict[str, Callable[[Path, Path], list[JudgeRequest]]] = {
     "longbench": longbench_judged.judge_requests,

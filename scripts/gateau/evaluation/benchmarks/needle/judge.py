@@ -8,10 +8,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from gateau.errors import DataError
-from gateau.evaluation.judged import request
-from gateau.evaluation.judging import JudgeRequest
-from gateau.evaluation.needle_scores import read_predictions
-from gateau.evaluation.rows import predictions_file
+from gateau.evaluation.benchmarks.base import predictions_file
+from gateau.evaluation.benchmarks.needle.scores import read_predictions
+from gateau.evaluation.judging.join import request
+from gateau.evaluation.judging.judge import JudgeRequest
 
 RATING = "needle"
 SYSTEM = "You are a helpful assistant."
