@@ -1,6 +1,10 @@
 # What evaluation asks whom, and how: models, benchmarks, judge and assets as parameters of its rules.
 import hashlib
 
+from gateau.model_files import tokenizer_fingerprint, weights_fingerprint
+
+model, ROLES, verbatim, PROGRESS = CONFIGURED.model, CONFIGURED.roles, no_wildcards, config['progress_dir'] or f'{RESULTS}/progress'
+
 EVALUATE = config["evaluate"]
 GENERATE = EVALUATE["generate"]
 GPUS_PER_GENERATE = 0 if GENERATE["device"] == "cpu" else 1

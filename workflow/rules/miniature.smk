@@ -1,9 +1,21 @@
 # The paper in miniature: does a tiny model learn more from what a method selects? Generated rows only.
+# The cells of the study: every ranked experiment at every share, random draws, all rows, and no training.
+_SHARES = config["miniature"]["shares"] if config["miniature"] else []
+MINIATURE_RUNS = expand(f"{RESULTS}/miniature_runs/{{cell}}-{{share}}.json", cell=[*RANKED, "_random"], share=_SHARES)
+MINIATURE_RUNS += expand(f"{RESULTS}/miniature_runs/{{cell}}.json", cell=["_full-1", "_before-0"])
+
+
 if config["miniature"]:
 
     rule miniature_runs:
         input:
-            unpack(miniature_ranking),
+            unpack(
+                lambda wildcards: (
+                    {"ranking": f"{RESULTS}/selection/{wildcards.cell}/ranking.parquet"}
+                    if wildcards.cell in RANKED
+                    else {}
+                )
+            ),
             samples=rules.samples.output.samples,
         output:
             f"{RESULTS}/miniature_runs/{{cell}}-{{share}}.json",
@@ -21,17 +33,12 @@ if config["miniature"]:
         params:
             script=script("miniature_runs"),
             code=code_digest("miniature_runs.py"),
-            model=lambda wildcards, input: json.dumps(model("base"), sort_keys=True),
-            weights=model_fingerprint("base"),
-            own=verbatim(
-                json.dumps({key: value for key, value in model("base").items() if key != "path"}, sort_keys=True)
-            ),
-            prompt=verbatim(config["scoring"]["prompt"]),
-            planted=verbatim(json.dumps(config["data"]["planted"], sort_keys=True)),
-            tokenizer=tokenizer_fingerprint(model("base")["path"], model("base").get("revision")),
-            options=verbatim(
-                json.dumps({k: v for k, v in config["miniature"].items() if k != "shares"}, sort_keys=True)
-            ),
+            model=model_json("base"),
+            **fingerprints(CONFIGURED.model("base")),
+            own=as_json({key: value for key, value in CONFIGURED.model("base").items() if key != "path"}),
+            prompt=no_wildcards(config["scoring"]["prompt"]),
+            planted=as_json(config["data"]["planted"]),
+            options=as_json({key: value for key, value in config["miniature"].items() if key != "shares"}),
             files=lambda wildcards, input: named_files(input, "ranking"),
         shell:
             "python {params.script:q} --samples {input.samples:q} {params.files} --experiment {wildcards.cell:q}"

@@ -1,4 +1,4 @@
-# Raw rows become validated samples and an index of who scores what.
+# Raw rows become validated samples, and an index says which shard scores which sample.
 
 
 if config["data"]["planted"]:
@@ -19,7 +19,7 @@ if config["data"]["planted"]:
         params:
             script=script("planted_rows"),
             code=code_digest("planted_rows.py"),
-            planted=verbatim(json.dumps(config["data"]["planted"], sort_keys=True)),
+            planted=as_json(config["data"]["planted"]),
             chats=lambda wildcards, output: f"--chats {shlex.quote(output.short)}" if "short" in output.keys() else "",
         shell:
             "python {params.script:q} --planted {params.planted:q} --output {output.long:q} {params.chats}"
@@ -28,7 +28,7 @@ if config["data"]["planted"]:
 
 rule samples:
     input:
-        RAW_LONG,
+        raw_data("long"),
     output:
         samples=ensure(f"{RESULTS}/samples/samples.parquet", non_empty=True),
         rejects=f"{RESULTS}/samples/rejects.jsonl",
@@ -57,7 +57,7 @@ if RAW_SHORT:
 
     rule chats:
         input:
-            RAW_SHORT,
+            raw_data("short"),
         output:
             chats=ensure(f"{RESULTS}/chats/chats.parquet", non_empty=True),
             rejects=f"{RESULTS}/chats/rejects.jsonl",
@@ -100,10 +100,9 @@ rule index:
     params:
         script=script("index"),
         code=code_digest("index.py"),
-        # the files of the tokenizer count, not where they lie
-        model=lambda wildcards, input: json.dumps(model("long"), sort_keys=True),
-        tokenizer=tokenizer_fingerprint(model("long")["path"], model("long").get("revision")),
-        prompt=verbatim(config["scoring"]["prompt"]),
+        model=model_json("long"),
+        tokenizer=tokenizer_of("long"),
+        prompt=no_wildcards(config["scoring"]["prompt"]),
         max_length=config["scoring"]["max_length"],
         shards=len(SHARDS),
     shell:

@@ -1,24 +1,34 @@
-# Every folder of results gets a manifest: what it holds, what it was made with and from.
-_SHARDED = rules.scores.output if RANKED else []
-_LAST = {
+# Every folder of results gets a manifest, which says what the folder holds, and what it was made with and from.
+
+# By target, the folders that it fills and the last outputs of each. The manifest is written after these.
+_SHARDED = rules.scores.output if RANKED else []  # of the passes: a list of all shards would be long
+_SELECTED = {
     "planted_rows": RAW_LONG if config["data"]["planted"] else [],
     "samples": rules.samples.output,
-    "chats": rules.chats.output if RAW_SHORT else [],
     "index": rules.index.output if RANKED else [],
-    "short_pass": _SHARDED,  # made once they are merged: a list of all shards would be long
+    "short_pass": _SHARDED,
     "long_pass": _SHARDED,
     "segment_pass": _SHARDED,
     "scores": _SHARDED,
     "contrast_pass": CONTRASTED,
     "contrast": CONTRASTED,
-    "minhash": rules.minhash.output if any(map(leaves_out_near_duplicates, RANKED)) else [],
-    "embeddings": rules.embeddings.output if any(map(takes_of_each_cluster, RANKED)) else [],
-    "rewards": rules.rewards.output if any(map(reads_rewards, RANKED)) else [],
+    "minhash": rules.minhash.output
+    if CONFIGURED.any_ranked(lambda experiment: experiment.leaves_out_near_duplicates)
+    else [],
+    "embeddings": rules.embeddings.output
+    if CONFIGURED.any_ranked(lambda experiment: experiment.takes_of_each_cluster)
+    else [],
+    "rewards": rules.rewards.output if CONFIGURED.any_ranked(lambda experiment: experiment.reads_rewards) else [],
     "selection": expand([*rules.selection.output, *rules.plot_selection.output], experiment=RANKED)
     + list(rules.overview.output) * bool(RANKED),
-    "comparison": rules.comparison.output if COMPARED else [],
-    "choices": rules.choices.output if COMPARED else [],
-    "sensitivity": rules.sensitivity.output if COMPARED else [],
+}
+_COMPARED = {
+    "comparison": rules.comparison.output if CONFIGURED.is_compared else [],
+    "choices": rules.choices.output if CONFIGURED.is_compared else [],
+    "sensitivity": rules.sensitivity.output if CONFIGURED.is_compared else [],
+}
+_TRAINED = {
+    "chats": rules.chats.output if RAW_SHORT else [],
     "tokens": expand(rules.tokens.output.tokens, source=SOURCES),
     "mixture": expand(rules.mixture.output, experiment=EXPERIMENTS),
     "plan": expand(rules.plan.output, experiment=EXPERIMENTS),
@@ -27,8 +37,8 @@ _LAST = {
     "export": all_by_contents(f"{RESULTS}/export/{{experiment}}", experiment=EXPERIMENTS),
 }
 _PREDICTIONS = all_by_contents(f"{RESULTS}/predictions/{{model}}/{{benchmark}}", model=EVALUATED, benchmark=BENCHMARKS)
-_LAST_EVALUATED = {
-    "assets": all_by_contents(f"{RESULTS}/assets/{{benchmark}}", benchmark=BENCHMARKS),
+_EVALUATED = {
+    "assets": all_by_contents(f"{RESULTS}/assets/{{benchmark}}", benchmark=BENCHMARKS) if EVALUATED else [],
     "generate": _PREDICTIONS,
     "predictions": _PREDICTIONS,
     "judge": expand(rules.judge.output.judgments, model=EVALUATED, benchmark=JUDGED),
@@ -36,28 +46,26 @@ _LAST_EVALUATED = {
         f"score_{benchmark}": expand(f"{RESULTS}/score_{benchmark}/{{model}}/scores.json", model=EVALUATED)
         for benchmark in SCORED
     },
-    "leaderboard": [rules.leaderboard.output.csv] if SCORED and EVALUATED else [],
+    "leaderboard": rules.leaderboard.output.csv if SCORED and EVALUATED else [],
 }
-_LAST_EVALUATED = {folder: files for folder, files in _LAST_EVALUATED.items() if EVALUATED and BENCHMARKS and files}
-_LAST_STUDIED = (
+_STUDIED = (
     {"miniature_runs": MINIATURE_RUNS, "miniature_summary": rules.miniature_summary.output}
     if config["miniature"]
     else {}
 )
-_SELECTION = [folder for folder in list(_LAST)[: list(_LAST).index("tokens")] if folder != "chats"]
-_STUDY = [folder for folder in _SELECTION if folder not in ("comparison", "choices", "sensitivity")]
+_LAST = {**_SELECTED, **_COMPARED, **_TRAINED, **_EVALUATED, **_STUDIED}
 
 
-MANIFESTS = expand(f"{RESULTS}/{{folder}}/manifest.json", folder=[*filter(_LAST.get, _LAST), *_LAST_EVALUATED])
-MANIFESTS_SELECTED = expand(f"{RESULTS}/{{folder}}/manifest.json", folder=filter(_LAST.get, _SELECTION))
-MANIFESTS_EVALUATED = expand(f"{RESULTS}/{{folder}}/manifest.json", folder=_LAST_EVALUATED)
-MANIFESTS_STUDIED = expand(f"{RESULTS}/{{folder}}/manifest.json", folder=[*filter(_LAST.get, _STUDY), *_LAST_STUDIED])
+MANIFESTS = manifests_of(_SELECTED, _COMPARED, _TRAINED, _EVALUATED)
+MANIFESTS_SELECTED = manifests_of(_SELECTED, _COMPARED)
+MANIFESTS_EVALUATED = manifests_of(_EVALUATED)
+MANIFESTS_STUDIED = manifests_of(_SELECTED, _STUDIED)
 
 
-# it asks nothing of the configuration that is compared: another setting reruns it through what it changes
+# No parameter from the configuration is compared here: another setting reruns this rule through what it changes.
 rule manifest:
     input:
-        lambda wildcards: {**_LAST, **_LAST_EVALUATED, **_LAST_STUDIED}[wildcards.folder],
+        lambda wildcards: _LAST[wildcards.folder],
     output:
         f"{RESULTS}/{{folder}}/manifest.json",
     log:

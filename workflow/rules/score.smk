@@ -1,4 +1,17 @@
-# Three passes over every shard, one device each. What a pass has finished is kept sample by sample under PROGRESS.
+# Three passes over every shard, one device each. The progress store keeps every finished sample.
+PASS_COMMAND = (
+    "{params.lease} python {params.script:q} --samples {input.samples:q} --index {input.index:q} --shard {params.shard}"
+    " --model {params.model:q} --prompt {params.prompt:q} --max-length {params.max_length}"
+    " --device {params.device} --dtype {params.dtype} --attention {params.attention} --threads {params.threads}"
+    " {params.progress} --output {output:q} {params.own} > {log:q} 2>&1"
+)
+CONTRAST_COMMAND = PASS_COMMAND.replace("{params.own}", "{params.own} {params.window_of}")
+SEGMENT_COMMAND = PASS_COMMAND.replace("{params.own}", "{params.own} {params.batches}")
+TEXT_MODEL_COMMAND = (
+    "{params.lease} python {params.script:q} --samples {input:q} --model {params.model:q} --device {params.device}"
+    " --dtype {params.dtype} --attention {params.attention} --threads {params.threads} {params.progress} {params.own}"
+    " --output {output:q} > {log:q} 2>&1"
+)
 
 
 rule short_pass:
@@ -19,9 +32,7 @@ rule short_pass:
         mem_mb=lambda wildcards, attempt: 48000 * attempt,
         runtime=lambda wildcards, attempt: 720 * attempt,
     params:
-        **pass_params("short"),
-        script=script("short_pass"),
-        code=code_digest("short_pass.py"),
+        **pass_params("short", "short_pass"),
         own=f"--short-context {config['scoring']['short_context']}",
     shell:
         PASS_COMMAND
@@ -45,9 +56,7 @@ rule long_pass:
         mem_mb=lambda wildcards, attempt: 48000 * attempt,
         runtime=lambda wildcards, attempt: 720 * attempt,
     params:
-        **pass_params("long"),
-        script=script("long_pass"),
-        code=code_digest("long_pass.py"),
+        **pass_params("long", "long_pass"),
         own=f"--layer-block {config['scoring']['layer_block']}",
     shell:
         PASS_COMMAND
@@ -71,17 +80,15 @@ rule segment_pass:
         mem_mb=lambda wildcards, attempt: 48000 * attempt,
         runtime=lambda wildcards, attempt: 720 * attempt,
     params:
-        **pass_params("long"),
-        script=script("segment_pass"),
-        code=code_digest("segment_pass.py"),
+        **pass_params("long", "segment_pass"),
         own=f"--segment-length {config['cam']['segment_length']}",
-        # not compared: the composition of batches changes the last digits only
+        # not compared, because the composition of batches changes the last digits only
         batches=lambda wildcards, input: f"--batch-tokens {config['scoring']['segment_batch_tokens']}",
     shell:
         SEGMENT_COMMAND
 
 
-# as the short pass, with what some methods put in θ_S's place; only for experiments whose method asks for it
+# The same as the short pass, with what some methods put in θ_S's place. It runs only if an experiment needs it.
 rule contrast_pass:
     input:
         samples=rules.samples.output.samples,
@@ -100,14 +107,12 @@ rule contrast_pass:
         mem_mb=lambda wildcards, attempt: 48000 * attempt,
         runtime=lambda wildcards, attempt: 720 * attempt,
     params:
-        **contrast_params(),
-        script=script("contrast_pass"),
-        code=code_digest("contrast_pass.py"),
+        **contrast_params("contrast_pass"),
     shell:
         CONTRAST_COMMAND
 
 
-# the two below are for options of experiments alone; one device, for they read a few thousand tokens a sample at most
+# The two rules below run only if an experiment needs them, on one device: they read a few thousand tokens a sample.
 rule embeddings:
     input:
         rules.samples.output.samples,
@@ -125,9 +130,7 @@ rule embeddings:
         mem_mb=lambda wildcards, attempt: 16000 * attempt,
         runtime=lambda wildcards, attempt: 240 * attempt,
     params:
-        **text_model_params("embedder"),
-        script=script("embeddings"),
-        code=code_digest("embeddings.py"),
+        **text_model_params("embedder", "embeddings"),
         own="",
     shell:
         TEXT_MODEL_COMMAND
@@ -150,9 +153,7 @@ rule rewards:
         mem_mb=lambda wildcards, attempt: 48000 * attempt,
         runtime=lambda wildcards, attempt: 720 * attempt,
     params:
-        **text_model_params("reward"),
-        script=script("rewards"),
-        code=code_digest("rewards.py"),
+        **text_model_params("reward", "rewards"),
         own=f"--max-non-finite-share {config['scoring']['max_non_finite_share']}",
     shell:
         TEXT_MODEL_COMMAND

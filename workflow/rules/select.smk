@@ -1,10 +1,10 @@
-# Shards become one table of scores; each experiment ranks it its own way. No GPU from here on.
+# The shards become one table of scores, and each experiment ranks it its own way. No rule here needs a GPU.
 
 
 rule scores:
     input:
         index=rules.index.output,
-        # by functions: of a list Snakemake would hash all for each of its files
+        # functions, because Snakemake hashes a whole list once for each file in it
         short=shards_of("short_pass"),
         long=shards_of("long_pass"),
         segments=shards_of("segment_pass"),
@@ -24,7 +24,7 @@ rule scores:
         code=code_digest("scores.py"),
         segment_length=config["cam"]["segment_length"],
         max_non_finite_share=config["scoring"]["max_non_finite_share"],
-        # folders, not files: a shell command ends at 128 KB, some thousand paths
+        # folders, because a shell command of more than 128 KB (some thousand paths) is refused
         folders=lambda wildcards, input: " ".join(
             f"--{name} {shlex.quote(str(Path(input[name][0]).parent))}" for name in ("short", "long", "segments")
         ),
@@ -61,10 +61,10 @@ rule contrast:
         " --max-non-finite-share {params.max_non_finite_share} --output {output:q} > {log:q} 2>&1"
 
 
-CONTRASTED = expand(rules.contrast.output, contrast=USED_CONTRASTS)
+CONTRASTED = expand(rules.contrast.output, contrast=CONFIGURED.contrasts)
 
 
-# signatures of the texts' word 5-grams; made once, only for experiments that leave out near duplicates
+# MinHash signatures of the texts' word 5-grams, only if an experiment leaves out near duplicates
 rule minhash:
     input:
         rules.samples.output.samples,
@@ -108,7 +108,9 @@ rule selection:
     params:
         script=script("selection"),
         code=code_digest("selection.py"),
-        options=selection_options,
+        options=lambda wildcards: json.dumps(
+            CONFIGURED.experiments[wildcards.experiment].selection_options(), sort_keys=True
+        ),
         files=lambda wildcards, input: named_files(input, "contrast", "rewards", "signatures", "embeddings"),
     shell:
         "python {params.script:q} --scores {input.scores:q} --samples {input.samples:q} {params.files}"
@@ -173,8 +175,8 @@ rule overview:
         " > {log:q} 2>&1"
 
 
-# on labelled data: which method puts the samples of comparison.positive first?
-if COMPARED:
+# On labelled data: which method ranks the samples of comparison.positive first?
+if CONFIGURED.is_compared:
 
     rule comparison:
         input:
@@ -207,7 +209,7 @@ if COMPARED:
         params:
             script=script("comparison"),
             code=code_digest("comparison.py"),
-            positive=verbatim(shlex.join(config["comparison"]["positive"])),
+            positive=no_wildcards(shlex.join(config["comparison"]["positive"])),
             resamples=config["comparison"]["resamples"],
             seed=config["comparison"]["seed"],
         shell:
@@ -216,7 +218,7 @@ if COMPARED:
             " --seed {params.seed} --csv {output.csv:q} --markdown {output.markdown:q} --plot {output.plot:q}"
             " > {log:q} 2>&1"
 
-    # every open choice of the method, on the same labelled data
+    # the same question for every combination of the options that the paper leaves open
     rule choices:
         input:
             scores=rules.scores.output,
@@ -241,7 +243,7 @@ if COMPARED:
         params:
             script=script("choices"),
             code=code_digest("choices.py"),
-            positive=verbatim(shlex.join(config["comparison"]["positive"])),
+            positive=no_wildcards(shlex.join(config["comparison"]["positive"])),
             resamples=config["comparison"]["resamples"],
             seed=config["comparison"]["seed"],
         shell:
@@ -249,7 +251,7 @@ if COMPARED:
             " --positive {params.positive} --resamples {params.resamples} --seed {params.seed}"
             " --csv {output.csv:q} --markdown {output.markdown:q} > {log:q} 2>&1"
 
-    # how far a ranking moves with what should not matter
+    # how far a ranking moves when something changes that should not matter
     rule sensitivity:
         input:
             rules.scores.output,
@@ -273,7 +275,7 @@ if COMPARED:
         params:
             script=script("sensitivity"),
             code=code_digest("sensitivity.py"),
-            options=verbatim(json.dumps({name: config["selection"][name] for name in FORMULA}, sort_keys=True)),
+            options=as_json({name: config["selection"][name] for name in FORMULA}),
             seed=config["comparison"]["seed"],
         shell:
             "python {params.script:q} --scores {input:q} --options {params.options:q} --seed {params.seed}"

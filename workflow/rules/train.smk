@@ -1,4 +1,12 @@
-# Rows become tokens once; each experiment mixes, plans, trains and exports its own. GPUs are needed by training only.
+# Rows become tokens once. Each experiment mixes, plans, trains and exports its own. Only training needs GPUs.
+
+# A plain `gpu` counts a job's GPUs in all, which SLURM may spread unevenly over nodes. So several nodes ask for theirs
+# with `gres`, which counts the GPUs of each node, and `mpi` leaves starting a process on each node to the script.
+if (NODES := config["train"]["nodes"]) == 1:
+    TRAIN_PLACES = {"nodes": 1, "gpu": GPUS_PER_NODE}
+else:
+    TRAIN_PLACES = {"nodes": NODES, "mpi": "srun", "tasks": NODES, "tasks_per_gpu": 0}
+    TRAIN_PLACES |= {"gres": f"gpu:{GPUS_PER_NODE}"} if GPUS_PER_NODE else {}
 
 
 rule tokens:
@@ -28,9 +36,8 @@ rule tokens:
     params:
         script=script("tokens"),
         code=code_digest("tokens.py"),
-        # the files of the tokenizer count, not where they lie
-        model=lambda wildcards, input: json.dumps(model("base"), sort_keys=True),
-        tokenizer=tokenizer_fingerprint(model("base")["path"], model("base").get("revision")),
+        model=model_json("base"),
+        tokenizer=tokenizer_of("base"),
         format=config["tokens"]["format"],
         max_length=config["tokens"]["max_length"],
         over_long=config["tokens"]["over_long"],
@@ -88,9 +95,9 @@ rule plan:
     params:
         script=script("plan"),
         code=code_digest("plan.py"),
-        options=verbatim(json.dumps(config["plan"], sort_keys=True)),
+        options=as_json(config["plan"]),
         # not compared: a plan serves any number of ranks
-        world_size=lambda wildcards, input: WORLD_SIZE,
+        world_size=lambda wildcards, input: CONFIGURED.world_size,
     shell:
         "python {params.script:q} --mixture {input:q} --options {params.options:q} --world-size {params.world_size}"
         " --plan {output.plan:q} --statistics {output.statistics:q} > {log:q} 2>&1"
@@ -109,27 +116,27 @@ rule train:
         f"{RESULTS}/logs/train/{{experiment}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/train/{{experiment}}.tsv"
-    # a training that was told to stop goes on from its checkpoint, in a job of its own: not within the one that ends
+    # a training that was told to stop continues from its checkpoint in a new job, not within the one that ends
     retries: 3 if workflow.is_main_process else 0
     conda:
         "../../envs/gateau.yaml"
     threads: config["train"]["threads"] * config["train"]["ranks_per_node"]
     resources:
         **TRAIN_PLACES,
-        # of each node; the same for every attempt, since most follow a stop that was asked for
+        # of each node; the same for every attempt, because most attempts follow a requested stop
         mem_mb=min(64000 * config["train"]["ranks_per_node"], 256000),
         runtime=2880,
     params:
         script=script("train"),
         code=code_digest("train.py"),
-        base=lambda wildcards, input: json.dumps(model("base"), sort_keys=True),
-        weights=model_fingerprint("base"),
-        options=verbatim(json.dumps({name: config["train"][name] for name in TRAIN_OPTIONS}, sort_keys=True)),
-        run=lambda wildcards, input: json.dumps(run_options(wildcards.experiment), sort_keys=True),
+        base=model_json("base"),
+        weights=fingerprints(CONFIGURED.model("base"))["weights"],
+        options=as_json({name: config["train"][name] for name in TRAIN_OPTIONS}),
+        run=run_options,
         files=lambda wildcards, input: named_files(input, "mixture", "plan", "long", "short"),
-        # as many as it starts ranks, whatever limit Snakemake was given; on several nodes SLURM sees to it
-        lease=lambda wildcards, input: lease(GPUS_PER_NODE if NODES == 1 else 0),
-    # a signal to all processes of a job is meant for the training; bash waits for it
+        # one GPU per rank, whatever limit Snakemake was given; on several nodes SLURM assigns them
+        lease=lambda wildcards, input: lease(GPUS_PER_NODE if config["train"]["nodes"] == 1 else 0),
+    # a signal to all processes of a job is meant for the training, so bash ignores it and waits
     shell:
         "trap : TERM USR1; "
         "{params.lease} python {params.script:q} --experiment {wildcards.experiment:q} {params.files}"
@@ -165,12 +172,12 @@ rule plot_train:
 
 rule export:
     input:
-        # no two trainings have one summary (it tells their seconds), so it counts for the weights
+        # two trainings never have the same summary (it holds their seconds), so it stands for the weights
         model=ancient(f"{RESULTS}/train/{{experiment}}/model"),
         summary=rules.train.output.summary,
         mixture=rules.mixture.output.summary,
         plan=rules.plan.output.statistics,
-        selection=lambda wildcards: rules.selection.output.summary if is_ranked(wildcards.experiment) else [],
+        selection=lambda wildcards: rules.selection.output.summary if wildcards.experiment in RANKED else [],
     output:
         model=directory(f"{RESULTS}/export/{{experiment}}"),
         contents=contents_of(f"{RESULTS}/export/{{experiment}}"),
@@ -186,10 +193,10 @@ rule export:
     params:
         script=script("export"),
         code=code_digest("export.py"),
-        base=lambda wildcards, input: json.dumps(model("base"), sort_keys=True),
-        tokenizer=tokenizer_fingerprint(model("base")["path"], model("base").get("revision")),
+        base=model_json("base"),
+        tokenizer=tokenizer_of("base"),
         format=config["tokens"]["format"],
-        hub=verbatim(json.dumps(config["export"], sort_keys=True)),
+        hub=as_json(config["export"]),
         files=lambda wildcards, input: named_files(input, "model", "summary", "mixture", "plan", "selection"),
     shell:
         "python {params.script:q} --experiment {wildcards.experiment:q} {params.files} --base {params.base:q}"
