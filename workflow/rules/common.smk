@@ -37,7 +37,11 @@ CONFIGURED = Configuration(config)
 explained(CONFIGURED.check, WorkflowError)
 
 RESULTS = config["results_dir"].rstrip("/")
-RAW_LONG, RAW_SHORT = CONFIGURED.raw_files("long"), CONFIGURED.raw_files("short")
+# with the prefix of a module, as Snakemake gives it to all inputs that are not absolute paths
+RAW_LONG, RAW_SHORT = (
+    [workflow.modifier.path_modifier.modify(path) for path in CONFIGURED.raw_files(source)]
+    for source in ("long", "short")
+)
 SHARDS = [f"{shard:04d}" for shard in range(config["scoring"]["shards"])]
 SHARD_FILE = f"{{shard}}-of-{len(SHARDS):04d}"
 GPUS_PER_PASS = 0 if config["scoring"]["device"] == "cpu" else 1
@@ -53,17 +57,17 @@ wildcard_constraints:
     source="long|short",
 
 
-def raw_data(source):
-    """Return an input function: the raw files of ``data.<source>``, which must exist or be made by some rule."""
+def raw_data(key, paths):
+    """Return an input function: the raw files of this key, which must exist or be made by some rule."""
 
     def found(wildcards):
-        for path in CONFIGURED.raw_files(source):
+        for path in paths:
             if not Path(path).is_file() and not any(one.is_producer(path) for one in workflow.rules):
                 raise WorkflowError(
-                    f"data.{source}: {path} does not exist; set data.{source} in your configuration file to your own "
-                    "rows, or try the embedded data with --configfile config/demo.yaml"
+                    f"{key}: {path} does not exist; set {key} in your configuration file to your own rows, or try the "
+                    "embedded data with --configfile config/demo.yaml"
                 )
-        return CONFIGURED.raw_files(source)
+        return paths
 
     return found
 

@@ -28,7 +28,7 @@ if config["data"]["planted"]:
 
 rule samples:
     input:
-        raw_data("long"),
+        raw_data("data.long", RAW_LONG),
     output:
         samples=ensure(f"{RESULTS}/samples/samples.parquet", non_empty=True),
         rejects=f"{RESULTS}/samples/rejects.jsonl",
@@ -57,7 +57,7 @@ if RAW_SHORT:
 
     rule chats:
         input:
-            raw_data("short"),
+            raw_data("data.short", RAW_SHORT),
         output:
             chats=ensure(f"{RESULTS}/chats/chats.parquet", non_empty=True),
             rejects=f"{RESULTS}/chats/rejects.jsonl",

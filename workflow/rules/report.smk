@@ -82,7 +82,7 @@ rule manifest:
     params:
         script=script("manifest"),
         code=code_digest("manifest.py"),
-        results=lambda wildcards, input: RESULTS,
+        results=lambda wildcards, output: str(Path(output[0]).parents[1]),
         config=lambda wildcards, input: json.dumps(config, sort_keys=True),
         models=lambda wildcards, input: json.dumps(model_fingerprints(), sort_keys=True),
         data=lambda wildcards, input: shlex.join({"samples": RAW_LONG, "chats": RAW_SHORT}.get(wildcards.folder, [])),
