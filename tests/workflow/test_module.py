@@ -94,7 +94,9 @@ def installed(tmp_path_factory):
 def installed_root(python):
     """Return the folder of the installed project."""
     code = "from gateau.places import ROOT; print(ROOT)"
-    return Path(subprocess.run([python, "-c", code], capture_output=True, text=True, check=True, cwd="/").stdout.strip())
+    return Path(
+        subprocess.run([python, "-c", code], capture_output=True, text=True, check=True, cwd="/").stdout.strip()
+    )
 
 
 def test_another_workflow_imports_this_one_by_path(tmp_path):

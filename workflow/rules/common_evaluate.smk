@@ -3,7 +3,12 @@ import hashlib
 
 from gateau.model_files import tokenizer_fingerprint, weights_fingerprint
 
-model, ROLES, verbatim, PROGRESS = CONFIGURED.model, CONFIGURED.roles, no_wildcards, config['progress_dir'] or f'{RESULTS}/progress'
+model, ROLES, verbatim, PROGRESS = (
+    CONFIGURED.model,
+    CONFIGURED.roles,
+    no_wildcards,
+    config["progress_dir"] or f"{RESULTS}/progress",
+)
 
 EVALUATE = config["evaluate"]
 GENERATE = EVALUATE["generate"]

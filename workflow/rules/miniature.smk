@@ -31,10 +31,10 @@ if config["miniature"]:
             mem_mb=4000,
             runtime=120,
         params:
+            **fingerprints(CONFIGURED.model("base")),
             script=script("miniature_runs"),
             code=code_digest("miniature_runs.py"),
             model=model_json("base"),
-            **fingerprints(CONFIGURED.model("base")),
             own=as_json({key: value for key, value in CONFIGURED.model("base").items() if key != "path"}),
             prompt=no_wildcards(config["scoring"]["prompt"]),
             planted=as_json(config["data"]["planted"]),

@@ -12,12 +12,12 @@ _SELECTED = {
     "scores": _SHARDED,
     "contrast_pass": CONTRASTED,
     "contrast": CONTRASTED,
-    "minhash": rules.minhash.output
-    if CONFIGURED.any_ranked(lambda experiment: experiment.leaves_out_near_duplicates)
-    else [],
-    "embeddings": rules.embeddings.output
-    if CONFIGURED.any_ranked(lambda experiment: experiment.takes_of_each_cluster)
-    else [],
+    "minhash": (
+        rules.minhash.output if CONFIGURED.any_ranked(lambda experiment: experiment.leaves_out_near_duplicates) else []
+    ),
+    "embeddings": (
+        rules.embeddings.output if CONFIGURED.any_ranked(lambda experiment: experiment.takes_of_each_cluster) else []
+    ),
     "rewards": rules.rewards.output if CONFIGURED.any_ranked(lambda experiment: experiment.reads_rewards) else [],
     "selection": expand([*rules.selection.output, *rules.plot_selection.output], experiment=RANKED)
     + list(rules.overview.output) * bool(RANKED),

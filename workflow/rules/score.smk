@@ -1,17 +1,4 @@
 # Three passes over every shard, one device each. The progress store keeps every finished sample.
-PASS_COMMAND = (
-    "{params.lease} python {params.script:q} --samples {input.samples:q} --index {input.index:q} --shard {params.shard}"
-    " --model {params.model:q} --prompt {params.prompt:q} --max-length {params.max_length}"
-    " --device {params.device} --dtype {params.dtype} --attention {params.attention} --threads {params.threads}"
-    " {params.progress} --output {output:q} {params.own} > {log:q} 2>&1"
-)
-CONTRAST_COMMAND = PASS_COMMAND.replace("{params.own}", "{params.own} {params.window_of}")
-SEGMENT_COMMAND = PASS_COMMAND.replace("{params.own}", "{params.own} {params.batches}")
-TEXT_MODEL_COMMAND = (
-    "{params.lease} python {params.script:q} --samples {input:q} --model {params.model:q} --device {params.device}"
-    " --dtype {params.dtype} --attention {params.attention} --threads {params.threads} {params.progress} {params.own}"
-    " --output {output:q} > {log:q} 2>&1"
-)
 
 
 rule short_pass:
