@@ -274,7 +274,7 @@ def test_a_long_conversation_says_what_is_left_out():
         (("--model", "no/such-model", "--prompt", "x"), "no/such-model: cannot load the tokenizer"),
         (("--model", MODEL, "--prompt", " "), "the prompt is empty"),
         (("--model", MODEL, "--prompt-file", MODEL / "model.safetensors"), "not UTF-8 text"),
-        (("--model", MODEL, "--prompt", "x", "--top-p", "0"), "--top-p lies above 0"),
+        (("--model", MODEL, "--prompt", "x", "--top-p", "0"), "--top-p above 0 and at most 1"),
     ],
 )
 def test_mistakes_say_what_to_do(arguments, message):
