@@ -72,8 +72,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--context", help="text file with a long document, which is put before the first question")
     parser.add_argument(
         "--format", choices=("auto", *FORMATS), default="auto",
-        help="chat format; auto takes the one recorded in gateau.json beside the weights, else the tokenizer's chat template, "
-        "else plain",
+        help="chat format; auto takes the one recorded in gateau.json beside the weights, else the tokenizer's chat "
+        "template, else plain",
     )  # fmt: skip
     parser.add_argument("--max-new-tokens", type=_positive, default=512, help="maximum number of tokens of an answer")
     parser.add_argument(

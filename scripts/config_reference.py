@@ -1,19 +1,17 @@
-"""Write config/README.md, the reference of every configuration key, from the schema; ``--check`` only compares."""
+"""Write config/README.md, the reference of all configuration keys, from the schema."""
 
-import argparse
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import yaml
 
-from gateau.command import run
+from gateau.command import argument_parser, run
 from gateau.errors import SettingsError
 from gateau.files import write_text
+from gateau.places import ROOT, SCHEMA
 
-_ROOT = Path(__file__).resolve().parents[1]
-_SCHEMA, _REFERENCE = _ROOT / "workflow/schemas/config.schema.yaml", _ROOT / "config/README.md"
+_REFERENCE = ROOT / "config/README.md"
 _HEAD = """# Configuration
 
 `config.yaml` is the paper's run, `demo.yaml` the embedded default. A file of your own needs only what differs:
@@ -27,10 +25,11 @@ This page is written from `workflow/schemas/config.schema.yaml` by `make config-
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="fail if the page is out of date")
+    """Write the page, or compare it with the schema."""
+    parser = argument_parser(__doc__)
+    parser.add_argument("--check", action="store_true", help="write nothing, and fail if the page is out of date")
     args = parser.parse_args()
-    text = reference(yaml.safe_load(_SCHEMA.read_text(encoding="utf-8")))
+    text = reference(yaml.safe_load(SCHEMA.read_text(encoding="utf-8")))
     if not args.check:
         write_text(_REFERENCE, text)
     elif not _REFERENCE.is_file() or _REFERENCE.read_text(encoding="utf-8") != text:
@@ -38,7 +37,7 @@ def main() -> None:
 
 
 def reference(schema: dict[str, Any]) -> str:
-    """The page, one table row per key."""
+    """Return the page, with one table row per key."""
     rows = [" | ".join(cells) for cells in _rows(schema, schema, "")]
     return _HEAD + "".join(f"| {row} |\n" for row in rows)
 

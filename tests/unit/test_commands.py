@@ -1,4 +1,4 @@
-"""The scripts as commands: every option is explained, help prints nothing else, and ``gateau`` runs what people need."""
+"""The scripts as commands: all options are explained, help prints nothing else, and ``gateau`` runs scripts by name."""
 
 import argparse
 import importlib.util

@@ -314,7 +314,7 @@ def test_a_waiting_job_says_for_whom(machine):
 
 def test_more_gpus_than_there_are_is_an_error(machine):
     job = machine.start(3, "true")
-    assert "3 GPUs are asked for, but there are 2 (0,1): ask for fewer" in job.communicate(timeout=20)[1]
+    assert "3 GPUs were requested, but only 2 can be used (0,1): request fewer" in job.communicate(timeout=20)[1]
     assert job.returncode == 1
 
 
@@ -351,7 +351,7 @@ def test_a_folder_on_a_network_file_system_is_refused(tmp_path, monkeypatch):
 def test_a_folder_that_cannot_be_used_is_an_error(tmp_path, monkeypatch):
     file = tmp_path / "file"
     file.touch()
-    with pytest.raises(SettingsError, match=r"cannot be made.*set GATEAU_LEASE_DIR to"):
+    with pytest.raises(SettingsError, match=r"cannot create.*set GATEAU_LEASE_DIR to"):
         lease_folder({"GATEAU_LEASE_DIR": str(file / "leases")})
     monkeypatch.setattr(os, "access", lambda *arguments: False)
     monkeypatch.setattr(gpu_leases.tempfile, "gettempdir", lambda: str(tmp_path))
@@ -359,7 +359,7 @@ def test_a_folder_that_cannot_be_used_is_an_error(tmp_path, monkeypatch):
     assert folder == tmp_path / f"gateau-leases-{os.getuid()}"
     assert folder.stat().st_mode & 0o777 == 0o700
     folder.chmod(0o777)
-    with pytest.raises(SettingsError, match="not yours alone"):
+    with pytest.raises(SettingsError, match="other users have access"):
         lease_folder({})
 
 
@@ -368,7 +368,7 @@ def test_a_file_system_without_locks_is_an_error(tmp_path, monkeypatch):
         raise OSError(37, "No locks available")
 
     monkeypatch.setattr(fcntl, "flock", refuse)
-    with pytest.raises(SettingsError, match=r"0\.gate cannot be locked \(No locks available\): set GATEAU_LEASE_DIR"):
+    with pytest.raises(SettingsError, match=r"cannot lock .*0\.gate \(No locks available\): set GATEAU_LEASE_DIR"):
         gpu_leases.acquire([Device("0", "0")], 1, tmp_path)
 
 
