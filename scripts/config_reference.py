@@ -12,12 +12,42 @@ from gateau.files import write_text
 from gateau.places import ROOT, SCHEMA
 
 _REFERENCE = ROOT / "config/README.md"
-_HEAD = """# Configuration
+_HEAD = """## Workflow overview
 
-`config.yaml` is the paper's run, `demo.yaml` the embedded default. A file of your own needs only what differs:
-`snakemake --configfile my.yaml`. Unknown keys and wrong types are errors.
+GATEAU selects training data for long-context language models. It scores long instruction samples by how much their
+responses depend on distant context, and ranks them. Two homologous models compute the scores: θ_S has a short context
+window, θ_L a long one (arXiv:2410.15633). The workflow then
 
-This page is written from `workflow/schemas/config.schema.yaml` by `make config-reference`.
+1. validates and scores the samples (three passes of the two models),
+2. ranks and selects them, once for each experiment,
+3. mixes the selected samples with short chats, fine-tunes a model on them and exports it,
+4. evaluates the models on LongBench, LongBench-Chat, needle in a haystack and MT-Bench.
+
+## Running the workflow
+
+### Input data
+
+`data.long` is long instruction data in LongAlign's format: one JSON object per line with `messages`, the user's message
+first. A blank line in this message separates the context from the instruction. `data.short` is short chats, or null.
+`models.short` and `models.long` are the homologous pair. The README describes all formats.
+
+### Execution
+
+Write the keys that differ from `config.yaml`, which is the paper's run, into a file of your own:
+
+```
+snakemake -n --workflow-profile local --configfile my.yaml    # what would run
+snakemake --workflow-profile local --configfile my.yaml       # this machine; the profile slurm is for a cluster
+```
+
+Without data of your own, `--configfile config/demo.yaml` runs every stage on generated data, on a CPU, in minutes.
+`config/planted.yaml` compares methods on generated rows, and `config/miniature.yaml` trains a tiny model on what they
+select.
+
+### Parameters
+
+Unknown keys and values of the wrong type are errors. This page is written from
+`workflow/schemas/config.schema.yaml` by `make config-reference`; edit the descriptions there.
 
 | key | type | default | meaning |
 |---|---|---|---|
@@ -48,7 +78,9 @@ def _rows(node: dict[str, Any], schema: dict[str, Any], prefix: str) -> Iterator
         key, alternatives = f"{prefix}{name}", [resolved, *resolved.get("oneOf", [])]
         if "properties" not in resolved:
             default = json.dumps(value.get("default", resolved.get("default")), ensure_ascii=False)
-            text = str(value.get("description", resolved.get("description", ""))).replace("|", "\\|")
+            text = (
+                str(value.get("description", resolved.get("description", ""))).replace("|", "\\|").replace("<", "\\<")
+            )
             yield f"`{key}`", _kind(resolved, schema), f"`{default}`", text
         for alternative in alternatives:
             yield from _rows(alternative, schema, f"{key}.")
