@@ -28,8 +28,8 @@ window, θ_L a long one (arXiv:2410.15633). The workflow then
 ### Input data
 
 `data.long` is long instruction data in LongAlign's format: one JSON object per line with `messages`, the user's message
-first. The last blank line in this message separates the context from the instruction. `data.short` is short chats, or null.
-`models.short` and `models.long` are the homologous pair. The README describes all formats.
+first. The last blank line in this message separates the context from the instruction. `data.short` is short chats, or
+null. `models.short` and `models.long` are the homologous pair. The README describes all formats.
 
 ### Execution
 

@@ -1,4 +1,4 @@
-"""Manifests name every file and what it was made with; verify finds every difference."""
+"""Manifests list every file and its origin, and verify finds every difference."""
 
 import hashlib
 import json
