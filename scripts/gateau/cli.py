@@ -8,31 +8,19 @@ from __future__ import annotations
 
 import argparse
 import ast
-import importlib.util
 import re
 import sys
+import types
 from collections.abc import Sequence
 from importlib import metadata
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
 
 from gateau.places import DEFAULT_CONFIG, ROOT, SCRIPTS
 
-COMMANDS = {
-    "doctor": "doctor.py",
-    "estimate": "estimate.py",
-    "chat": "chat.py",
-    "verify": "verify.py",
-    "lease": "gpu_lease.py",
-}
+COMMANDS = {**{name: f"{name}.py" for name in ("doctor", "estimate", "chat", "verify")}, "lease": "gpu_lease.py"}
 # rule scripts that also work on files made elsewhere
-STANDALONE = (
-    "score_longbench.py",
-    "score_longbench_chat.py",
-    "score_needle.py",
-    "score_mt_bench.py",
-    "judge.py",
-    "sensitivity.py",
-)
+STANDALONE = (*sorted(path.name for path in SCRIPTS.glob("score_*.py")), "judge.py", "sensitivity.py")
 _SNAKEFILE = ROOT / "workflow/Snakefile"
 
 
@@ -56,12 +44,11 @@ def _run_script(path: Path, arguments: list[str]) -> None:
     """
     sys.argv = arguments
     sys.path.insert(0, str(path.parent))  # as Python does for a script
-    spec = importlib.util.spec_from_file_location("__main__", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
+    loader = SourceFileLoader("__main__", str(path))
+    module = types.ModuleType("__main__")
+    module.__file__ = str(path)
     sys.modules["__main__"] = module
-    spec.loader.exec_module(module)
+    loader.exec_module(module)
 
 
 def _parser() -> argparse.ArgumentParser:
