@@ -1,5 +1,5 @@
-# make demo: the whole main job on the embedded default.   make test: all checks.
-# Each creates .venv once (needs Python 3.11 or 3.12) and does everything else itself.
+# make demo: all stages on generated data.   make test: all checks.
+# Both create .venv on their first call, which needs Python 3.11 or 3.12.
 PYTHON ?= python3.11
 BIN := .venv/bin
 DEMO := results/demo/export/gateau_log
@@ -13,7 +13,7 @@ demo: .venv/installed
 	@echo
 	@sed '/^## In detail/,$$d' results/demo/leaderboard/leaderboard.md
 	@echo
-	@echo "A planted question to the model trained on the best samples ($(DEMO)):"
+	@echo "A generated question, and the answer of the model trained on the best samples ($(DEMO)):"
 	@echo "> $(QUESTION)"
 	@$(BIN)/python scripts/chat.py --model $(DEMO) --prompt "$$(printf '$(QUESTION)')"
 	@echo
@@ -38,7 +38,7 @@ test: .venv/installed
 	$(MAKE) --jobs 2 types tests
 	$(BIN)/python -m pytest -m alone -n 0
 
-# a minute on one core, which the tests do not keep busy
+# takes a minute on one core, while the tests leave a core idle
 types: .venv/installed
 	$(BIN)/mypy
 
@@ -50,11 +50,11 @@ bench: .venv/installed
 	$(BIN)/python tests/benchmark/tokens.py
 	$(BIN)/python tests/benchmark/planning.py
 
-# kill -9 at twenty random moments of a run of every stage; about 40 minutes
+# kills a run of every stage with kill -9 at twenty random moments; about 40 minutes
 soak: .venv/installed
 	GATEAU_KILLS=20 $(BIN)/python -m pytest -n 0 -s tests/workflow/test_soak.py
 
-# every row of what reruns what, really run; about twenty minutes
+# makes each kind of change to a finished run and checks what reruns; about twenty minutes
 invalidation: .venv/installed
 	GATEAU_INVALIDATION=all $(BIN)/python -m pytest -n 0 -s tests/workflow/test_invalidation.py
 

@@ -1,7 +1,7 @@
-"""Chat with a model in the terminal: one this project trained, or any causal language model.
+"""Chat in the terminal with a model that this project trained, or with any causal language model.
 
-With ``--prompt`` or ``--prompt-file`` the answer goes to standard output and nothing else does; without, a conversation
-starts, also from a pipe. Ctrl-C stops the running answer.
+With ``--prompt`` or ``--prompt-file``, only the answer is written to standard output. Without them a conversation
+starts; its questions may also come from a pipe. Ctrl-C stops the running answer.
 """
 
 import argparse
@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from transformers import set_seed
 
 from gateau.chatting import FORMATS, Answer, ChatSession, Sampling, choose_format, read_text
-from gateau.command import run
+from gateau.command import argument_parser, run
 from gateau.errors import ModelError, SettingsError, UserError
 from gateau.model_files import ModelSpec
 from gateau.models import Runtime, load_config, load_model, load_tokenizer
@@ -22,10 +22,11 @@ from gateau.models import Runtime, load_config, load_model, load_tokenizer
 _HELP = (
     "/reset forgets the conversation, /system TEXT sets the system text, /quit or Ctrl-D leaves, Ctrl-C stops an answer"
 )
-_INTERRUPTED = 130  # as shells count a process that Ctrl-C ended
+_INTERRUPTED = 130  # exit code of a process that Ctrl-C ended, as in shells
 
 
 def main() -> None:
+    """Load the model, then answer one prompt or hold a conversation."""
     args = _arguments()
     spec = ModelSpec(args.model, args.revision, args.trust_remote_code)
     if spec.is_local and not spec.directory.is_dir():
@@ -33,7 +34,7 @@ def main() -> None:
     document = read_text(args.context).strip("\n") if args.context else None
     question = read_text(args.prompt_file).strip("\n") if args.prompt_file else args.prompt
     if question is not None and not question.strip():
-        raise SettingsError("the prompt is empty; write the question after --prompt or into --prompt-file")
+        raise SettingsError("the prompt is empty; write a question after --prompt or into the file of --prompt-file")
 
     tokenizer = load_tokenizer(spec)
     format_name = choose_format(args.format, spec, tokenizer)
@@ -56,36 +57,52 @@ def main() -> None:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, epilog=f"In a conversation: {_HELP}.")
-    parser.add_argument("--model", required=True, help="a model directory or hub name")
-    parser.add_argument("--revision", help="hub branch, tag or commit")
-    parser.add_argument("--trust-remote-code", action="store_true", help="run modelling code that comes with the model")
+    parser = argument_parser(__doc__, epilog=f"In a conversation: {_HELP}.")
+    parser.add_argument("--model", required=True, help="model directory, or name on the Hugging Face hub")
+    parser.add_argument("--revision", help="branch, tag or commit on the hub")
+    parser.add_argument(
+        "--trust-remote-code",
+        action="store_true",
+        help="run modelling code that comes with the model; only for code you have read",
+    )
     prompt = parser.add_mutually_exclusive_group()
-    prompt.add_argument("--prompt", help="ask this and end")
-    prompt.add_argument("--prompt-file", help="ask what stands in this file and end")
-    parser.add_argument("--system", help="system text")
-    parser.add_argument("--context", help="file with a long document, put before the first question")
+    prompt.add_argument("--prompt", help="answer this question and exit")
+    prompt.add_argument("--prompt-file", help="answer the question in this text file and exit")
+    parser.add_argument("--system", help="system message")
+    parser.add_argument("--context", help="text file with a long document, which is put before the first question")
     parser.add_argument(
         "--format", choices=("auto", *FORMATS), default="auto",
-        help="auto: what gateau.json beside the weights says, else the tokenizer's chat template, else plain",
+        help="chat format; auto takes the one recorded in gateau.json beside the weights, else the tokenizer's chat "
+        "template, else plain",
     )  # fmt: skip
-    parser.add_argument("--max-new-tokens", type=_positive, default=512, help="most tokens of an answer")
-    parser.add_argument("--temperature", type=float, default=0.0, help="0: always the likeliest token")
-    parser.add_argument("--top-p", type=float, default=1.0, help="draw from the likeliest tokens of this share")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--device", default="auto", help="auto, cpu, mps, cuda or cuda:1")
-    parser.add_argument("--dtype", choices=("auto", "float32", "bfloat16", "float16"), default="auto")
-    parser.add_argument("--attention", default="auto", help="attention backend, as scoring.attention")
+    parser.add_argument("--max-new-tokens", type=_positive, default=512, help="maximum number of tokens of an answer")
+    parser.add_argument(
+        "--temperature", type=float, default=0.0, help="sampling temperature; 0 always takes the most likely token"
+    )
+    parser.add_argument(
+        "--top-p", type=float, default=1.0, help="sample from the most likely tokens whose probabilities add up to this"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of sampling")
+    parser.add_argument(
+        "--device",
+        default="auto",
+        help="auto, cpu, mps, cuda or cuda:1; auto takes CUDA if there is a device, else the CPU",
+    )
+    parser.add_argument(
+        "--dtype", choices=("auto", "float32", "bfloat16", "float16"), default="auto",
+        help="type of weights and activations; auto is bfloat16 on CUDA, else float32",
+    )  # fmt: skip
+    parser.add_argument("--attention", default="auto", help="attention backend, one of those of scoring.attention")
     args = parser.parse_args()
     if args.temperature < 0 or not 0 < args.top_p <= 1:
-        parser.error("--temperature cannot be negative, and --top-p lies above 0 and not above 1")
+        parser.error("--temperature must be 0 or more, and --top-p above 0 and at most 1")
     return args
 
 
 def _positive(text: str) -> int:
     number = int(text)
     if number < 1:
-        raise argparse.ArgumentTypeError("at least 1")
+        raise argparse.ArgumentTypeError("must be at least 1")
     return number
 
 
@@ -115,7 +132,7 @@ def _converse(session: ChatSession) -> None:
 
 
 def _lines() -> Iterator[str]:
-    """What is typed or piped, line by line."""
+    """Yield what is typed or piped, line by line."""
     interactive = sys.stdin.isatty()
     if interactive:
         with contextlib.suppress(ImportError):
@@ -154,7 +171,7 @@ def _figures(answer: Answer) -> str:
 
 
 def _note(text: str) -> None:
-    """A faint line beside the answer, never in it."""
+    """Print a faint line on standard error, apart from the answer."""
     faint = sys.stderr.isatty() and "NO_COLOR" not in os.environ
     print(f"\033[2m{text}\033[0m" if faint else text, file=sys.stderr, flush=True)
 

@@ -1,25 +1,53 @@
-"""Write config/README.md, the reference of every configuration key, from the schema; ``--check`` only compares."""
+"""Write config/README.md, the reference of all configuration keys, from the schema."""
 
-import argparse
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import yaml
 
-from gateau.command import run
+from gateau.command import argument_parser, run
 from gateau.errors import SettingsError
 from gateau.files import write_text
+from gateau.places import ROOT, SCHEMA
 
-_ROOT = Path(__file__).resolve().parents[1]
-_SCHEMA, _REFERENCE = _ROOT / "workflow/schemas/config.schema.yaml", _ROOT / "config/README.md"
-_HEAD = """# Configuration
+_REFERENCE = ROOT / "config/README.md"
+_HEAD = """## Workflow overview
 
-`config.yaml` is the paper's run, `demo.yaml` the embedded default. A file of your own needs only what differs:
-`snakemake --configfile my.yaml`. Unknown keys and wrong types are errors.
+GATEAU selects training data for long-context language models. It scores long instruction samples by how much their
+responses depend on distant context, and ranks them. Two homologous models compute the scores: θ_S has a short context
+window, θ_L a long one (arXiv:2410.15633). The workflow then
 
-This page is written from `workflow/schemas/config.schema.yaml` by `make config-reference`.
+1. validates and scores the samples (three passes of the two models),
+2. ranks and selects them, once for each experiment,
+3. mixes the selected samples with short chats, fine-tunes a model on them and exports it,
+4. evaluates the models on LongBench, LongBench-Chat, needle in a haystack and MT-Bench.
+
+## Running the workflow
+
+### Input data
+
+`data.long` is long instruction data in LongAlign's format: one JSON object per line with `messages`, the user's message
+first. The last blank line in this message separates the context from the instruction. `data.short` is short chats, or
+null. `models.short` and `models.long` are the homologous pair. The README describes all formats.
+
+### Execution
+
+Write the keys that differ from `config.yaml`, which is the paper's run, into a file of your own:
+
+```
+snakemake -n --workflow-profile local --configfile my.yaml    # what would run
+snakemake --workflow-profile local --configfile my.yaml       # this machine; the profile slurm is for a cluster
+```
+
+Without data of your own, `--configfile config/demo.yaml` runs every stage on generated data, on a CPU, in minutes.
+`config/planted.yaml` compares methods on generated rows, and `config/miniature.yaml` trains a tiny model on what they
+select.
+
+### Parameters
+
+Unknown keys and values of the wrong type are errors. This page is written from
+`workflow/schemas/config.schema.yaml` by `make config-reference`; edit the descriptions there.
 
 | key | type | default | meaning |
 |---|---|---|---|
@@ -27,10 +55,11 @@ This page is written from `workflow/schemas/config.schema.yaml` by `make config-
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="fail if the page is out of date")
+    """Write the page, or compare it with the schema."""
+    parser = argument_parser(__doc__)
+    parser.add_argument("--check", action="store_true", help="write nothing, and fail if the page is out of date")
     args = parser.parse_args()
-    text = reference(yaml.safe_load(_SCHEMA.read_text(encoding="utf-8")))
+    text = reference(yaml.safe_load(SCHEMA.read_text(encoding="utf-8")))
     if not args.check:
         write_text(_REFERENCE, text)
     elif not _REFERENCE.is_file() or _REFERENCE.read_text(encoding="utf-8") != text:
@@ -38,7 +67,7 @@ def main() -> None:
 
 
 def reference(schema: dict[str, Any]) -> str:
-    """The page, one table row per key."""
+    """Return the page, with one table row per key."""
     rows = [" | ".join(cells) for cells in _rows(schema, schema, "")]
     return _HEAD + "".join(f"| {row} |\n" for row in rows)
 
@@ -49,7 +78,9 @@ def _rows(node: dict[str, Any], schema: dict[str, Any], prefix: str) -> Iterator
         key, alternatives = f"{prefix}{name}", [resolved, *resolved.get("oneOf", [])]
         if "properties" not in resolved:
             default = json.dumps(value.get("default", resolved.get("default")), ensure_ascii=False)
-            text = str(value.get("description", resolved.get("description", ""))).replace("|", "\\|")
+            text = (
+                str(value.get("description", resolved.get("description", ""))).replace("|", "\\|").replace("<", "\\<")
+            )
             yield f"`{key}`", _kind(resolved, schema), f"`{default}`", text
         for alternative in alternatives:
             yield from _rows(alternative, schema, f"{key}.")

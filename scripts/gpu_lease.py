@@ -1,43 +1,43 @@
-"""Give a command GPUs that no other job of this user has: ``gpu_lease.py --gpus 2 -- COMMAND ARGUMENTS…``
+"""Run a command on GPUs that no other job of this user has.
 
-Waits until they are free, sets CUDA_VISIBLE_DEVICES and becomes the command, whose signals and exit code are therefore
-its own. The rules put this in front of what computes on a GPU; by hand it fits any other program, beside a workflow
-that runs. Inside a SLURM job, without GPUs and with ``--gpus 0`` it only starts the command.
+Example: ``gpu_lease.py --gpus 2 -- python my_program.py --its-options``. The lease waits until the GPUs are free, sets
+CUDA_VISIBLE_DEVICES and replaces its own process by the command, so signals and exit codes are those of the command.
+The rules put a lease in front of every command that computes on a GPU. By hand, use it to run any other program beside
+a running workflow. Inside a SLURM job, on a machine without GPUs, and with ``--gpus 0``, it only starts the command.
 
-Devices are those of CUDA_VISIBLE_DEVICES if it is set, else all of the machine. The locks lie in a folder in /tmp;
-GATEAU_LEASE_DIR names another, for instance where /tmp is not the same for all.
+The devices are those in CUDA_VISIBLE_DEVICES if it is set, and otherwise all of the machine. The locks lie in a folder
+in /tmp. Set GATEAU_LEASE_DIR to use another folder, for example where /tmp is not the same for all jobs.
 """
 
-import argparse
 import logging
 import signal
 import sys
 
+from gateau.command import argument_parser
 from gateau.errors import UserError
 from gateau.gpu_leases import run_leased
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        usage="%(prog)s [-h] --gpus N -- COMMAND [ARGUMENTS ...]",
+    """Lease the GPUs and become the command."""
+    parser = argument_parser(__doc__, usage="%(prog)s [-h] --gpus N -- COMMAND [ARGUMENTS ...]")
+    parser.add_argument(
+        "--gpus", type=int, required=True, metavar="N", help="number of GPUs; 0 starts the command without a lease"
     )
-    parser.add_argument("--gpus", type=int, required=True, help="how many; 0 starts the command and does nothing else")
-    # what follows -- is the command's alone, another -- in it too
+    # everything after the first -- belongs to the command, including a further --
     end = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
     args, command = parser.parse_args(sys.argv[1:end]), sys.argv[end + 1 :]
     if not command:
-        parser.error("there is no command after --")
-    # not gateau.command.run: what the log says of this process's place is for the command to say, once it has one
+        parser.error("no command after --")
+    # gateau.command.run would log where this process runs before the GPUs are known; the command logs it itself
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt="%Y-%m-%d %H:%M:%S")
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # Ctrl-C while waiting needs no traceback
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # Ctrl-C ends a wait without a traceback
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
         run_leased(args.gpus, command)
     except (UserError, OSError) as error:
         logging.error("%s", error)
-        sys.exit(127 if isinstance(error, FileNotFoundError) else 1)  # as shells have it
+        sys.exit(127 if isinstance(error, FileNotFoundError) else 1)  # 127: command not found, as in shells
 
 
 if __name__ == "__main__":

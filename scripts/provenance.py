@@ -1,17 +1,17 @@
-"""Rule ``provenance``: all manifests as one table for people."""
+"""Rule ``provenance``: put all manifests of a run into one readable page."""
 
-import argparse
 from pathlib import Path
 
-from gateau.command import run
+from gateau.command import argument_parser, run
 from gateau.files import write_text
 from gateau.provenance import read_manifest
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--manifests", type=Path, nargs="+", required=True)
-    parser.add_argument("--output", required=True, help="output: Markdown")
+    """Write the page."""
+    parser = argument_parser(__doc__)
+    parser.add_argument("--manifests", type=Path, nargs="+", required=True, help="manifest.json of each folder")
+    parser.add_argument("--output", required=True, help="output: the page, in Markdown")
     args = parser.parse_args()
     manifests = [read_manifest(path) for path in args.manifests]
     lines = ["# Where these results come from", ""]

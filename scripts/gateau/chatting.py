@@ -1,10 +1,10 @@
-"""Talking to a causal language model: prompts as training writes them, text as soon as it is whole, windows respected.
+"""Chat with a causal language model: prompts as in training, streamed text, and a conversation that fits the window.
 
-Three formats: ``longalign`` and ``tokenizer_template`` as in :mod:`gateau.formats`, and ``plain``, a text that the
-model goes on with. Sampling and caches are transformers' own. What two prompts have in common, a long document above
-all, is read by the model only once.
+There are three formats: ``longalign`` and ``tokenizer_template`` as in :mod:`gateau.formats`, and ``plain``, where the
+model continues a text. Sampling and the key-value cache are those of transformers. The common beginning of two
+successive prompts, such as a long document, is computed only once.
 
-Not done here: batches, tools, and images.
+Batches, tools and images are not supported.
 """
 
 from __future__ import annotations
@@ -36,11 +36,13 @@ _RECORD = "gateau.json"
 
 
 def choose_format(requested: str, spec: ModelSpec, tokenizer: PreTrainedTokenizerBase) -> str:
-    """The format to talk in. ``auto``: what the model's gateau.json records, else its chat template, else plain.
+    """Return the name of the chat format to use.
+
+    ``auto`` takes the format recorded in the model's gateau.json, else the tokenizer's chat template, else plain.
 
     Raises:
-        ModelError: gateau.json is not what our export writes.
-        SettingsError: a template is asked for and the tokenizer has none.
+        ModelError: gateau.json is not a file as the rule ``export`` writes it.
+        SettingsError: ``tokenizer_template`` is requested, but the tokenizer has no chat template.
     """
     if requested == "auto":
         return _recorded_format(spec) or ("tokenizer_template" if tokenizer.chat_template else "plain")
@@ -75,13 +77,21 @@ def prompt_ids(
     user: str,
     system: str | None,
 ) -> list[int]:
-    """Ids up to where the answer to ``user`` begins, after ``turns`` of (question, answer).
+    """Return the token ids of a prompt, up to where the answer to ``user`` begins.
 
-    Only a template's own control tokens count: longalign and plain encode such text as text.
+    Only ``tokenizer_template`` produces control tokens inside the prompt. The other formats encode text that looks like
+    a control token as ordinary text.
+
+    Args:
+        format_name: ``longalign``, ``tokenizer_template`` or ``plain``.
+        tokenizer: the model's tokenizer.
+        turns: earlier turns, each a (question, answer) pair.
+        user: the question to answer.
+        system: the system message, or None.
 
     Raises:
-        DataError: a text holds a control token of the template.
-        SettingsError: the template cannot render the conversation, e.g. because it knows no system role.
+        DataError: a text contains a control token of the chat template.
+        SettingsError: the template cannot render the conversation, for example because it has no system role.
     """
     if format_name == "longalign":
         return chat_format(format_name, tokenizer).prompt_ids([Turn(*turn) for turn in turns], user, system)
@@ -93,8 +103,8 @@ def prompt_ids(
 
 
 def control_tokens(tokenizer: PreTrainedTokenizerBase) -> set[str]:
-    """Texts that a chat template would take for its own tokens."""
-    # all_special_tokens does not name the role markers of some models
+    """Return all texts that a chat template would mistake for its own control tokens."""
+    # all_special_tokens lacks the role markers of some models
     added = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
     return added | set(tokenizer.all_special_tokens)
 
@@ -102,7 +112,10 @@ def control_tokens(tokenizer: PreTrainedTokenizerBase) -> set[str]:
 def _template_ids(
     tokenizer: PreTrainedTokenizerBase, turns: Sequence[tuple[str, str]], user: str, system: str | None
 ) -> list[int]:
-    """The rendered template. Unlike in training, any template will do, also one that would not teach to stop."""
+    """Return the ids of the rendered template.
+
+    Training refuses a template that does not teach the model to stop; chatting accepts it.
+    """
     control = control_tokens(tokenizer)
     for text in (system or "", user, *(text for turn in turns for text in turn)):
         if found := sorted(token for token in control if token in text):
@@ -125,14 +138,14 @@ def _template_ids(
 
 @dataclass(frozen=True)
 class Sampling:
-    """How an answer is drawn; temperature 0 always takes the likeliest token."""
+    """How the tokens of an answer are chosen. Temperature 0 always takes the most likely token."""
 
     max_new_tokens: int = 512
     temperature: float = 0.0
     top_p: float = 1.0
 
     def generation_config(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> GenerationConfig:
-        """The model's own generation config (stop tokens, repetition penalty, …) with ours in its place."""
+        """Return the model's generation config (stop tokens, repetition penalty, …) with these sampling settings."""
         config = copy.deepcopy(model.generation_config) or GenerationConfig()
         configured = config.eos_token_id
         stops = set(configured if isinstance(configured, list) else [configured]) | {tokenizer.eos_token_id}
@@ -143,16 +156,16 @@ class Sampling:
         config.do_sample = self.temperature > 0
         if config.do_sample:
             config.temperature, config.top_p, config.top_k = self.temperature, self.top_p, 0
-        else:  # neutral values: None would be filled from the model's own
+        else:  # neutral values, because transformers would replace None by the model's own
             config.temperature, config.top_p, config.top_k = 1.0, 1.0, 50
         return config
 
 
 class WholeText(BaseStreamer):
-    """Shows text once no later token can change it: characters of several tokens wait for the last one.
+    """A streamer that shows text once no later token can change it.
 
-    Each time it decodes from the place where the piece before the last began, so that spaces between tokens come out as
-    in the whole text.
+    A character that consists of several tokens is shown when its last token has arrived. Each call decodes from the
+    start of the piece before the last one, so that spaces between tokens come out as in the whole text.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, show: Callable[[str], None]) -> None:
@@ -164,7 +177,7 @@ class WholeText(BaseStreamer):
         self._from, self._shown = 0, 0
 
     def put(self, value: torch.Tensor) -> None:
-        """Take the next ids; the first call brings the prompt and is passed over."""
+        """Take the next ids. The first call receives the prompt and is ignored."""
         if self._is_prompt:
             self._is_prompt = False
             return
@@ -173,7 +186,7 @@ class WholeText(BaseStreamer):
         self._advance(finished=False)
 
     def end(self) -> None:
-        """Show what is left, whole or not."""
+        """Show the remaining text, even if its last character is incomplete."""
         self._advance(finished=True)
 
     def _advance(self, finished: bool) -> None:
@@ -191,7 +204,7 @@ class WholeText(BaseStreamer):
 
 @dataclass(frozen=True)
 class Prompt:
-    """A question ready for the model: its ids, and the turns that it still remembers."""
+    """A question ready for the model: the ids of the whole prompt, and the earlier turns in it."""
 
     question: str
     ids: list[int]
@@ -201,14 +214,14 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back, and how fast. ``reused_tokens`` of the prompt were read for an earlier answer."""
+    """An answer and its speed. ``reused_tokens`` of the prompt came from the cache of an earlier answer."""
 
     text: str
     prompt_tokens: int
     reused_tokens: int
-    prompt_seconds: float  # until the first token
+    prompt_seconds: float  # time to first token, in seconds
     tokens: int
-    seconds: float  # from the first token on
+    seconds: float  # time from the first token to the last, in seconds
     interrupted: bool
 
 
@@ -216,7 +229,7 @@ class Answer:
 class ChatSession:
     """A conversation with a model.
 
-    ``document`` stands in front of the first question that is still remembered, joined by a blank line.
+    ``document`` is put before the first question that is still part of the prompt, separated by a blank line.
     """
 
     model: PreTrainedModel
@@ -230,10 +243,10 @@ class ChatSession:
     _cached_ids: list[int] = field(default_factory=list, repr=False)
 
     def prepare(self, question: str) -> Prompt:
-        """The prompt for a question; the oldest turns are left out where prompt and answer exceed the window.
+        """Return the prompt for a question, without the oldest turns if prompt and answer exceed the window.
 
         Raises:
-            SettingsError: even without any turn the window is too small; or see :func:`prompt_ids`.
+            SettingsError: the window is too small even without earlier turns; or see :func:`prompt_ids`.
             DataError: see :func:`prompt_ids`.
         """
         window = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
@@ -249,12 +262,15 @@ class ChatSession:
         )
 
     def answer(self, prompt: Prompt, show: Callable[[str], None]) -> Answer:
-        """Generate, handing text to ``show`` as it comes, and remember the turn. Ctrl-C ends the answer where it is."""
+        """Generate an answer, pass its text to ``show`` as it arrives, and remember the turn.
+
+        Ctrl-C ends the answer early; the text so far is kept.
+        """
         started = time.monotonic()
         cache, reused = self._reusable_cache(prompt.ids)
         stream = WholeText(self.tokenizer, show)
         ids = torch.tensor([prompt.ids], device=self.model.device)
-        generate: Any = self.model.generate  # its annotations are those of a module's attribute
+        generate: Any = self.model.generate  # mypy takes it for an attribute of a module
         interrupted = False
         try:
             with torch.inference_mode():
@@ -267,7 +283,7 @@ class ChatSession:
                 )
         except KeyboardInterrupt:
             interrupted = True
-            self._cache = None  # its layers may have stopped at different tokens
+            self._cache = None  # an interrupted cache may differ in length between layers
             stream.end()
         else:
             self._keep_cache(cache, prompt.ids + stream.ids)
@@ -293,7 +309,10 @@ class ChatSession:
         return prompt_ids(self.format_name, self.tokenizer, turns, question, self.system)
 
     def _reusable_cache(self, ids: Sequence[int]) -> tuple[DynamicCache, int]:
-        """The cache cut back to what it shares with a prompt (all but its last token at most), and that many tokens."""
+        """Return the cache, cropped to the tokens that it shares with a prompt, and their number.
+
+        The last token of the prompt is never part of it, because the model must compute at least one.
+        """
         if self._cache is None:
             return DynamicCache(config=self.model.config), 0
         pairs = zip(self._cached_ids, ids[:-1], strict=False)
@@ -303,14 +322,18 @@ class ChatSession:
         return cache, shared
 
     def _keep_cache(self, cache: DynamicCache, ids: list[int]) -> None:
-        """Keep a cache whose every layer can be cut back; those of sliding windows cannot."""
+        """Keep the cache if every layer can be cropped. Layers with a sliding window cannot."""
         length = cache.get_seq_length()
         if length <= len(ids) and all(type(layer) is DynamicLayer for layer in cache.layers):
             self._cache, self._cached_ids = cache, ids[:length]
 
 
 def read_text(path: str) -> str:
-    """A UTF-8 text file. Raises DataError for another encoding."""
+    """Return the text of a UTF-8 file.
+
+    Raises:
+        DataError: the file has another encoding.
+    """
     try:
         return Path(path).read_text(encoding="utf-8")
     except UnicodeDecodeError as error:

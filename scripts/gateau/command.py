@@ -1,14 +1,15 @@
-"""What every script of this project shares: how it starts, how it reports progress, how it fails."""
+"""What all scripts of this project share: the look of their help, their log, their progress bars and their errors."""
 
 from __future__ import annotations
 
+import argparse
 import errno
 import logging
 import os
 import socket
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from tqdm import tqdm
 
@@ -26,15 +27,44 @@ _ADVICE = {
 }
 
 
+class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """Keep the line breaks of the description, and append each option's default to its help."""
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        text, default = action.help or "", action.default
+        is_shown = "(default" in text or "%(default)" in text
+        if is_shown or default is None or isinstance(default, bool) or default in ("", [], (), argparse.SUPPRESS):
+            return text
+        return f"{text} (default: %(default)s)"
+
+
+def argument_parser(documentation: str | None, **options: Any) -> argparse.ArgumentParser:
+    """Return an argument parser whose help is the script's docstring, and which shows the default of each option.
+
+    A default is shown unless it is None, a truth value or empty, or the option's help already contains ``(default``.
+
+    Args:
+        documentation: the script's ``__doc__``.
+        options: further arguments of :class:`argparse.ArgumentParser`.
+    """
+    return argparse.ArgumentParser(description=documentation, formatter_class=_HelpFormatter, **options)
+
+
 def run(main: Callable[[], None]) -> None:
-    """Call ``main``; a :class:`~gateau.errors.UserError` or a failed write ends the process with one plain message."""
+    """Set up the log, name the place where the process runs, and call ``main``.
+
+    A :class:`~gateau.errors.UserError` or a failed write ends the process with exit code 1 and one plain message. Any
+    other exception keeps its traceback. A call for help logs nothing.
+    """
     logging.basicConfig(
         level=logging.INFO,
         format="%(asctime)s %(levelname)s %(message)s",
         datefmt="%Y-%m-%d %H:%M:%S",
         stream=sys.stderr,
     )
-    if not sys.stderr.isatty() and "LOCAL_RANK" not in os.environ:  # one line per node, not per rank
+    asks_for_help = not {"-h", "--help"}.isdisjoint(sys.argv[1:])
+    # ranks stay silent: the process that starts them on this node has logged the line already
+    if not (asks_for_help or sys.stderr.isatty() or "LOCAL_RANK" in os.environ):
         logging.info("running on %s", place())
     try:
         main()
@@ -46,12 +76,12 @@ def run(main: Callable[[], None]) -> None:
 
 
 def place() -> str:
-    """Host, SLURM job and GPUs of this process, for its log."""
+    """Return host, SLURM job and GPUs of this process in one line, for its log."""
     given = os.environ
     parts = [f"host {socket.gethostname()}"]
     if "SLURM_JOB_ID" in given:
         parts.append(f"SLURM job {given['SLURM_JOB_ID']} node {given.get('SLURMD_NODENAME', '?')}")
-    # how SLURM numbers the node's GPUs; CUDA counts those that a job may see
+    # SLURM numbers all GPUs of the node, CUDA only those that the job may use
     if gpus := given.get("SLURM_STEP_GPUS") or given.get("SLURM_JOB_GPUS"):
         parts.append(f"GPUs {gpus}")
     if "CUDA_VISIBLE_DEVICES" in given:
@@ -60,7 +90,16 @@ def place() -> str:
 
 
 def progress(items: Iterable[Item], description: str, unit: str, total: int | None = None) -> Iterator[Item]:
-    """``items`` with a bar on standard error: rate and time left; in a log file, a line every ten seconds."""
+    """Yield ``items`` and show their number, rate and time left on standard error.
+
+    A terminal gets a bar, a log file one line every ten seconds.
+
+    Args:
+        items: what is yielded.
+        description: name of the work, in front of the numbers.
+        unit: name of one item, for the rate.
+        total: number of items; taken from ``items`` if it has a length.
+    """
     interactive = sys.stderr.isatty()
     yield from tqdm(
         items, desc=description, unit=unit, total=total, dynamic_ncols=interactive, ascii=not interactive,
@@ -73,7 +112,7 @@ _LOG_FORMAT = "{desc}: {n_fmt}/{total_fmt} {percentage:3.0f}% [{elapsed}<{remain
 
 
 class _LineByLine:
-    """Turns a bar's carriage returns into lines, so that a log file stays readable."""
+    """A stream that writes each state of a bar as a line of its own, so that a log file stays readable."""
 
     def write(self, text: str) -> None:
         text = text.strip("\r\n ")

@@ -1,6 +1,7 @@
-"""What a row of messages means for training: complete turns of user and assistant, in order.
+"""Turn a row's messages into complete turns of user and assistant.
 
-Long rows and short chats go through the same door. What is changed or left out is named, so that a stage can count it.
+Long rows and short chats are read by the same function. Every change and every reason for leaving a row out has a name,
+so that a stage can count them.
 """
 
 from __future__ import annotations
@@ -9,12 +10,12 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-# zero-width space, non-joiner, joiner, word joiner, byte-order mark: invisible, and a model learns to emit them
+# zero-width space, non-joiner, joiner, word joiner and byte-order mark: invisible, but a model learns to write them
 _ZERO_WIDTH = re.compile("[\u200b\u200c\u200d\u2060\ufeff]")
 
 
 class UnusableConversation(Exception):
-    """A row that cannot be trained on. ``reason`` is short and countable, ``advice`` says what to do."""
+    """A row that cannot be trained on. ``reason`` is a short name for counting, ``advice`` says what to do."""
 
     def __init__(self, reason: str, advice: str) -> None:
         super().__init__(f"{reason}: {advice}")
@@ -23,7 +24,7 @@ class UnusableConversation(Exception):
 
 @dataclass(frozen=True)
 class Turn:
-    """One exchange; the response may be empty."""
+    """One question and its response, which may be empty."""
 
     user: str
     assistant: str
@@ -31,7 +32,7 @@ class Turn:
 
 @dataclass(frozen=True)
 class Conversation:
-    """Complete turns, the system message apart, and the names of what was changed on the way."""
+    """Complete turns, the system message if there is one, and the names of the changes made while reading."""
 
     turns: tuple[Turn, ...]
     system: str | None = None
@@ -39,13 +40,16 @@ class Conversation:
 
 
 def read_conversation(messages: Sequence[Mapping[str, str]]) -> Conversation:
-    """Check roles and pair messages into turns.
+    """Check the roles of messages and pair them into turns.
 
-    A trailing user message has no answer to learn from and is dropped (``odd_turn_dropped``). Zero-width characters are
-    removed from responses (``zero_width_removed``).
+    A user message at the end without an answer is dropped (``odd_turn_dropped``). Zero-width characters are removed
+    from responses (``zero_width_removed``).
+
+    Args:
+        messages: objects with ``role`` and ``content``; a system message may come first.
 
     Raises:
-        UnusableConversation: roles out of order, no complete turn, or no response with any text.
+        UnusableConversation: roles are out of order, no turn is complete, or no response has any text.
     """
     rest = list(messages)
     system = rest.pop(0)["content"] if rest and rest[0]["role"] == "system" else None

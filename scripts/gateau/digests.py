@@ -1,9 +1,9 @@
-"""Digests of files, folders, settings and code: how a rule or a store of finished work knows that something changed.
+"""Digests of files, folders, settings and code, by which a rule or the progress store detects changes.
 
-Contents count, times and places do not. Snakemake compares folders by time and files by content. A rule that makes a
-folder therefore lists its files in a file beside it, and the rules that read the folder take the list as their input.
-Snakemake also tracks a shell command but not the modules behind it. A rule therefore carries the digest of its script
-and of every module of this package that the script imports, directly or not, as a parameter.
+Digests depend on contents, not on times or places. Snakemake compares files by content but folders by time. A rule that
+makes a folder therefore also writes a list of its files, and the rules that read the folder take this list as input.
+Snakemake tracks the shell command of a rule but not the modules that it runs. Each rule therefore has a parameter with
+the digest of its script and of all modules of this package that the script imports, directly or indirectly.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ def settings_digest(settings: Any, length: int = 64) -> str:
 
 
 def visible_files(folder: Path) -> Iterator[Path]:
-    """Yield the files below ``folder`` in order, without hidden ones (unfinished writes, Snakemake's marks)."""
+    """Yield all files below ``folder``, sorted, without hidden ones (unfinished writes, Snakemake's markers)."""
     for path in sorted(folder.rglob("*")):
         if path.is_file() and not any(part[0] == "." for part in path.relative_to(folder).parts):
             yield path
 
 
 def describe_files(folder: Path, but: str | None = None) -> dict[str, dict[str, Any]]:
-    """Return size in bytes and SHA-256 of each file, by its path inside ``folder``, without files named ``but``."""
+    """Return size in bytes and SHA-256 of each file by its path inside ``folder``, except files named ``but``."""
     return {
         path.relative_to(folder).as_posix(): {"n_bytes": path.stat().st_size, "sha256": file_sha256(path)}
         for path in visible_files(folder)
@@ -49,7 +49,7 @@ def describe_files(folder: Path, but: str | None = None) -> dict[str, dict[str, 
 
 
 def files_digest(*places: str | Path) -> str:
-    """Return a digest of files, and of all files in folders, by name and content."""
+    """Return a digest of the names and contents of files, and of all files in folders."""
     digest = hashlib.sha256()
     for place in map(Path, places):
         for file in sorted(place.rglob("*")) if place.is_dir() else [place]:

@@ -1,7 +1,7 @@
-"""What a configuration means: defaults under a user's file, options of each experiment, needed models, and all checks.
+"""The meaning of a configuration: defaults, options of each experiment, required models and passes, and all checks.
 
-The workflow, the estimate and the doctor ask this module, so that a key has one meaning. It imports neither numpy nor
-torch, because every cluster job reads the workflow again.
+The workflow, the estimate and the doctor all use this module, so that each key has one meaning. It imports neither
+numpy nor torch, because every cluster job parses the workflow again.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from gateau.methods import FORMULA, METHODS, UNRANKED, Contrast, contrasts
 from gateau.model_files import ModelSpec, check_window, tokenizer_fingerprint, weights_fingerprint
 from gateau.places import DEFAULT_CONFIG, SCHEMA
 
-ALWAYS = ("short", "long", "base")  # models that every run names
-OPTIONAL = ("non_homologous", "reward", "embedder")  # models that some experiments need
-DIVERSITY = ("near_duplicates", "per_cluster", "clusters")  # options of a selection that ranks
-# what a selection depends on beside the options that its method reads
+ALWAYS = ("short", "long", "base")  # models of every run
+OPTIONAL = ("non_homologous", "reward", "embedder")  # models that only some experiments need
+DIVERSITY = ("near_duplicates", "per_cluster", "clusters")  # options that only apply to methods that rank
+# what every selection depends on, in addition to the options that its method reads
 _SELECTS = ("method", "n_long", *DIVERSITY)
-# options of a training that change its result; the others say how it runs
+# options of a training that change its result; all others only change how it runs
 TRAIN_OPTIONS = (
     "learning_rate", "lr_scheduler", "warmup_share", "weight_decay", "adam_beta1", "adam_beta2", "max_grad_norm",
     "optimizer", "lora", "dtype", "attention", "device", "seed",
@@ -31,9 +31,9 @@ TRAIN_OPTIONS = (
 
 
 def with_defaults(config: Mapping[str, Any], defaults: Path = DEFAULT_CONFIG) -> dict[str, Any]:
-    """Return ``config`` laid over the default configuration, key by key.
+    """Return ``config`` merged key by key into the default configuration.
 
-    A user's experiments take the place of the default ones.
+    If ``config`` has experiments, they replace all default ones.
     """
     import yaml
 
@@ -44,7 +44,7 @@ def with_defaults(config: Mapping[str, Any], defaults: Path = DEFAULT_CONFIG) ->
 
 
 def lay_over(config: dict[str, Any], new: Mapping[str, Any]) -> None:
-    """Replace entries of ``config`` by those of ``new``, key by key; experiments are replaced as a whole."""
+    """Merge ``new`` into ``config`` in place, key by key; ``experiments`` is replaced as a whole."""
     for key, value in new.items():
         if key == "experiments" and not value:
             continue
@@ -55,7 +55,7 @@ def lay_over(config: dict[str, Any], new: Mapping[str, Any]) -> None:
 
 
 def read_configuration(files: Sequence[str]) -> dict[str, Any]:
-    """Return the default configuration with the files laid over it, as the workflow reads it.
+    """Return the default configuration with the given files merged into it, as the workflow reads it.
 
     Raises:
         SettingsError: a file is not a YAML mapping, or the whole does not follow the schema.
@@ -82,22 +82,22 @@ def read_configuration(files: Sequence[str]) -> dict[str, Any]:
 
 
 def model_section(value: str | Mapping[str, Any]) -> dict[str, Any]:
-    """Return a model's section as an object with the options that are set: a path alone is an object with a path."""
+    """Return the configuration of a model as a mapping of the options that are set; a path alone becomes ``path``."""
     return {"path": value} if isinstance(value, str) else {key: v for key, v in value.items() if v is not None}
 
 
 def fingerprints(section: Mapping[str, Any]) -> dict[str, str]:
-    """Return digests of a model's weights and of its tokenizer, whatever their path and time."""
+    """Return digests of a model's weights and of its tokenizer, which do not depend on path or time."""
     path, revision = section["path"], section.get("revision")
     return {"weights": weights_fingerprint(path, revision), "tokenizer": tokenizer_fingerprint(path, revision)}
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """What one experiment selects, mixes and trains.
+    """One experiment: what it selects, mixes and trains on.
 
-    ``own`` are the options that its entry names. ``options`` are those of the sections ``selection`` and ``mixture``,
-    with its own in their place.
+    ``own`` holds the options of its entry under ``experiments``. ``options`` holds all options of the sections
+    ``selection`` and ``mixture``, overridden by ``own``.
     """
 
     name: str
@@ -106,17 +106,17 @@ class Experiment:
 
     @property
     def method(self) -> str:
-        """Name of the method."""
+        """Name of the selection method."""
         return str(self.options["method"])
 
     @property
     def is_ranked(self) -> bool:
-        """Whether the experiment needs scores. No pass runs for the others."""
+        """Whether the experiment needs scores. If it does not, no scoring pass runs for it."""
         return self.method not in UNRANKED and self.options["n_long"] != 0
 
     @property
     def contrast(self) -> str | None:
-        """Name of the contrast that the method needs, if any."""
+        """Name of the contrast that the method needs, or None."""
         return METHODS[self.method].contrast
 
     @property
@@ -126,20 +126,24 @@ class Experiment:
 
     @property
     def leaves_out_near_duplicates(self) -> bool:
-        """Whether the selection needs the signatures of the texts."""
+        """Whether the selection needs MinHash signatures of the texts."""
         return self.options["near_duplicates"] is not None
 
     @property
     def takes_of_each_cluster(self) -> bool:
-        """Whether the selection needs embeddings."""
+        """Whether the selection needs embeddings of the texts."""
         return self.options["per_cluster"] is not None
 
     def selection_options(self) -> dict[str, Any]:
-        """Return what the ranking and the selected rows depend on."""
+        """Return the options on which the ranking and the selected rows depend."""
         return {name: self.options[name] for name in (*METHODS[self.method].reads, *_SELECTS)}
 
     def check(self, models: Mapping[str, Any]) -> None:
-        """Raise SettingsError for an unknown method, an option that nothing reads, or a model that is not named."""
+        """Check method, options and models.
+
+        Raises:
+            SettingsError: the method is unknown, an option is not used by it, or a required model is not set.
+        """
         if self.method not in METHODS and self.method not in UNRANKED:
             known = ", ".join([*METHODS, *UNRANKED])
             raise SettingsError(f"experiment {self.name}: method {self.method!r} does not exist; choose one of {known}")
@@ -168,7 +172,7 @@ class Experiment:
 
 @dataclass(frozen=True)
 class Configuration:
-    """A whole configuration, with all defaults filled in, and what follows from it."""
+    """A complete configuration, with all defaults filled in, and what follows from it."""
 
     config: Mapping[str, Any]
 
@@ -184,22 +188,22 @@ class Configuration:
         return [name for name, experiment in self.experiments.items() if experiment.is_ranked]
 
     def any_ranked(self, needs: Callable[[Experiment], bool]) -> bool:
-        """Return whether some ranked experiment needs something."""
+        """Return whether ``needs`` is true for at least one ranked experiment."""
         return any(needs(self.experiments[name]) for name in self.ranked)
 
     @cached_property
     def contrasts(self) -> dict[str, Contrast]:
-        """The contrasts whose pass some experiment needs, sorted by name."""
+        """The contrasts whose pass at least one experiment needs, sorted by name."""
         needed = {self.experiments[name].contrast for name in self.ranked}
         return {name: one for name, one in sorted(self.all_contrasts.items()) if name in needed}
 
     @cached_property
     def all_contrasts(self) -> dict[str, Contrast]:
-        """Every contrast that a method could ask for."""
+        """Every contrast that a method can need."""
         return contrasts(self.config["scoring"]["short_context"])
 
     def repeats_short_pass(self, contrast: Contrast) -> bool:
-        """Return whether a contrast computes what the short pass computes anyway."""
+        """Return whether a contrast would compute the same values as the short pass."""
         return (
             self.config["models"].get(contrast.role) == self.config["models"]["short"]
             and contrast.short_context == self.config["scoring"]["short_context"]
@@ -208,17 +212,17 @@ class Configuration:
 
     @property
     def is_compared(self) -> bool:
-        """Whether ranked experiments are compared on labelled rows."""
+        """Whether the ranked experiments are compared on labelled rows."""
         return bool(self.config["comparison"]["positive"] and self.ranked)
 
     def raw_files(self, source: str) -> list[str]:
-        """Return the files of ``data.long`` or ``data.short``, none where the key is null."""
+        """Return the files of ``data.long`` or ``data.short`` as a list; empty if the key is null."""
         value = self.config["data"][source]
         return [value] if isinstance(value, str) else list(value or [])
 
     @property
     def sources(self) -> list[str]:
-        """Kinds of rows that become tokens: long, and short where there are short chats."""
+        """Kinds of rows that are tokenized: ``long``, and ``short`` if there are short chats."""
         return ["long", "short"] if self.raw_files("short") else ["long"]
 
     @property
@@ -228,15 +232,20 @@ class Configuration:
 
     @property
     def roles(self) -> list[str]:
-        """Models that the run has; the optional ones only where they are named."""
+        """Names of the run's models; optional ones only if they are set."""
         return [*ALWAYS, *(role for role in OPTIONAL if self.config["models"][role])]
 
     def model(self, role: str) -> dict[str, Any]:
-        """Return a model of the section ``models`` as an object; null stands for ``models.long``."""
+        """Return a model of the section ``models`` as a mapping; null stands for ``models.long``."""
         return model_section(self.config["models"][role] or self.config["models"]["long"])
 
     def check(self) -> None:
-        """Raise SettingsError or ModelError for what cannot run, before anything runs for hours."""
+        """Check the whole configuration before anything runs for hours.
+
+        Raises:
+            SettingsError: a setting is invalid or contradicts another one.
+            ModelError: a local model is missing or its context window is too short.
+        """
         if not all(isinstance(name, str) for name in self.config["experiments"]):
             raise SettingsError("the names of experiments must be text; put numbers in quotes")
         for experiment in self.experiments.values():
@@ -250,7 +259,7 @@ class Configuration:
         self._check_models()
 
     def _check_models(self) -> None:
-        """Raise an error for local models that are missing or too short for ``scoring.max_length``."""
+        """Check that local models exist and that θ_L's window holds ``scoring.max_length`` tokens."""
         for role in self.roles:
             spec = ModelSpec.from_config(self.model(role))
             if spec.is_local:
@@ -266,7 +275,7 @@ class Configuration:
 
 
 def explained(check: Callable[[], None], raised: type[Exception]) -> None:
-    """Call ``check``; raise a user's error anew as ``raised``, with the message alone."""
+    """Call ``check`` and convert a :class:`~gateau.errors.UserError` into ``raised``, with the same message."""
     try:
         check()
     except UserError as error:

@@ -1,6 +1,6 @@
-"""Files and folders that are whole or absent, and JSON and JSONL with errors that say where.
+"""Atomic writes of files and folders, and JSON and JSONL with errors that name the file and line.
 
-Lines of JSONL end at a line feed and nowhere else: a text may hold any other of Unicode's line ends.
+A line of JSONL ends at a line feed only, because a text may contain any other line separator of Unicode.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 @contextmanager
 def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield an empty folder beside ``path``; on success it takes the place of ``path``, on error it is removed.
+    """Yield an empty folder beside ``path``. On success it replaces ``path``, on error it is removed.
 
-    The temporary folder is hidden and unique. An old folder at ``path`` stays until the new one is whole.
+    The temporary folder is hidden and has a unique name. An old folder at ``path`` stays until the new one is complete.
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -45,10 +45,13 @@ def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 @contextmanager
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield a temporary path beside ``path``; on success it is synced and renamed to ``path``, on error removed.
+    """Yield a temporary path beside ``path``. On success it is synced and renamed to ``path``, on error removed.
 
-    The temporary name is hidden and unique, so that two writers, on whatever nodes, never share it and a killed one
-    leaves nothing that looks finished. A failed write is raised anew with the name of ``path``.
+    The temporary name is hidden and unique. Two writers on any nodes therefore never share it, and a killed writer
+    leaves nothing that looks finished.
+
+    Raises:
+        OSError: the write failed; the error names ``path`` instead of the temporary file.
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -59,7 +62,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
             os.fsync(handle.fileno())
         temporary.replace(target)
     except OSError as error:
-        # a full disk is reported without a name, other failures with the temporary one
+        # the error of a full disk has no file name, other errors have the temporary one
         if error.errno and ((error.errno in _FULL and error.filename is None) or str(temporary) in str(error)):
             raise OSError(error.errno, os.strerror(error.errno), str(target)) from error
         raise
@@ -74,19 +77,23 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
-    """Write ``value`` as indented JSON with sorted keys, atomically. NaN and infinity are refused (ValueError)."""
+    """Write ``value`` as indented JSON with sorted keys, atomically.
+
+    Raises:
+        ValueError: a number is NaN or infinite.
+    """
     write_text(path, json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def write_jsonl(path: str | os.PathLike[str], rows: Iterable[Any], *, ascii_only: bool = False) -> None:
-    """Write one line of JSON per row, atomically, in UTF-8 or with all other characters escaped."""
+    """Write one line of JSON per row, atomically, in UTF-8, or in ASCII with all other characters escaped."""
     with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
         for row in rows:
             file.write(json.dumps(row, ensure_ascii=ascii_only) + "\n")
 
 
 def read_text(path: str | os.PathLike[str]) -> str:
-    """Return the text of a file in UTF-8, its line ends as line feeds.
+    """Return the text of a UTF-8 file, with Windows line ends replaced by line feeds.
 
     Raises:
         DataError: the file is missing or not UTF-8.
@@ -112,10 +119,10 @@ def read_json(path: str | os.PathLike[str]) -> Any:
 
 
 def read_jsonl(path: str | os.PathLike[str]) -> Iterator[tuple[str, Row]]:
-    """Yield each line's object and the place where it stands (``<path>, line <number>``); blank lines are skipped.
+    """Yield ``(where, object)`` for each line, where ``where`` is ``<path>, line <number>``. Skip blank lines.
 
     Raises:
-        DataError: the file is missing, a line is not a JSON object, or there is no line at all.
+        DataError: the file is missing or empty, or a line is not a JSON object.
     """
     empty = True
     for number, line in enumerate(_read_bytes(path).split(b"\n"), start=1):
@@ -142,7 +149,11 @@ def _read_bytes(path: str | os.PathLike[str]) -> bytes:
 
 
 def text_of(row: Row, name: str, where: str) -> str:
-    """Return the text ``row[name]``. Raises DataError, naming ``where``, for anything else."""
+    """Return the text ``row[name]``.
+
+    Raises:
+        DataError: the value is missing or not a text; the message begins with ``where``.
+    """
     value = row.get(name)
     if not isinstance(value, str):
         raise DataError(f'{where}: {name} must be a text, "" where there is none; found {value!r}')
@@ -150,7 +161,11 @@ def text_of(row: Row, name: str, where: str) -> str:
 
 
 def number_of(row: Row, name: str, where: str) -> int:
-    """Return the whole number ``row[name]``. Raises DataError, naming ``where``, for anything else."""
+    """Return the integer ``row[name]``.
+
+    Raises:
+        DataError: the value is missing or not an integer; the message begins with ``where``.
+    """
     value = row.get(name)
     if not isinstance(value, int) or isinstance(value, bool):
         raise DataError(f"{where}: {name} must be a whole number; found {value!r}")

@@ -1,14 +1,13 @@
-"""Chat formats with explicit labels: which tokens a conversation becomes, and which of them are learnt.
+"""Chat formats with explicit labels: the tokens of a conversation, and which of them the model learns to predict.
 
-``longalign`` is the format of the released models: ``[INST]{user}[/INST]{assistant}``, BOS once, EOS at the end, each
-response encoded as a segment of its own. The label right after *every* response is EOS, although in mid-conversation
-the input there is already the next turn; a loss mask cannot say that, so labels are written out. An EOS after an empty
-response is not learnt.
+``longalign`` is the format of the released models: ``[INST]{user}[/INST]{assistant}``, with BOS once at the start and
+EOS at the end. Each user message and each response is tokenized separately. The label right after *every* response is
+EOS, although the input at that position may already be the next turn. A loss mask cannot express this, so labels are
+stored explicitly. An EOS after an empty response is not learnt.
 
-``tokenizer_template`` is the chat template that the tokenizer brings. It is refused when its stop token would not be
-learnt.
+``tokenizer_template`` is the tokenizer's own chat template. A template whose stop token would not be learnt is refused.
 
-Text of the data never becomes a control token.
+Text in the data never becomes a control token.
 """
 
 from __future__ import annotations
@@ -35,10 +34,10 @@ FORMATS = ("longalign", "tokenizer_template")
 
 @dataclass(frozen=True)
 class EncodedConversation:
-    """Token ids and labels, int32 arrays of equal length.
+    """Token ids and labels of one conversation, two int32 arrays of shape (n_tokens,).
 
-    ``labels[t]`` is the token that the model should predict for position t from the positions before it (the convention
-    of transformers, which shifts them itself), or -100 where nothing is learnt.
+    ``labels[t]`` is the token that the model should predict for position t from the positions before it, or -100 if
+    nothing is learnt there. This is the convention of transformers, which shifts the labels itself.
     """
 
     input_ids: np.ndarray
@@ -52,12 +51,12 @@ class EncodedConversation:
 
     @property
     def n_targets(self) -> int:
-        """Labels that are learnt. The first position predicts nothing and never has one."""
+        """Number of labels that are learnt. The first position has no predecessor, so its label never counts."""
         return int(np.count_nonzero(self.labels[1:] != IGNORED))
 
 
 class ChatFormat(ABC):
-    """How conversations become tokens, for one tokenizer."""
+    """A way to turn conversations into token ids and labels, for one tokenizer."""
 
     name: str
 
@@ -69,18 +68,22 @@ class ChatFormat(ABC):
 
     @abstractmethod
     def encode_batch(self, conversations: Sequence[Conversation]) -> list[EncodedConversation | UnusableConversation]:
-        """Encode conversations, each to its tokens or to the reason why it cannot be used."""
+        """Return for each conversation its tokens, or the reason why it cannot be used."""
 
     @abstractmethod
     def prompt_ids(self, turns: Sequence[Turn], user: str, system: str | None = None) -> list[int]:
-        """Exactly the tokens that training puts before the answer to ``user``, after earlier ``turns``."""
+        """Return exactly the tokens that training puts before the answer to ``user``, after earlier ``turns``."""
 
     @abstractmethod
     def chat_template(self) -> str:
-        """The template (Jinja) that goes out with a model trained in this format."""
+        """Return the Jinja template that is exported with a model trained in this format."""
 
     def encode(self, conversation: Conversation) -> EncodedConversation:
-        """Encode one conversation. Raises UnusableConversation."""
+        """Return the tokens of one conversation.
+
+        Raises:
+            UnusableConversation: the conversation cannot be trained on.
+        """
         outcome = self.encode_batch([conversation])[0]
         if isinstance(outcome, UnusableConversation):
             raise outcome
@@ -88,13 +91,17 @@ class ChatFormat(ABC):
 
 
 def chat_format(name: str, tokenizer: PreTrainedTokenizerBase) -> ChatFormat:
-    """The format of that name. Raises SettingsError when the tokenizer does not fit it."""
+    """Return the format of that name.
+
+    Raises:
+        SettingsError: the tokenizer does not support the format.
+    """
     kinds: dict[str, type[ChatFormat]] = {"longalign": LongAlignFormat, "tokenizer_template": TemplateFormat}
     return kinds[name](tokenizer)
 
 
 class LongAlignFormat(ChatFormat):
-    """The released format. A system message goes in front of the first user turn (``system_merged``)."""
+    """The format of the released models. A system message is put before the first user message (``system_merged``)."""
 
     name = "longalign"
 
@@ -103,7 +110,7 @@ class LongAlignFormat(ChatFormat):
         self._bos = [tokenizer.bos_token_id] if adds_bos(tokenizer) else []
 
     def encode_batch(self, conversations: Sequence[Conversation]) -> list[EncodedConversation | UnusableConversation]:
-        """All segments of the batch go through the tokenizer together."""
+        """Encode all segments of the batch in one call of the tokenizer."""
         merged = [_merge_system(conversation) for conversation in conversations]
         texts = [
             text
@@ -130,7 +137,7 @@ class LongAlignFormat(ChatFormat):
         return EncodedConversation(ids, labels, conversation.changes)
 
     def prompt_ids(self, turns: Sequence[Turn], user: str, system: str | None = None) -> list[int]:
-        """Segment by segment, as trained; in training no EOS stands between turns."""
+        """Return the ids of the prompt, encoded segment by segment as in training, without EOS between turns."""
         turns = [*turns, Turn(user, "")]
         if system is not None:
             turns[0] = Turn(f"{system}\n\n{turns[0].user}", turns[0].assistant)
@@ -138,7 +145,10 @@ class LongAlignFormat(ChatFormat):
         return self._bos + [token for segment in encode_texts(self._tokenizer, texts) for token in segment]
 
     def chat_template(self) -> str:
-        """For other programs. They encode the rendered text in one piece, which for one turn gives the same tokens."""
+        """Return a template for other programs.
+
+        They tokenize the rendered text as a whole. For a conversation of one turn, this gives the same tokens.
+        """
         bos = "{{ bos_token }}" if self._bos else ""
         return (
             bos + "{% set ns = namespace(system='') %}{% for message in messages %}"
@@ -151,7 +161,7 @@ class LongAlignFormat(ChatFormat):
 
 
 class TemplateFormat(ChatFormat):
-    """The tokenizer's own chat template. Learnt is what the template adds to the prompt for each response."""
+    """The tokenizer's own chat template. The model learns the text that the template adds to each prompt."""
 
     name = "tokenizer_template"
 
@@ -166,7 +176,7 @@ class TemplateFormat(ChatFormat):
         self.encode(Conversation((Turn("a question", "an answer"), Turn("another", "more"))))
 
     def encode_batch(self, conversations: Sequence[Conversation]) -> list[EncodedConversation | UnusableConversation]:
-        """One rendered conversation at a time: its spans need character offsets."""
+        """Encode one rendered conversation at a time, because finding the responses needs character offsets."""
         outcomes: list[EncodedConversation | UnusableConversation] = []
         for conversation in conversations:
             try:
@@ -191,13 +201,17 @@ class TemplateFormat(ChatFormat):
                     "would never stop; use the longalign format, or set the tokenizer's eos_token to the template's "
                     "stop token"
                 )
-            # what a template writes behind the stop token is not the model's to say
+            # text that the template writes after the stop token is not learnt
             learnt = inside[inside <= ends[-1]]
             labels[learnt] = ids[learnt]
         return EncodedConversation(ids, labels, conversation.changes)
 
     def prompt_ids(self, turns: Sequence[Turn], user: str, system: str | None = None) -> list[int]:
-        """The rendered template up to the generation prompt. Raises UnusableConversation for control tokens in text."""
+        """Return the ids of the rendered template up to the generation prompt.
+
+        Raises:
+            UnusableConversation: a text contains a control token.
+        """
         self._refuse_control_tokens(
             [system or "", user, *(text for turn in turns for text in (turn.user, turn.assistant))]
         )
@@ -208,13 +222,13 @@ class TemplateFormat(ChatFormat):
         return [int(token) for token in ids]
 
     def chat_template(self) -> str:
-        """The tokenizer's own."""
+        """Return the tokenizer's own template."""
         return str(self._tokenizer.chat_template)
 
     def _rendered_turns(
         self, messages: list[dict[str, str]], turns: Sequence[Turn]
     ) -> tuple[str, list[tuple[int, int]]]:
-        """The text of all turns after ``messages``, which grow by them, and the spans of responses with any text."""
+        """Append all turns to ``messages``; return the rendered text and the (start, stop) of non-empty responses."""
         spans: list[tuple[int, int]] = []
         rendered = ""
         for turn in turns:
@@ -232,10 +246,10 @@ class TemplateFormat(ChatFormat):
         return rendered, spans
 
     def _ids(self, rendered: str, responses: Sequence[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Ids of a rendered text and the characters where each starts and stops.
+        """Return the ids of a rendered text and the character offsets at which each starts and stops.
 
-        Where one token would hold the end of a prompt and the beginning of its response (two newlines, say), the text
-        is cut there: the model, too, gets its prompt without the response.
+        A token may cover the end of a prompt and the beginning of its response, for example two newlines. The text is
+        then split there before tokenizing, because the model also gets its prompt without the response.
         """
         ids, starts, stops = self._piece(rendered, 0)
         if any(((starts < first) & (first < stops)).any() for first in responses):
@@ -263,9 +277,9 @@ class TemplateFormat(ChatFormat):
 
 
 def encode_texts(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
-    """Ids of each text on its own, without control tokens, whatever the text says.
+    """Return the ids of each text, encoded separately; text that looks like a control token is encoded as text.
 
-    A fast tokenizer is asked directly: transformers' wrapping costs as much as the tokenizing of short texts.
+    A fast tokenizer is called directly, because the wrapper of transformers takes as long as tokenizing short texts.
     """
     if not tokenizer.is_fast:
         ids: list[list[int]] = tokenizer(

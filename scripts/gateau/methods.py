@@ -1,14 +1,14 @@
-"""The catalogue of methods that select long samples: which options each reads, and which passes and models it needs.
+"""The catalogue of selection methods: which options each one reads, and which passes and models it needs.
 
 The functions that compute the scores are in :mod:`gateau.selection.method_scores`, under the same names. This module
-imports nothing, so that planning a workflow can read the catalogue in no time.
+imports nothing heavy, so that planning the workflow is fast.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-# the options of GATEAU's formula
+# options of GATEAU's formula
 FORMULA = ("alpha", "hmp_norm", "score_norm", "importance", "layers", "orientation")
 
 
@@ -16,8 +16,8 @@ FORMULA = ("alpha", "hmp_norm", "score_norm", "importance", "layers", "orientati
 class Method:
     """One way to score samples.
 
-    ``reads`` are the options that change the score. With ``contrast``, the NLL of the contrast takes the place of
-    θ_S's. With ``rewards``, the method reads the column ``reward``.
+    ``reads`` are the options that change the score. If ``contrast`` is set, the NLL of this contrast replaces that of
+    θ_S. If ``rewards`` is true, the method reads the column ``reward``.
     """
 
     about: str
@@ -50,16 +50,16 @@ METHODS: dict[str, Method] = {
     "key_tokens": Method("gain on tokens that need long context, in the manner of LongPPL"),
 }  # fmt: skip
 
-# these methods take rows without a score, so no pass runs for them
+# these methods select rows without scores, so no scoring pass runs for them
 UNRANKED = {"full": "the long samples as they are", "random": "a seeded draw"}
 
 
 @dataclass(frozen=True)
 class Contrast:
-    """What some methods put in θ_S's place.
+    """A model with a short view of the text that some methods use in place of θ_S.
 
-    ``role`` names a model of the section models. ``short_context`` says how it sees long inputs. Where the context is
-    cut (``truncate``), it is cut to the window of the model ``window_of``.
+    ``role`` names a model of the section ``models``. ``short_context`` says how this model reads long inputs. If it is
+    ``truncate``, the context is cut to the window of the model ``window_of``.
     """
 
     role: str
@@ -68,7 +68,7 @@ class Contrast:
 
 
 def contrasts(short_context: str) -> dict[str, Contrast]:
-    """Return all contrasts by name. ``short_context`` is the configured one of θ_S."""
+    """Return all contrasts by name. ``short_context`` is the value of ``scoring.short_context``."""
     return {
         "no_extended_window": Contrast("short", "truncate", "short"),
         "one_model": Contrast("long", "truncate", "short"),

@@ -1,7 +1,7 @@
-"""What can be known of a model from its files alone, without torch: used while the workflow is planned.
+"""Facts about a model that its files tell without torch, for planning the workflow.
 
-``path`` is a local directory or a name on the Hugging Face hub. Of a hub name only name and revision are known here;
-pin ``revision`` to a commit to make runs reproducible.
+``path`` is a local directory or a name on the Hugging Face hub. For a hub name, only name and revision are known here.
+Pin ``revision`` to a commit to make runs reproducible.
 """
 
 from __future__ import annotations
@@ -26,9 +26,10 @@ _BLOCK, _BLOCKS, _BLOCKS_PER_FILE = 4096, 8, 1024
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """A model as the configuration names it.
+    """A model as given in the configuration.
 
-    ``window`` overrides the context window, ``rope_parameters`` entries of the same name in the model's own config.
+    ``window`` overrides the context window in tokens. ``rope_parameters`` overrides entries of the same name in the
+    model's own config.
     """
 
     path: str
@@ -39,14 +40,14 @@ class ModelSpec:
 
     @classmethod
     def from_config(cls, value: str | Mapping[str, Any]) -> ModelSpec:
-        """From ``models.short`` or ``models.long``: a path or name alone, or an object with options."""
+        """Return the spec of a configuration entry: a path or name, or a mapping with options."""
         if isinstance(value, str):
             return cls(value)
         return cls(**{**value, "rope_parameters": dict(value.get("rope_parameters") or {})})
 
     @property
     def is_local(self) -> bool:
-        """Whether the path names a directory here, or can only mean one (starts with ``/``, ``.`` or ``~``)."""
+        """Whether the path is an existing directory, or can only be one (``/…``, ``./…``, ``../…`` or ``~…``)."""
         return self.directory.is_dir() or self.path.startswith(("/", "./", "../", "~"))
 
     @property
@@ -56,11 +57,15 @@ class ModelSpec:
 
     @property
     def location(self) -> str:
-        """What to hand to a loader: the directory, its ``~`` expanded, or the hub name."""
+        """What a loader needs: the directory with ``~`` expanded, or the hub name."""
         return str(self.directory) if self.is_local else self.path
 
     def config(self) -> dict[str, Any]:
-        """The local model's config.json. Raises ModelError when there is none."""
+        """Return the config.json of a local model.
+
+        Raises:
+            ModelError: the directory or the file is missing, or the file is not JSON.
+        """
         file = self.directory / "config.json"
         if not self.directory.is_dir():
             raise ModelError(f"{self.path}: no such model directory; set models.short / models.long to an existing one")
@@ -73,7 +78,7 @@ class ModelSpec:
         return dict(config)
 
     def context_window(self) -> int | None:
-        """Tokens of context: as configured, else as a local model's config.json says; None if neither does."""
+        """Return the context window in tokens, as configured or from a local model's config.json; None if unknown."""
         if self.window is not None or not self.is_local:
             return self.window
         config = self.config()
@@ -82,7 +87,11 @@ class ModelSpec:
 
 
 def check_window(spec: ModelSpec, window: int | None, max_length: int) -> None:
-    """Raise ModelError when sequences of ``max_length`` exceed θ_L's window and nothing extends it."""
+    """Check that θ_L can read sequences of ``max_length`` tokens.
+
+    Raises:
+        ModelError: they exceed the context window ``window``, and no ``rope_parameters`` extend it.
+    """
     if window and window < max_length and not spec.rope_parameters:
         raise ModelError(
             f"scoring.max_length is {max_length}, but models.long ({spec.path}) has a window of {window} tokens: "
@@ -92,12 +101,12 @@ def check_window(spec: ModelSpec, window: int | None, max_length: int) -> None:
 
 @cache
 def weights_fingerprint(path: str, revision: str | None) -> str:
-    """Digest of a local model: config.json in full, and of each weight file its size and a sample of its bytes.
+    """Return a digest of a local model: config.json in full, and size and sampled bytes of each weight file.
 
-    A safetensors file gives its header and eight blocks of 4 KB of every tensor, so that training any layer further
-    shows; another format gives blocks spread over the file. Cheap enough for every planning (some 10 MB of reads at 7B)
-    and blind to modification times. An edit confined to bytes between the blocks is not seen. A hub name
-    is its own fingerprint together with the revision.
+    The samples of a safetensors file are its header and eight blocks of 4 KB of every tensor, so that further training
+    of any layer changes the digest. The samples of other formats are 1024 blocks spread over the file. This is cheap
+    enough for every planning (about 10 MB of reads for a 7B model) and ignores modification times. A change of bytes
+    between the blocks only is not detected. The fingerprint of a hub model is its name and revision.
     """
     spec = ModelSpec(path, revision)
     if not spec.is_local:
@@ -112,7 +121,7 @@ def weights_fingerprint(path: str, revision: str | None) -> str:
 
 @cache
 def tokenizer_fingerprint(path: str, revision: str | None) -> str:
-    """Digest of a local model's tokenizer files; of a hub name, the name and revision."""
+    """Return a digest of a local model's tokenizer files, or the name and revision of a hub model."""
     spec = ModelSpec(path, revision)
     if not spec.is_local:
         return f"hub:{path}@{revision or 'main'}"
@@ -137,7 +146,10 @@ def _update_with_weights(digest: hashlib._Hash, file: Path) -> None:
 
 
 def _tensor_spans(handle: BinaryIO, size: int) -> list[tuple[int, int]]:
-    """Byte ranges of a safetensors file: its header, then every tensor. The whole file if the header is unreadable."""
+    """Return byte ranges (start, stop) of a safetensors file: its header, then every tensor.
+
+    If the header cannot be read, the only range is the whole file.
+    """
     length = int.from_bytes(handle.read(8), "little")
     if not 0 < length <= size - 8:
         return [(0, size)]

@@ -1,8 +1,8 @@
-"""Loading models and tokenizers the one way this project does, and telling what was chosen.
+"""Load models and tokenizers, and resolve the settings that are ``auto``.
 
-``auto`` resolves to: device, CUDA if there is one, else CPU; dtype, bfloat16 on CUDA and float32 on CPU; attention,
-an installed flash-attn (2, 4 on Hopper and later, 3) on CUDA with half precision, else sdpa (eager for models that cap
-attention logits, which sdpa cannot).
+``auto`` means: device, CUDA if there is one, else the CPU; dtype, bfloat16 on CUDA and float32 on the CPU; attention,
+an installed flash-attn (in this order: 2, 4 on Hopper and later, 3) on CUDA in half precision, and otherwise sdpa.
+Models with capped attention logits use eager, because sdpa cannot cap them.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from gateau.errors import ModelError, SettingsError
 from gateau.model_files import ModelSpec
 from gateau.prompts import adds_bos
 
-if TYPE_CHECKING:  # two more seconds, which scripts that need the tokenizer alone would wait for
+if TYPE_CHECKING:  # importing it takes two seconds, which scripts that only need the tokenizer save
     from transformers import PreTrainedModel
 
 logger = logging.getLogger(__name__)
@@ -39,15 +39,19 @@ _PROBE_TEXT = "### Input: Zwölf Boxkämpfer jagen 12,345 quick foxes.\n\n\tdef 
 
 @dataclass(frozen=True)
 class Runtime:
-    """Where and how a model computes, as configured; each may be ``auto``."""
+    """Device, dtype and attention backend of a model, as configured; each may be ``auto``."""
 
     device: str = "auto"
     dtype: str = "auto"
     attention: str = "auto"
-    setting: str = "scoring"  # section of the configuration, for messages
+    setting: str = "scoring"  # section of the configuration that messages name
 
     def resolved_device(self) -> torch.device:
-        """The torch device. Raises SettingsError for one that is not there."""
+        """Return the torch device.
+
+        Raises:
+            SettingsError: CUDA is requested, but torch finds no CUDA device.
+        """
         if self.device != "auto":
             if self.device.startswith("cuda") and not torch.cuda.is_available():
                 raise SettingsError(f"{self.setting}.device is cuda, but torch sees no CUDA device; use auto or cpu")
@@ -55,16 +59,16 @@ class Runtime:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
     def resolved_dtype(self) -> torch.dtype:
-        """The torch dtype of weights and activations."""
+        """Return the torch dtype of weights and activations."""
         if self.dtype == "auto":
             return torch.bfloat16 if self.resolved_device().type == "cuda" else torch.float32
         return _DTYPES[self.dtype]
 
     def resolved_attention(self, config: Any, packed: bool = False) -> str:
-        """The attention backend for a model of this config.
+        """Return the attention backend for a model with this config.
 
-        ``packed`` sequences, as in training, make a dense mask of S x S under sdpa: without flash-attn, CUDA gets
-        flex_attention instead.
+        With ``packed`` sequences, as in training, sdpa needs a dense mask of shape (S, S). On CUDA without flash-attn,
+        flex_attention is used instead.
         """
         if self.attention != "auto":
             return self.attention
@@ -81,7 +85,7 @@ class Runtime:
         return "eager" if getattr(config, "attn_logit_softcapping", None) else "sdpa"
 
     def describe(self, config: Any) -> dict[str, str]:
-        """What ``auto`` resolved to, for logs and digests."""
+        """Return device, dtype and attention with ``auto`` resolved, for logs and digests."""
         return {
             "device": self.resolved_device().type,
             "dtype": str(self.resolved_dtype()).removeprefix("torch."),
@@ -90,9 +94,10 @@ class Runtime:
 
 
 def resolved(spec: ModelSpec) -> ModelSpec:
-    """The spec with a hub revision resolved to its commit, where hub or cache can tell; a local model as it is.
+    """Return the spec with its hub revision resolved to a commit, if the hub or the cache knows it.
 
-    Everything of one job is then loaded from one state of the repository, and results are filed under that state.
+    A job then loads everything from one state of the repository, and its results are stored under that commit. The spec
+    of a local model is returned unchanged.
     """
     if spec.is_local:
         return spec
@@ -101,7 +106,11 @@ def resolved(spec: ModelSpec) -> ModelSpec:
 
 
 def load_tokenizer(spec: ModelSpec) -> PreTrainedTokenizerBase:
-    """The model's tokenizer. Raises ModelError with what to do when it cannot be loaded."""
+    """Return the model's tokenizer.
+
+    Raises:
+        ModelError: the tokenizer cannot be loaded.
+    """
     _require_directory(spec)
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
@@ -113,9 +122,9 @@ def load_tokenizer(spec: ModelSpec) -> PreTrainedTokenizerBase:
 
 
 def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
-    """Digest of what a tokenizer does: vocabulary, BOS habit, and the ids of a probing text.
+    """Return a digest of a tokenizer's behaviour: vocabulary, whether it adds BOS, and the ids of a probe text.
 
-    Two homologous models must agree in it; file layouts and chat templates do not matter.
+    Two homologous models must have the same digest. It does not depend on file layouts or chat templates.
     """
     probe = tokenizer(_PROBE_TEXT, add_special_tokens=False, split_special_tokens=True).input_ids
     content = [sorted(tokenizer.get_vocab().items()), adds_bos(tokenizer), probe]
@@ -123,14 +132,14 @@ def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 def load_config(spec: ModelSpec, dynamic_ntk: bool = False) -> Any:
-    """The model's configuration with the spec's ``window`` and ``rope_parameters`` in their places.
+    """Return the model's configuration, overridden by the spec's ``window`` and ``rope_parameters``.
 
-    ``dynamic_ntk`` lets the rotary base grow with length / window beyond the window (factor 1: not at all inside it),
-    for the layers of full attention.
+    With ``dynamic_ntk``, the rotary base of full-attention layers grows with length / window beyond the window. The
+    factor is 1, so that nothing changes inside the window.
 
     Raises:
-        ModelError: no configuration, no rotary embeddings to scale, or (for ``dynamic_ntk``) a model that brings a
-            scaling of its own, which must not be overwritten silently.
+        ModelError: the configuration cannot be loaded, there are no rotary embeddings to scale, or (with
+            ``dynamic_ntk``) the model has a scaling of its own, which must not be overwritten silently.
     """
     _require_directory(spec)
     try:
@@ -163,7 +172,11 @@ def _scale_rope(spec: ModelSpec, config: Any, scaling: dict[str, Any]) -> None:
 
 
 def load_model(spec: ModelSpec, config: Any, runtime: Runtime) -> PreTrainedModel:
-    """The model in evaluation mode on its device. Raises ModelError when it cannot be loaded."""
+    """Return the model in evaluation mode on its device.
+
+    Raises:
+        ModelError: the model cannot be loaded.
+    """
     device, dtype, attention = runtime.resolved_device(), runtime.resolved_dtype(), runtime.resolved_attention(config)
     logger.info("loading %s: %s on %s, attention %s", spec.path, dtype, device, attention)
     model = load_pretrained(spec, config, dtype, attention)
@@ -175,9 +188,17 @@ def load_model(spec: ModelSpec, config: Any, runtime: Runtime) -> PreTrainedMode
 def load_pretrained(
     spec: ModelSpec, config: Any, dtype: torch.dtype, attention: str | None, kind: Any = AutoModelForCausalLM
 ) -> PreTrainedModel:
-    """The model as transformers places it; ``kind`` is one of its auto classes, ``attention`` None its own choice.
+    """Return the model as ``from_pretrained`` loads it.
 
-    Raises ModelError when it, or a tensor of it, cannot be loaded.
+    Args:
+        spec: the model's place.
+        config: its configuration, from :func:`load_config`.
+        dtype: type of the weights.
+        attention: attention backend; None leaves the choice to transformers.
+        kind: one of the auto classes of transformers.
+
+    Raises:
+        ModelError: the model cannot be loaded, or its weights lack a tensor.
     """
     model: PreTrainedModel
     report: dict[str, Any]
@@ -194,7 +215,7 @@ def load_pretrained(
     except _LOADING as error:
         raise ModelError(load_advice(spec, "weights", error)) from error
     absent = sorted([*report["missing_keys"], *(str(entry) for entry in report.get("mismatched_keys", ()))])
-    if absent:  # transformers would go on with random values in their place
+    if absent:  # transformers would fill them with random values
         raise ModelError(
             f"{spec.path}: {len(absent)} tensors of the model are not in its weights ({', '.join(absent[:3])}, …); "
             "fetch the checkpoint again, or check that its config.json belongs to it"
@@ -208,7 +229,7 @@ def _require_directory(spec: ModelSpec) -> None:
 
 
 def load_advice(spec: ModelSpec, part: str, error: Exception) -> str:
-    """Why a part of a model cannot be loaded, and what to do."""
+    """Return a message that says why a part of a model cannot be loaded, and what to do."""
     reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     return (
         f"{spec.path}: cannot load the {part} ({reason}); give a local directory with config.json, weights and "

@@ -1,4 +1,4 @@
-"""Where the project's own files lie: in a checkout beside this package, in an installed wheel inside it.
+"""Paths of the project's own files: beside this package in a checkout, inside it in an installed wheel.
 
 A wheel carries the rule scripts, the default configuration, the schema, the DeepSpeed files and the resources in the
 folder ``gateau/_project``, laid out as in the checkout.

@@ -1,8 +1,8 @@
-"""From a sample to token ids: the prompt frame, truncation, and where the response starts.
+"""Turn a sample into token ids: the prompt frame, truncation, and the start of the response.
 
-Four parts are encoded separately and their ids concatenated (method: "Sample → tokens"): the frame's head, the context,
-the frame's middle with the instruction, the response. So the boundary of the response is known by construction; no text
-is ever searched for a marker. Text that looks like a control token is encoded as text.
+Four parts are encoded separately, and their ids are concatenated (method: "Sample → tokens"): the head of the frame,
+the context, the middle of the frame with the instruction, and the response. The start of the response is therefore
+known exactly, without searching for a marker in the text. Text that looks like a control token is encoded as text.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _PLACES = ("{context}", "{instruction}", "{response}")
 
 @dataclass(frozen=True)
 class PromptTemplate:
-    """The text around context and instruction, cut at its places."""
+    """The text around context, instruction and response, split at their places."""
 
     head: str
     before_instruction: str
@@ -29,9 +29,10 @@ class PromptTemplate:
 
     @classmethod
     def parse(cls, template: str) -> PromptTemplate:
-        """Split a template that holds {context}, {instruction}, {response} once each, in this order, response last.
+        """Split a template at {context}, {instruction} and {response}.
 
-        Raises SettingsError otherwise.
+        Raises:
+            SettingsError: the template does not contain each once, in this order, with the response at the end.
         """
         positions = [template.find(place) for place in _PLACES]
         once = all(template.count(place) == 1 for place in _PLACES)
@@ -50,7 +51,7 @@ class PromptTemplate:
 
 @dataclass(frozen=True)
 class EncodedSample:
-    """Token ids of one sample's four parts. ``head`` starts with BOS where the tokenizer adds one."""
+    """Token ids of the four parts of one sample. ``head`` starts with BOS if the tokenizer adds one."""
 
     head: list[int]
     context: list[int]
@@ -60,7 +61,7 @@ class EncodedSample:
 
     @property
     def n_frame(self) -> int:
-        """Tokens that truncation never touches: head, question and response."""
+        """Number of tokens that truncation never removes: head, question and response."""
         return len(self.head) + len(self.question) + len(self.response)
 
     @property
@@ -69,17 +70,18 @@ class EncodedSample:
         return self.n_frame + len(self.context)
 
     def sequence(self, context: list[int] | None = None) -> list[int]:
-        """The whole sequence, with another context in the place of the sample's own if given."""
+        """Return the whole sequence, with ``context`` instead of the sample's own context if given."""
         return self.head + (self.context if context is None else context) + self.question + self.response
 
     def fits(self, max_length: int) -> bool:
-        """Whether instruction and response fit into ``max_length`` tokens once the context is cut away."""
+        """Return whether the sample fits into ``max_length`` tokens without any context."""
         return self.n_frame <= max_length
 
     def truncated(self, max_length: int) -> EncodedSample:
-        """The sample with context tokens cut from the left so that at most ``max_length`` tokens remain.
+        """Return the sample with context tokens removed on the left, so that at most ``max_length`` tokens remain.
 
-        Raises ValueError when even the empty context does not fit; ask :meth:`fits` first.
+        Raises:
+            ValueError: the sample does not fit even without context; check :meth:`fits` first.
         """
         if not self.fits(max_length):
             raise ValueError(f"{self.n_frame} tokens without any context do not fit into {max_length}")
@@ -87,12 +89,12 @@ class EncodedSample:
         return EncodedSample(self.head, self.context[lost:], self.question, self.response, self.truncated_tokens + lost)
 
     def segments(self, length: int) -> list[list[int]]:
-        """The context cut into segments of ``length`` tokens, the last one shorter; real tokens only."""
+        """Return the context in segments of ``length`` tokens, without padding; the last one may be shorter."""
         return [self.context[start : start + length] for start in range(0, len(self.context), length)]
 
 
 class PromptEncoder:
-    """Encodes samples for one tokenizer and one template."""
+    """An encoder of samples for one tokenizer and one template."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, template: str) -> None:
         self._tokenizer = tokenizer
@@ -101,23 +103,23 @@ class PromptEncoder:
         self._head = self._bos + self._encode([self._template.head])[0]
 
     def start(self) -> list[int]:
-        """What stands before a text given no context at all: BOS, or else the end-of-text id that separates documents.
+        """Return the ids before a text without any context: BOS, or else the end-of-text id that separates documents.
 
-        Empty for a tokenizer that has neither.
+        The list is empty if the tokenizer has neither.
         """
         if self._bos or self._tokenizer.eos_token_id is None:
             return list(self._bos)
         return [self._tokenizer.eos_token_id]
 
     def encode(self, contexts: list[str], instructions: list[str], responses: list[str]) -> list[EncodedSample]:
-        """Encode samples, untruncated. Lists of equal length; one batch is tokenized in parallel."""
+        """Return encoded samples without truncation. The lists have equal length and are tokenized in parallel."""
         frame = self._template
         questions = [frame.before_instruction + text + frame.after_instruction for text in instructions]
         parts = zip(self._encode(contexts), self._encode(questions), self._encode(responses), strict=True)
         return [EncodedSample(self._head, context, question, response) for context, question, response in parts]
 
     def count_tokens(self, texts: list[str]) -> list[int]:
-        """Tokens of each text on its own."""
+        """Return the number of tokens of each text."""
         return [len(ids) for ids in self._encode(texts)]
 
     def _encode(self, texts: list[str]) -> list[list[int]]:
@@ -128,6 +130,6 @@ class PromptEncoder:
 
 
 def adds_bos(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether the tokenizer itself puts its BOS in front of a text."""
+    """Return whether the tokenizer puts BOS in front of a text by itself."""
     ids = tokenizer("a").input_ids
     return tokenizer.bos_token_id is not None and ids[:1] == [tokenizer.bos_token_id]

@@ -1,6 +1,7 @@
-"""Where results come from: a manifest for each folder of results, and whether its files are still those it names.
+"""Write a manifest for each folder of results, which says where its files come from, and compare files with it.
 
-Only the standard library: a manifest is made after every change, and must cost less than a second beside hashing.
+This module needs the standard library only. A manifest is written after every change, so it must take less than a
+second in addition to hashing.
 """
 
 from __future__ import annotations
@@ -27,12 +28,12 @@ _PACKAGES = (
 
 
 def result_files(folder: Path) -> Iterator[Path]:
-    """The files that a manifest names: not the manifests themselves."""
+    """Yield the files that a manifest lists: all except manifests."""
     return (path for path in visible_files(folder) if path.name != NAME)
 
 
 def versions() -> dict[str, str]:
-    """Of Python and the packages that results can depend on, as far as they are installed."""
+    """Return the versions of Python and of the installed packages on which results can depend."""
     found = {"python": platform.python_version()}
     for name in _PACKAGES:
         try:
@@ -43,7 +44,7 @@ def versions() -> dict[str, str]:
 
 
 def git_state(repository: Path) -> dict[str, Any] | None:
-    """Commit and whether tracked files differ from it; None outside a repository or without git."""
+    """Return the commit and whether tracked files differ from it; None outside a repository or without git."""
 
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(repository), *arguments]
@@ -56,7 +57,7 @@ def git_state(repository: Path) -> dict[str, Any] | None:
 
 
 def environments(logs: Path) -> list[str]:
-    """What the jobs of a folder said they ran on, each environment once: see :func:`gateau.command.run`."""
+    """Return each place where a folder's jobs ran, once, from the log line of :func:`gateau.command.run`."""
     found: dict[str, None] = {}
     for log in sorted(logs.rglob("*.log")):
         with log.open(encoding="utf-8", errors="replace") as lines:
@@ -75,10 +76,15 @@ def make_manifest(
     models: Mapping[str, Any],
     data: Sequence[str],
 ) -> dict[str, Any]:
-    """What a result folder holds and where it comes from.
+    """Return the manifest of a folder of results: its files and where they come from.
 
-    ``models``: fingerprints by role. ``data``: raw files, digested in full. ``config``: the whole configuration, which
-    holds the seeds; keys and tokens are never part of it.
+    Args:
+        folder: the folder.
+        logs: folder with the logs of the jobs that made it.
+        repository: the workflow's repository, for its commit.
+        config: the whole configuration with its seeds. It never contains keys or tokens.
+        models: fingerprints of the models by role.
+        data: paths of raw data files, which are hashed in full.
     """
     canonical = json.dumps(config, sort_keys=True)
     return {
@@ -96,16 +102,20 @@ def make_manifest(
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
-    """A manifest. Raises DataError for a file that is none."""
+    """Return the manifest in a file.
+
+    Raises:
+        DataError: the file is not a manifest.
+    """
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
         return {**manifest, "files": {name: dict(entry) for name, entry in manifest["files"].items()}}
     except (ValueError, LookupError, TypeError, AttributeError) as error:
-        raise DataError(f"{path}: not a manifest ({error!r}); make it anew by running the workflow") from error
+        raise DataError(f"{path}: not a manifest ({error!r}); run the workflow again to write a new one") from error
 
 
 def check_folder(folder: Path) -> list[str]:
-    """What differs from the folder's manifest, a line each; nothing if all is as it was."""
+    """Return one line per difference between a folder and its manifest; an empty list if there is none."""
     expected = read_manifest(folder / NAME)["files"]
     present = {path.relative_to(folder).as_posix(): path for path in result_files(folder)}
     findings = [f"{folder / name}: missing" for name in expected if name not in present]
@@ -114,7 +124,7 @@ def check_folder(folder: Path) -> list[str]:
         if name in present:
             size = present[name].stat().st_size
             if size != entry["n_bytes"]:
-                findings.append(f"{folder / name}: {size} bytes, the manifest says {entry['n_bytes']}")
+                findings.append(f"{folder / name}: {size} bytes instead of {entry['n_bytes']}")
             elif file_sha256(present[name]) != entry["sha256"]:
-                findings.append(f"{folder / name}: same size, other content (sha256)")
+                findings.append(f"{folder / name}: same size, different content (SHA-256)")
     return sorted(findings)

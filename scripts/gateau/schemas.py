@@ -1,4 +1,4 @@
-"""The tables in which the stages meet: every column with its type, meaning and unit."""
+"""Schemas of the tables between stages: every column with its type, meaning and unit."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ SEGMENT_RESULT = table_schema(
 
 
 def shard_schema(result: pa.Schema) -> pa.Schema:
-    """Columns of a shard's file: id, status, and a pass's result (null unless it could be computed)."""
+    """Return the schema of a shard's file: id, status, and the result of a pass (null if it could not be computed)."""
     key = table_schema(id=(pa.string(), "sample id"), status=(pa.string(), _STATUS))
     return pa.schema([*key, *result])
 

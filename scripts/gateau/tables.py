@@ -1,4 +1,4 @@
-"""Parquet tables that cross from one stage to the next: one documented schema each, checked when written and read."""
+"""Parquet tables between stages. Each has one documented schema, which is checked when writing and reading."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Row = dict[str, Any]
 
 
 def table_schema(**columns: tuple[pa.DataType, str]) -> pa.Schema:
-    """A schema from ``name=(type, description)``. Descriptions travel in the file as field metadata."""
+    """Return a schema made from ``name=(type, description)``. Descriptions are stored in the file as field metadata."""
     return pa.schema([pa.field(name, kind, metadata={"description": text}) for name, (kind, text) in columns.items()])
 
 
@@ -29,10 +29,12 @@ def write_rows(
     row_group_size: int = 1024,
     metadata: Mapping[str, str] | None = None,
 ) -> int:
-    """Stream ``rows`` into a Parquet file of exactly ``schema``, atomically; return how many there were.
+    """Write ``rows`` to a Parquet file with exactly ``schema``, atomically; return their number.
 
-    At most ``row_group_size`` rows are held in memory. Raises TableError when a row lacks a column, has one too many
-    or holds a value of another type.
+    At most ``row_group_size`` rows are in memory at a time.
+
+    Raises:
+        TableError: a row lacks a column, has an additional one, or has a value of another type.
     """
     if metadata:
         schema = schema.with_metadata(dict(metadata))
@@ -47,9 +49,10 @@ def write_rows(
 def write_tables(
     path: str | os.PathLike[str], schema: pa.Schema, tables: Iterable[pa.Table], *, metadata: Mapping[str, str]
 ) -> str:
-    """Write Arrow tables of exactly ``schema``, one row group each, atomically; return the digest of their content.
+    """Write Arrow tables with exactly ``schema`` to one file, atomically; return the digest of their content.
 
-    The digest covers values and their division into tables; it stands in the file's metadata as ``content``.
+    Each table becomes one row group. The digest depends on the values and on how they are divided into tables. It is
+    stored in the file's metadata as ``content``.
     """
     digest = hashlib.sha256()
     with atomic_path(path) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
@@ -76,7 +79,7 @@ def _to_table(rows: Sequence[Mapping[str, Any]], schema: pa.Schema, path: str | 
     expected = set(schema.names)
     for row in rows:
         if set(row) != expected:
-            raise TableError(f"{path}: a row has columns {sorted(row)}, expected {sorted(expected)}")
+            raise TableError(f"{path}: a row has the columns {sorted(row)}, but {sorted(expected)} are expected")
     try:
         return pa.Table.from_pylist(list(rows), schema=schema)
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
@@ -84,24 +87,28 @@ def _to_table(rows: Sequence[Mapping[str, Any]], schema: pa.Schema, path: str | 
 
 
 def open_table(path: str | os.PathLike[str], schema: pa.Schema) -> pq.ParquetFile:
-    """Open a Parquet file and check its columns against ``schema``. Raises TableError on any difference."""
+    """Open a Parquet file and check its columns against ``schema``.
+
+    Raises:
+        TableError: the file cannot be read, or its columns differ from ``schema``.
+    """
     try:
         file = pq.ParquetFile(path)
     except (pa.ArrowInvalid, FileNotFoundError) as error:
         raise TableError(
-            f"{path}: not a readable Parquet table ({error}); delete it and rerun to make it anew"
+            f"{path}: not a readable Parquet table ({error}); delete it and run the workflow again"
         ) from error
     found = file.schema_arrow
     if found.names != schema.names or found.types != schema.types:
         raise TableError(
-            f"{path}: columns {_columns(found)} where {_columns(schema)} are expected; it was written by another "
-            "version: delete it and rerun"
+            f"{path}: has the columns {_columns(found)}, but {_columns(schema)} are expected; another version wrote "
+            "this file: delete it and run the workflow again"
         )
     return file
 
 
 def count_rows(path: str | os.PathLike[str]) -> int:
-    """Rows of a Parquet file, from its footer alone."""
+    """Return the number of rows of a Parquet file, reading only its footer."""
     return int(pq.read_metadata(path).num_rows)
 
 
@@ -112,25 +119,25 @@ def _columns(schema: pa.Schema) -> str:
 def iterate_rows(
     path: str | os.PathLike[str], schema: pa.Schema, columns: Sequence[str] | None = None
 ) -> Iterator[Row]:
-    """Yield the rows of a table one by one, holding one row group at a time."""
+    """Yield the rows of a table one by one, with one row group in memory at a time."""
     with open_table(path, schema) as file:
         for group in range(file.num_row_groups):
             yield from file.read_row_group(group, columns=list(columns) if columns else None).to_pylist()
 
 
 def read_rows(path: str | os.PathLike[str], schema: pa.Schema) -> list[Row]:
-    """All rows of a table, in the order of the file."""
+    """Return all rows of a table, in the order of the file."""
     return list(iterate_rows(path, schema))
 
 
 def read_table(path: str | os.PathLike[str], schema: pa.Schema) -> pa.Table:
-    """The whole table as Arrow columns."""
+    """Return the whole table in Arrow's columns."""
     with open_table(path, schema) as file:
         return file.read()
 
 
 def read_metadata(path: str | os.PathLike[str], schema: pa.Schema) -> dict[str, str]:
-    """The key-value metadata given to :func:`write_rows` or :func:`write_tables`."""
+    """Return the key-value metadata that was given to :func:`write_rows` or :func:`write_tables`."""
     with open_table(path, schema) as file:
         entries = file.metadata.metadata or {}
         return {key.decode(): value.decode() for key, value in entries.items() if key != b"ARROW:schema"}

@@ -1,4 +1,4 @@
-"""Chatting: prompts as in training, streams as in one piece, windows, caches, and the script as people use it."""
+"""Chatting: prompts as in training, streamed text, context windows, caches, and the script itself."""
 
 import copy
 import json
@@ -177,7 +177,7 @@ def test_stop_tokens_are_the_tokenizers_and_the_generation_configs(model, tiny_t
 
 @pytest.mark.parametrize("architecture", ["llama", "mistral_window", "gemma3_mixed"])
 def test_reusing_what_was_read_changes_no_answer(architecture, tiny_tokenizer):
-    """Models with sliding windows keep nothing; the others read only what is new."""
+    """Models with sliding windows keep no cache; the others compute new tokens only."""
     model = tiny_model(architecture, vocab_size=1024)
     chat = session(model, tiny_tokenizer, document="the old road turns past tall grass at dawn. " * 20)
     for number, question in enumerate(("falcon", "badger", "otter")):
@@ -274,7 +274,7 @@ def test_a_long_conversation_says_what_is_left_out():
         (("--model", "no/such-model", "--prompt", "x"), "no/such-model: cannot load the tokenizer"),
         (("--model", MODEL, "--prompt", " "), "the prompt is empty"),
         (("--model", MODEL, "--prompt-file", MODEL / "model.safetensors"), "not UTF-8 text"),
-        (("--model", MODEL, "--prompt", "x", "--top-p", "0"), "--top-p lies above 0"),
+        (("--model", MODEL, "--prompt", "x", "--top-p", "0"), "--top-p above 0 and at most 1"),
     ],
 )
 def test_mistakes_say_what_to_do(arguments, message):

@@ -1,4 +1,4 @@
-"""Golden cases of chat formats: what is learnt, token by token."""
+"""Chat formats: the expected labels of example conversations, token by token."""
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -26,7 +26,7 @@ def ids(tokenizer, text):
 
 
 class Encoded:
-    """Arrays as lists, for comparison."""
+    """An encoded conversation with lists instead of arrays, for comparison."""
 
     def __init__(self, encoded):
         self.input_ids, self.labels = encoded.input_ids.tolist(), encoded.labels.tolist()

@@ -1,4 +1,4 @@
-"""Leases of GPUs, with real processes and devices that exist by name only: a lease looks at names and locks."""
+"""Leases of GPUs, with real processes and simulated devices: a lease only uses the names of devices and their locks."""
 
 import contextlib
 import fcntl
@@ -36,12 +36,12 @@ GPU 1: NVIDIA A100-SXM4-40GB (UUID: GPU-bbbb-1)
 
 
 class Machine:
-    """Pretended devices, a lease folder of its own, and the jobs that are started on it."""
+    """Simulated devices with their own lease folder, and the jobs that are started on them."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.jobs = folder, []
         self.leases, self.bin = folder / "leases", folder / "bin"
-        # the tests' own machine may have GPUs, or be a node of a cluster
+        # the machine that runs the tests may have GPUs, or be a node of a cluster
         self.environment = {
             name: value for name, value in os.environ.items() if not name.startswith(("SLURM_", "CUDA_"))
         }
@@ -49,14 +49,14 @@ class Machine:
         self.lists("")
 
     def lists(self, text: str, code: int = 0) -> None:
-        """Let ``nvidia-smi -L`` print this."""
+        """Make ``nvidia-smi -L`` print ``text`` and exit with ``code``."""
         self.bin.mkdir(exist_ok=True)
         (self.bin / "nvidia-smi").write_text(f"#!/bin/sh\nprintf %s {shlex.quote(text)}\nexit {code}\n")
         (self.bin / "nvidia-smi").chmod(0o755)
         self.environment["PATH"] = f"{self.bin}:{os.environ['PATH']}"
 
     def start(self, gpus: int, script: str, devices: str | None = "0,1", **environment: str) -> subprocess.Popen[str]:
-        """A job: a shell's script under a lease."""
+        """Start a job: a shell script under a lease."""
         visible = {} if devices is None else {"CUDA_VISIBLE_DEVICES": devices}
         job = subprocess.Popen(
             [*LEASE, "--gpus", str(gpus), "--", "sh", "-c", script],
@@ -67,21 +67,21 @@ class Machine:
         return job
 
     def run(self, gpus: int, script: str, *arguments: str, **environment: str) -> str:
-        """What a job prints; it must succeed."""
+        """Run a job, which must succeed, and return its output."""
         job = self.start(gpus, script, *arguments, **environment)
         out, error = job.communicate(timeout=30)
         assert job.returncode == 0, error
         return out.strip()
 
     def hold(self, gpus: int, *arguments: str) -> subprocess.Popen[str]:
-        """A job that has its devices and keeps them until its input ends or it is killed."""
+        """Start a job that holds its devices until its input ends or it is killed."""
         job = self.start(gpus, "echo $CUDA_VISIBLE_DEVICES; exec sleep 60", *arguments)
         assert job.stdout is not None
         job.devices = job.stdout.readline().strip()
         return job
 
     def is_at_the_gate(self, job: subprocess.Popen[str], device: str = "0") -> bool:
-        """Whether the job waits for its turn or has it."""
+        """Return whether the job waits at the gate of a device or has passed it."""
         links = []
         for link in Path(f"/proc/{job.pid}/fd").iterdir():
             with contextlib.suppress(FileNotFoundError):
@@ -89,7 +89,7 @@ class Machine:
         return str(self.leases / f"{device}.gate") in links
 
     def await_in_line(self, job: subprocess.Popen[str], device: str) -> None:
-        """Until the job collects devices: it has passed the gate of this one."""
+        """Wait until the job has passed the gate of this device and collects devices."""
         gate = self.leases / f"{device}.gate"
         wait_for(lambda: gate.exists() and f"process {job.pid} " in gate.read_text())
 
@@ -112,7 +112,7 @@ def machine(tmp_path):
 
 
 def intervals(events: Path) -> list[tuple[int, int, list[str]]]:
-    """Start, end and devices of each job, in places of lines: appended while the devices were held."""
+    """Return start, end and devices of each job, in line numbers, as jobs append lines while they hold devices."""
     begun, finished = {}, []
     for place, line in enumerate(events.read_text().splitlines()):
         word, job, devices = line.split()
@@ -139,7 +139,7 @@ def test_forty_jobs_at_once_share_no_device_and_none_starves(machine, devices):
         _, error = job.communicate(timeout=60)
         assert job.returncode == 0, error
         assert re.search(r"leased GPU \S+ after \S+ s", error)
-    assert time.monotonic() - start < 30  # and so the longest wait; alone they would take two seconds
+    assert time.monotonic() - start < 30  # an upper bound of the longest wait; without other load it takes two seconds
     found = intervals(machine.folder / "events")
     assert sorted(len(held) for _, _, held in found) == [1] * 20 + [2] * 20
     assert all(set(held) <= set(names) and len(set(held)) == len(held) for _, _, held in found)
@@ -151,7 +151,7 @@ def test_forty_jobs_at_once_share_no_device_and_none_starves(machine, devices):
 
 
 def test_a_job_of_two_goes_before_later_jobs_of_one(machine):
-    """One device is free all the time and a stream of small jobs asks for it; the job of two comes before them."""
+    """A stream of small jobs could always use the one free device, but a job of two that came earlier goes first."""
     script = 'echo "$0 $CUDA_VISIBLE_DEVICES" >> events'
     holder = machine.hold(1)
     two = machine.start(2, script.replace("$0", "two"))
@@ -225,7 +225,7 @@ def test_exit_code_signals_arguments_and_process_are_the_command_s_own(machine):
     assert job.communicate(timeout=20)[0] == "told\n"
     assert job.returncode == 3
     ignored = int(machine.run(1, "grep SigIgn /proc/self/status").split()[1], 16)
-    for number in (signal.SIGPIPE, signal.SIGXFSZ):  # as in a shell; Python ignores them
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):  # as in a shell, although Python ignores these signals
         assert not ignored >> (number - 1) & 1
     result = subprocess.run(
         [*LEASE, "--gpus", "0", "--", "echo", "--gpus", "--", "a b"], capture_output=True, text=True
@@ -252,7 +252,7 @@ def test_nothing_is_leased_without_gpus_or_inside_a_slurm_job(machine):
 
 
 def test_a_run_s_own_devices_are_kept_and_are_the_machine_s(machine):
-    """Indices, UUIDs and nvidia-smi's list name the same hardware: what one run holds another cannot have."""
+    """Indices, UUIDs and the list of nvidia-smi name the same hardware, so two runs cannot hold one device."""
     machine.lists(LISTED)
     script = "echo $CUDA_VISIBLE_DEVICES $CUDA_DEVICE_ORDER"
     assert machine.hold(1, "1").devices == "1"
@@ -287,7 +287,7 @@ def test_devices_are_what_cuda_would_see(machine, monkeypatch, listed, given, de
 
 
 def test_a_lease_within_a_lease_shares_out_what_there_is(machine):
-    """A whole run under a lease: its jobs wait for each other, not for the run."""
+    """If a whole run has a lease, its jobs wait for each other but not for the run itself."""
     inner = shlex.join([*LEASE, "--gpus", "1", "--", "sh", "-c", "echo $CUDA_VISIBLE_DEVICES; sleep 0.3"])
     assert machine.run(2, f"{inner} & {inner} & wait", "3,4,5").split() in (["3", "4"], ["4", "3"])
 
@@ -309,12 +309,12 @@ def test_a_waiting_job_says_for_whom(machine):
     assert "leased GPU 0,1 after" in waiting.communicate(timeout=20)[1]
 
 
-# --- what can be wrong ---
+# --- errors ---
 
 
 def test_more_gpus_than_there_are_is_an_error(machine):
     job = machine.start(3, "true")
-    assert "3 GPUs are asked for, but there are 2 (0,1): ask for fewer" in job.communicate(timeout=20)[1]
+    assert "3 GPUs were requested, but only 2 can be used (0,1): request fewer" in job.communicate(timeout=20)[1]
     assert job.returncode == 1
 
 
@@ -351,7 +351,7 @@ def test_a_folder_on_a_network_file_system_is_refused(tmp_path, monkeypatch):
 def test_a_folder_that_cannot_be_used_is_an_error(tmp_path, monkeypatch):
     file = tmp_path / "file"
     file.touch()
-    with pytest.raises(SettingsError, match=r"cannot be made.*set GATEAU_LEASE_DIR to"):
+    with pytest.raises(SettingsError, match=r"cannot create.*set GATEAU_LEASE_DIR to"):
         lease_folder({"GATEAU_LEASE_DIR": str(file / "leases")})
     monkeypatch.setattr(os, "access", lambda *arguments: False)
     monkeypatch.setattr(gpu_leases.tempfile, "gettempdir", lambda: str(tmp_path))
@@ -359,7 +359,7 @@ def test_a_folder_that_cannot_be_used_is_an_error(tmp_path, monkeypatch):
     assert folder == tmp_path / f"gateau-leases-{os.getuid()}"
     assert folder.stat().st_mode & 0o777 == 0o700
     folder.chmod(0o777)
-    with pytest.raises(SettingsError, match="not yours alone"):
+    with pytest.raises(SettingsError, match="other users have access"):
         lease_folder({})
 
 
@@ -368,12 +368,12 @@ def test_a_file_system_without_locks_is_an_error(tmp_path, monkeypatch):
         raise OSError(37, "No locks available")
 
     monkeypatch.setattr(fcntl, "flock", refuse)
-    with pytest.raises(SettingsError, match=r"0\.gate cannot be locked \(No locks available\): set GATEAU_LEASE_DIR"):
+    with pytest.raises(SettingsError, match=r"cannot lock .*0\.gate \(No locks available\): set GATEAU_LEASE_DIR"):
         gpu_leases.acquire([Device("0", "0")], 1, tmp_path)
 
 
 def test_a_lock_file_that_was_cleaned_away_is_made_anew(tmp_path):
-    """Whoever locks a deleted file would lock for himself only."""
+    """A lock on a deleted file would not exclude any other job."""
     file = tmp_path / "0.lock"
     first = gpu_leases._lock(file, "first", wait=False)
     assert gpu_leases._lock(file, "second", wait=False) is None

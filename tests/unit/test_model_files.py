@@ -62,7 +62,7 @@ def test_a_broken_model_says_what_is_wrong(tmp_path):
 
 
 def test_a_checkpoint_with_missing_or_cut_off_tensors_is_refused(tmp_path):
-    """transformers alone would fill the gap with random numbers and go on."""
+    """Without this check, transformers would fill missing tensors with random values."""
     broken = copy(tmp_path)
     weights = load_file(broken / "model.safetensors")
     gone = [name for name in weights if ".layers.2." in name]
@@ -108,7 +108,7 @@ def test_dynamic_ntk_leaves_sliding_layers_alone(tmp_path):
 
 
 def test_a_hub_model_is_filed_under_its_commit(tmp_path):
-    """In a hub cache whose ``main`` moves from one commit to the next, the settings of a pass differ."""
+    """When ``main`` moves to another commit in the hub cache, the settings of a pass change."""
     code = (
         "from gateau.models import Runtime, load_config, load_tokenizer, resolved\n"
         "from gateau.model_files import ModelSpec\n"
@@ -177,7 +177,7 @@ def test_homologous_tokenizers_agree_and_others_do_not(tmp_path, tiny_tokenizer)
 
 
 def test_training_the_pair_works_in_a_few_steps(tmp_path):
-    """The script that made the committed pair runs; the full training takes minutes and is not repeated here."""
+    """The script that made the committed pair works. The full training takes minutes and is not repeated here."""
     result = run_script("train_tiny_pair", tmp_path, "--scale", "0.002", "--width", "64", "--layers", "2")
     assert result.returncode == 0, result.stderr
     for name, window in (("short", 256), ("long", 1024)):

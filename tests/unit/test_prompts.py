@@ -1,4 +1,4 @@
-"""Token ids: the frame, boundaries, truncation."""
+"""Prompts as token ids: the frame, the boundaries of its parts, and truncation."""
 
 import pytest
 from hypothesis import given, settings
@@ -60,7 +60,7 @@ def test_a_tokenizer_without_bos_starts_nothing(tiny_tokenizer):
     assert not adds_bos(plain)
     encoder = PromptEncoder(plain, DEFAULT_TEMPLATE)
     assert encoder.encode(["c"], ["i"], ["r"])[0].head[0] != 0
-    assert encoder.start() == [1]  # the document separator stands in for BOS
+    assert encoder.start() == [1]  # the document separator replaces BOS
 
 
 counts = st.integers(0, 40)

@@ -1,4 +1,4 @@
-"""Manifests name every file and what it was made with; verify finds every difference."""
+"""Manifests list every file and its origin, and verify finds every difference."""
 
 import hashlib
 import json
@@ -56,7 +56,11 @@ def test_verify_is_silent_only_if_nothing_differs(results):
     result = run_script("verify", results)
     assert result.returncode == 1
     findings = [line.removeprefix(f"{results}/scores/") for line in result.stdout.splitlines()]
-    assert findings == ["a.json: same size, other content (sha256)", "deep/b.bin: missing", "new: not in the manifest"]
+    assert findings == [
+        "a.json: same size, different content (SHA-256)",
+        "deep/b.bin: missing",
+        "new: not in the manifest",
+    ]
 
 
 def test_a_folder_without_manifests_is_an_error(tmp_path):

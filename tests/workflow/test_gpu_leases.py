@@ -1,4 +1,4 @@
-"""Leases in the rules: who gets one, and a run on two pretended devices, which computes on the CPU."""
+"""Leases in the rules: which jobs get one, and a run on two simulated devices, which computes on the CPU."""
 
 import os
 import re
@@ -26,7 +26,7 @@ AUTO = {
 
 
 def leases(directory, config):
-    """Whether and of how many GPUs a lease stands before each command of a dry run, by rule."""
+    """Return the numbers of GPUs that the commands of a dry run lease, by rule; 0 without a lease."""
     result = snakemake(directory, config, "--dry-run", "--printshellcmds")
     assert result.returncode == 0, result.stdout
     found: dict[str, set[int]] = {}
