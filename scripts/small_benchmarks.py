@@ -16,7 +16,7 @@ from pathlib import Path
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from gateau.command import run
-from gateau.data.planted import CODES, SUBJECTS, PlantedShape, filler, note, planted_row
+from gateau.data.planted import CODES, SUBJECTS, PlantedShape, filler_sentence, note_line, planted_row
 from gateau.files import write_text
 from gateau.formats import encode_texts
 
@@ -76,10 +76,10 @@ def retrieval_rows(count: int, rng: random.Random) -> Iterator[Row]:
     """Six numbered paragraphs with a note in each; the note is given and its paragraph asked for."""
     for number in range(count):
         subjects, codes = rng.sample(SUBJECTS, 6), rng.sample(CODES, 30)
-        notes = [note(subject, codes[5 * n : 5 * n + 5]) for n, subject in enumerate(subjects)]
+        notes = [note_line(subject, codes[5 * n : 5 * n + 5]) for n, subject in enumerate(subjects)]
         paragraphs = []
         for line in notes:
-            sentences = [filler(rng) for _ in range(2)]
+            sentences = [filler_sentence(rng) for _ in range(2)]
             sentences.insert(rng.randrange(3), line)
             paragraphs.append(" ".join(sentences))
         # every paragraph is asked for about equally often
@@ -98,7 +98,7 @@ def count_rows(count: int, rng: random.Random) -> Iterator[Row]:
         n_different = 3 + number
         different: list[str] = []
         while len(different) < n_different:
-            paragraph = f"{filler(rng)} {filler(rng)}"
+            paragraph = f"{filler_sentence(rng)} {filler_sentence(rng)}"
             if paragraph not in different:
                 different.append(paragraph)
         paragraphs = different + rng.choices(different, k=2)
@@ -132,7 +132,7 @@ def haystack(rng: random.Random, n_lines: int = 220) -> str:
     lines = []
     for _ in range(n_lines):
         is_note = rng.random() < PlantedShape().note_share
-        lines.append(note(rng.choice(others), rng.sample(CODES, 5)) if is_note else filler(rng))
+        lines.append(note_line(rng.choice(others), rng.sample(CODES, 5)) if is_note else filler_sentence(rng))
     return "".join(line + "\n" for line in lines)
 
 
