@@ -134,6 +134,17 @@ def run_pass(
     )
 
 
+def add_short_context(parser: argparse.ArgumentParser) -> None:
+    """Add the option ``--short-context`` of the passes with a short-context model."""
+    parser.add_argument(
+        "--short-context",
+        choices=("ntk", "truncate", "none"),
+        required=True,
+        help="how the model sees inputs beyond its window: ntk scales its rotary base dynamically, truncate cuts the "
+        "context to the window, none changes nothing",
+    )
+
+
 def run_short_pass(args: argparse.Namespace, spec: ModelSpec, short_context: str, window: int | None = None) -> None:
     """Score one shard with θ_S, or with the model that a method uses instead of θ_S.
 
