@@ -5,12 +5,12 @@ import json
 from gateau.command import run
 from gateau.model_files import ModelSpec
 from gateau.models import load_config, resolved
-from gateau.scoring.arguments import add_short_context, context_window, pass_parser, run_short_pass
+from gateau.scoring.arguments import add_short_context_option, context_window, pass_parser, run_short_pass
 
 
 def main() -> None:
     parser = pass_parser(__doc__)
-    add_short_context(parser)
+    add_short_context_option(parser)
     parser.add_argument(
         "--window-of",
         type=json.loads,

@@ -2,12 +2,12 @@
 
 from gateau.command import run
 from gateau.model_files import ModelSpec
-from gateau.scoring.arguments import add_short_context, pass_parser, run_short_pass
+from gateau.scoring.arguments import add_short_context_option, pass_parser, run_short_pass
 
 
 def main() -> None:
     parser = pass_parser(__doc__)
-    add_short_context(parser)
+    add_short_context_option(parser)
     args = parser.parse_args()
     run_short_pass(args, ModelSpec.from_config(args.model), args.short_context)
 

@@ -81,7 +81,7 @@ def recall_rows(
 
 
 def retrieval_rows(count: int, rng: random.Random) -> Iterator[Row]:
-    """Yield rows with six numbered paragraphs, each with a note. The question gives a note and asks for its paragraph."""
+    """Yield rows of six numbered paragraphs, each with a note. The question gives a note and asks for its paragraph."""
     for number in range(count):
         subjects, codes = rng.sample(SUBJECTS, 6), rng.sample(CODES, 30)
         notes = [note_line(subject, codes[5 * n : 5 * n + 5]) for n, subject in enumerate(subjects)]

@@ -36,10 +36,10 @@ def pass_parser(description: str | None) -> argparse.ArgumentParser:
         required=True,
         help="maximum tokens of a whole sequence; the start of longer contexts is cut off",
     )
-    return with_model(parser)
+    return add_model_options(parser)
 
 
-def with_model(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+def add_model_options(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     """Add the options of every script that computes with a model and stores its progress; return ``parser``."""
     parser.add_argument(
         "--model", type=json.loads, required=True, help="the model: an entry of the configuration's models, as JSON"
@@ -134,7 +134,7 @@ def run_pass(
     )
 
 
-def add_short_context(parser: argparse.ArgumentParser) -> None:
+def add_short_context_option(parser: argparse.ArgumentParser) -> None:
     """Add the option ``--short-context`` of the passes with a short-context model."""
     parser.add_argument(
         "--short-context",

@@ -23,7 +23,7 @@ from gateau.errors import ModelError, ScoreError
 from gateau.model_files import ModelSpec, tokenizer_fingerprint, weights_fingerprint
 from gateau.models import Runtime, load_advice, load_config, load_pretrained, load_tokenizer, resolved
 from gateau.schemas import SAMPLES
-from gateau.scoring.arguments import with_model
+from gateau.scoring.arguments import add_model_options
 from gateau.scoring.shards import SampleReader
 from gateau.scoring.store import ProgressStore
 from gateau.sources import meaning_digest
@@ -38,8 +38,8 @@ Compute = Callable[[Row], Row]
 def text_model_parser(description: str | None) -> argparse.ArgumentParser:
     """Return the parser of a script that applies a text model to every sample."""
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--samples", required=True)
-    return with_model(parser)
+    parser.add_argument("--samples", required=True, help="samples.parquet of rule samples")
+    return add_model_options(parser)
 
 
 def run_text_model(
@@ -152,11 +152,14 @@ def load_reward_model(spec: ModelSpec, runtime: Runtime) -> Compute:
     tokenizer, config = load_tokenizer(spec), load_config(spec)
     if config.num_labels != 1:
         raise ModelError(
-            f"{spec.path} has {config.num_labels} outputs; a reward model has one (num_labels 1 in its config.json)"
+            f"{spec.path} has {config.num_labels} outputs, but a reward model has one output (num_labels: 1 in its "
+            "config.json)"
         )
     window = getattr(config, "max_position_embeddings", None)
     if window is None:
-        raise ModelError(f"{spec.path} does not tell its window; set models.reward.window")
+        raise ModelError(
+            f"{spec.path}: its config.json does not define max_position_embeddings; set models.reward.window"
+        )
     attention = None if runtime.attention == "auto" else runtime.attention
     model = load_pretrained(spec, config, runtime.resolved_dtype(), attention, AutoModelForSequenceClassification)
     model.to(runtime.resolved_device())  # type: ignore[arg-type]
