@@ -1,4 +1,4 @@
-"""Rule ``chats``: raw short conversations → validated chats, counted rejections, a summary."""
+"""Rule ``chats``: validate raw short conversations and write the chats, the rejected rows and a summary."""
 
 from gateau.command import run
 from gateau.data.arguments import intake_parser, run_intake

@@ -1,17 +1,21 @@
-"""Rule ``contrast_pass``: response NLL under what a method puts in place of θ_S, for one shard."""
+"""Rule ``contrast_pass``: compute the response NLL of one shard under the model that a method uses instead of θ_S."""
 
 import json
 
 from gateau.command import run
 from gateau.model_files import ModelSpec
 from gateau.models import load_config, resolved
-from gateau.scoring.arguments import context_window, pass_parser, run_short_pass
+from gateau.scoring.arguments import add_short_context_option, context_window, pass_parser, run_short_pass
 
 
 def main() -> None:
     parser = pass_parser(__doc__)
-    parser.add_argument("--short-context", choices=("ntk", "truncate", "none"), required=True)
-    parser.add_argument("--window-of", type=json.loads, help="take this model's window, as JSON; default: its own")
+    add_short_context_option(parser)
+    parser.add_argument(
+        "--window-of",
+        type=json.loads,
+        help="truncate to the window of this model, an entry of models as JSON (default: the window of --model)",
+    )
     args = parser.parse_args()
     window = None
     if args.window_of:

@@ -1,4 +1,4 @@
-"""Rule ``embeddings``: an embedding of every sample's instruction and context, to cluster selections by."""
+"""Rule ``embeddings``: embed the instruction and context of every sample, for selections that use clusters."""
 
 from gateau.command import run
 from gateau.schemas import EMBEDDINGS

@@ -1,4 +1,4 @@
-"""Rule ``index``: token lengths, status and shard of every sample."""
+"""Rule ``index``: write the token lengths, the status and the shard of every sample."""
 
 import argparse
 import json
@@ -16,11 +16,18 @@ from gateau.tables import write_rows
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--samples", required=True)
-    parser.add_argument("--model", type=json.loads, required=True, help="models.long, as JSON; its tokenizer counts")
-    parser.add_argument("--prompt", required=True, help="prompt template, see scoring.prompt")
-    parser.add_argument("--max-length", type=int, required=True)
-    parser.add_argument("--shards", type=int, required=True)
+    parser.add_argument("--samples", required=True, help="samples.parquet of rule samples")
+    parser.add_argument(
+        "--model", type=json.loads, required=True, help="models.long, as JSON; its tokenizer counts the tokens"
+    )
+    parser.add_argument("--prompt", required=True, help="prompt template, as in scoring.prompt")
+    parser.add_argument(
+        "--max-length",
+        type=int,
+        required=True,
+        help="maximum tokens of a whole sequence; the start of longer contexts is cut off",
+    )
+    parser.add_argument("--shards", type=int, required=True, help="number of shards, the jobs of each scoring pass")
     parser.add_argument("--output", required=True, help="output: index.parquet")
     args = parser.parse_args()
 
@@ -29,10 +36,14 @@ def main() -> None:
     tokenizer = load_tokenizer(spec)
     encoder = PromptEncoder(tokenizer, args.prompt)
     rows = list(index_rows(args.samples, encoder, args.max_length, args.shards))
-    # the short pass compares its own tokenizer with this digest: homologous models share their tokenizer
+    # the scoring passes compare the digest of their tokenizer with this one: homologous models share their tokenizer
     write_rows(args.output, INDEX, rows, metadata={"tokenizer": tokenizer_digest(tokenizer)})
-    logging.info("%d samples, %s", len(rows), dict(Counter(row["status"] for row in rows)))
-    logging.info("%d tokens, %d truncated", sum(r["n_tokens"] for r in rows), sum(r["truncated_tokens"] for r in rows))
+    logging.info("%d samples by status: %s", len(rows), dict(Counter(row["status"] for row in rows)))
+    logging.info(
+        "%d tokens kept, %d context tokens cut off",
+        sum(row["n_tokens"] for row in rows),
+        sum(row["truncated_tokens"] for row in rows),
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Rule ``long_pass``: response NLL and attention profile under the long-context model θ_L, for one shard."""
+"""Rule ``long_pass``: compute response NLL and attention profiles of one shard under the long-context model θ_L."""
 
 from gateau.command import run
 from gateau.model_files import ModelSpec
@@ -8,7 +8,12 @@ from gateau.scoring.passes import LongPass
 
 def main() -> None:
     parser = pass_parser(__doc__)
-    parser.add_argument("--layer-block", type=int, required=True, help="context tokens per entry of the layer profile")
+    parser.add_argument(
+        "--layer-block",
+        type=int,
+        required=True,
+        help="context tokens that are averaged into one entry of the attention profile by layer",
+    )
     args = parser.parse_args()
     spec = ModelSpec.from_config(args.model)
     run_pass(

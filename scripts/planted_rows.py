@@ -1,4 +1,4 @@
-"""Rule ``planted_rows``: long rows whose dependency on the context is known, and short chats, are generated."""
+"""Rule ``planted_rows``: generate long rows whose dependency on the context is known, and short chats."""
 
 import argparse
 import json
@@ -11,9 +11,11 @@ from gateau.files import atomic_path
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--planted", type=json.loads, required=True, help="the data.planted section, as JSON")
+    parser.add_argument(
+        "--planted", type=json.loads, required=True, help="the section data.planted of the configuration, as JSON"
+    )
     parser.add_argument("--output", required=True, help="output: long rows, jsonl")
-    parser.add_argument("--chats", help="output: short chats, jsonl")
+    parser.add_argument("--chats", help="output: short chats, jsonl (default: none are written)")
     args = parser.parse_args()
     planted = args.planted
     shape = PlantedShape(min_lines=planted["min_lines"], max_lines=planted["max_lines"])
@@ -24,7 +26,7 @@ def main() -> None:
 
 
 def write_jsonl(path: str, rows: Iterable[dict[str, object]]) -> None:
-    """Write one JSON object per line, atomically."""
+    """Write one JSON object per line. The file appears only once it is complete."""
     with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as output:
         for row in rows:
             output.write(json.dumps(row, ensure_ascii=False) + "\n")

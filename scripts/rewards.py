@@ -1,4 +1,4 @@
-"""Rule ``rewards``: what a reward model thinks of every sample's response, for method ``reward``."""
+"""Rule ``rewards``: compute the reward of every sample's response with a reward model, for method ``reward``."""
 
 import logging
 from collections import Counter
@@ -12,12 +12,18 @@ from gateau.tables import write_rows
 
 def main() -> None:
     parser = text_model_parser(__doc__)
-    parser.add_argument("--max-non-finite-share", type=float, default=0.01)
+    parser.add_argument(
+        "--max-non-finite-share",
+        type=float,
+        default=0.01,
+        help="fail if more than this share of the samples, from 0 to 1, has a reward that is NaN or infinite "
+        "(default: %(default)s)",
+    )
     args = parser.parse_args()
     rows = list(run_text_model(args, "rewards", REWARDS, load_reward_model))
     check_finite(rows, args.max_non_finite_share)
     write_rows(args.output, REWARDS, rows)
-    logging.info("%d samples: %s", len(rows), dict(Counter(row["status"] for row in rows)))
+    logging.info("%d samples by status: %s", len(rows), dict(Counter(row["status"] for row in rows)))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Rule ``samples``: raw instruction data → validated samples, counted rejections, a summary."""
+"""Rule ``samples``: validate raw instruction data and write the samples, the rejected rows and a summary."""
 
 from gateau.command import run
 from gateau.data.arguments import intake_parser, run_intake

@@ -1,4 +1,8 @@
-"""Rule ``segment_pass``: response NLL under θ_L given each segment, the instruction alone, and nothing; one shard."""
+"""Rule ``segment_pass``: compute mean response NLLs of one shard under the long-context model θ_L.
+
+There is one value given each context segment and the instruction, one given the instruction alone, and one given
+nothing.
+"""
 
 from typing import Any
 
@@ -11,8 +15,8 @@ from gateau.scoring.passes import SegmentPass
 
 def main() -> None:
     parser = pass_parser(__doc__)
-    parser.add_argument("--segment-length", type=int, required=True, help="tokens per segment")
-    parser.add_argument("--batch-tokens", type=int, required=True, help="tokens of one batch of segments")
+    parser.add_argument("--segment-length", type=int, required=True, help="tokens of a segment")
+    parser.add_argument("--batch-tokens", type=int, required=True, help="maximum tokens of a batch of segments")
     args = parser.parse_args()
 
     def make_pass(config: Any, encoder: PromptEncoder) -> SegmentPass:

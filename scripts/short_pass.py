@@ -1,13 +1,13 @@
-"""Rule ``short_pass``: response NLL under the short-context model θ_S, for one shard."""
+"""Rule ``short_pass``: compute the response NLL of one shard under the short-context model θ_S."""
 
 from gateau.command import run
 from gateau.model_files import ModelSpec
-from gateau.scoring.arguments import pass_parser, run_short_pass
+from gateau.scoring.arguments import add_short_context_option, pass_parser, run_short_pass
 
 
 def main() -> None:
     parser = pass_parser(__doc__)
-    parser.add_argument("--short-context", choices=("ntk", "truncate", "none"), required=True)
+    add_short_context_option(parser)
     args = parser.parse_args()
     run_short_pass(args, ModelSpec.from_config(args.model), args.short_context)
 

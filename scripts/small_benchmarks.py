@@ -1,10 +1,11 @@
-"""Write the generated files of the own small benchmark sets, the same bytes each time.
+"""Write the generated files of this project's own small benchmark sets.
 
-``python scripts/small_benchmarks.py --output workflow/resources/small_benchmarks`` writes them.
+Run ``python scripts/small_benchmarks.py --output workflow/resources/small_benchmarks`` to write them again. The files
+are bytewise the same each time.
 
-They are in the language of :mod:`gateau.data.planted`, which the committed pair of tiny models speaks: recall of a note
-far back and close by in three lengths, paragraphs to be found and to be counted, and a haystack of other notes. All
-other files beside them, questions, texts, prompts for models and judges, are written by hand.
+They use the language of :mod:`gateau.data.planted`, on which the committed pair of tiny models was trained. The tasks
+are: recall of a note, far away and nearby, in three lengths; finding a paragraph; counting paragraphs; and a haystack
+of notes. All other files of the sets (questions, texts, prompts for models and judges) are written by hand.
 """
 
 import argparse
@@ -16,24 +17,23 @@ from pathlib import Path
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from gateau.command import run
-from gateau.data.planted import CODES, SUBJECTS, PlantedShape, filler, note, planted_row
+from gateau.data.planted import CODES, SUBJECTS, PlantedShape, filler_sentence, note_line, planted_row
 from gateau.files import write_text
 from gateau.formats import encode_texts
 
 TOKENIZER = Path(__file__).resolve().parents[1] / "workflow/resources/tiny_pair/long"
-# tokens of a prompt, at most this many away, and how many lines a context of about that many tokens has
+# tokens of a prompt → minimum and maximum lines of a context with about that many tokens
 LENGTHS = {200: (14, 19), 450: (36, 46), 850: (70, 84)}
-TOLERANCE = 12
-# the demo's needle is about this subject, so no haystack may name it
-NEEDLE_SUBJECT = "falcon"
+TOLERANCE = 12  # tokens by which a prompt's length may differ
+NEEDLE_SUBJECT = "falcon"  # subject of the demo's needle, which no haystack may contain
 
 Row = dict[str, object]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--output", type=Path, required=True, help="folder for longbench/ and needle/")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--output", type=Path, required=True, help="output: folder for longbench/ and needle/")
+    parser.add_argument("--seed", type=int, default=0, help="seed of all random choices (default: %(default)s)")
     args = parser.parse_args()
     tokenizer = AutoTokenizer.from_pretrained(TOKENIZER)
 
@@ -61,7 +61,15 @@ def main() -> None:
 def recall_rows(
     tokenizer: PreTrainedTokenizerBase, kind: str, length: int, count: int, rng: random.Random
 ) -> Iterator[Row]:
-    """Questions for a note in its context, each a prompt of about ``length`` tokens, all on different subjects."""
+    """Yield questions for a note in a context, each about another note.
+
+    Args:
+        tokenizer: tokenizer that counts the tokens of a prompt.
+        kind: kind of planted row.
+        length: tokens of a prompt, a key of :data:`LENGTHS`.
+        count: number of questions.
+        rng: source of all random choices.
+    """
     asked: set[str] = set()
     while len(asked) < count:
         n_lines = rng.randint(*LENGTHS[length])
@@ -73,16 +81,16 @@ def recall_rows(
 
 
 def retrieval_rows(count: int, rng: random.Random) -> Iterator[Row]:
-    """Six numbered paragraphs with a note in each; the note is given and its paragraph asked for."""
+    """Yield rows of six numbered paragraphs, each with a note. The question gives a note and asks for its paragraph."""
     for number in range(count):
         subjects, codes = rng.sample(SUBJECTS, 6), rng.sample(CODES, 30)
-        notes = [note(subject, codes[5 * n : 5 * n + 5]) for n, subject in enumerate(subjects)]
+        notes = [note_line(subject, codes[5 * n : 5 * n + 5]) for n, subject in enumerate(subjects)]
         paragraphs = []
         for line in notes:
-            sentences = [filler(rng) for _ in range(2)]
+            sentences = [filler_sentence(rng) for _ in range(2)]
             sentences.insert(rng.randrange(3), line)
             paragraphs.append(" ".join(sentences))
-        # every paragraph is asked for about equally often
+        # ask for every paragraph about equally often
         wanted = number % 6
         yield {
             "input": notes[wanted],
@@ -93,12 +101,12 @@ def retrieval_rows(count: int, rng: random.Random) -> Iterator[Row]:
 
 
 def count_rows(count: int, rng: random.Random) -> Iterator[Row]:
-    """Numbered paragraphs, some of them copies; asked is how many are different."""
+    """Yield rows with numbered paragraphs, two of them copies. The question is how many different ones there are."""
     for number in range(count):
         n_different = 3 + number
         different: list[str] = []
         while len(different) < n_different:
-            paragraph = f"{filler(rng)} {filler(rng)}"
+            paragraph = f"{filler_sentence(rng)} {filler_sentence(rng)}"
             if paragraph not in different:
                 different.append(paragraph)
         paragraphs = different + rng.choices(different, k=2)
@@ -107,12 +115,12 @@ def count_rows(count: int, rng: random.Random) -> Iterator[Row]:
 
 
 def numbered(paragraphs: Sequence[str]) -> str:
-    """As LongBench numbers its paragraphs."""
+    """Return the paragraphs as one text, numbered as in LongBench."""
     return "\n\n".join(f"Paragraph {number}: {text}" for number, text in enumerate(paragraphs, 1))
 
 
 def longbench_row(name: str, row: Row) -> Row:
-    """The record as LongBench has it; ``length`` is in words."""
+    """Return a row as a record of LongBench; its ``length`` is in words."""
     context = str(row["context"])
     return {
         "input": row["input"],
@@ -127,12 +135,15 @@ def longbench_row(name: str, row: Row) -> Row:
 
 
 def haystack(rng: random.Random, n_lines: int = 220) -> str:
-    """Lines as in planted contexts, with notes on all other subjects, so that the needle is not the only note."""
+    """Return a haystack of ``n_lines`` lines like those of planted contexts.
+
+    It has notes on all other subjects, so that the needle is not the only note.
+    """
     others = [subject for subject in SUBJECTS if subject != NEEDLE_SUBJECT]
     lines = []
     for _ in range(n_lines):
         is_note = rng.random() < PlantedShape().note_share
-        lines.append(note(rng.choice(others), rng.sample(CODES, 5)) if is_note else filler(rng))
+        lines.append(note_line(rng.choice(others), rng.sample(CODES, 5)) if is_note else filler_sentence(rng))
     return "".join(line + "\n" for line in lines)
 
 

@@ -1,4 +1,4 @@
-"""Rule ``tokens``: samples or chats → ragged token ids and labels, counted rejections, a preview for people."""
+"""Rule ``tokens``: tokenize samples or chats for training; write token ids and labels, rejected rows and a preview."""
 
 import argparse
 import json
@@ -23,20 +23,35 @@ _EXAMPLES = 10
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rows", required=True, help="samples.parquet or chats.parquet")
-    parser.add_argument("--source", choices=("long", "short"), required=True)
-    parser.add_argument("--model", type=json.loads, required=True, help="models.base, as JSON")
-    parser.add_argument("--format", required=True)
-    parser.add_argument("--max-length", type=int, required=True)
-    parser.add_argument("--over-long", choices=OVER_LONG, required=True)
-    parser.add_argument("--max-rejected-share", type=float, required=True)
-    parser.add_argument("--preview", type=int, required=True, help="rows to render")
-    parser.add_argument("--workers", type=int, required=True)
-    parser.add_argument("--tokens", required=True, help="output: tokens, Parquet")
-    parser.add_argument("--rejects", required=True, help="output: jsonl")
-    parser.add_argument("--summary", required=True, help="output: JSON")
-    parser.add_argument("--preview-text", required=True, help="output: text")
-    parser.add_argument("--preview-html", required=True, help="output: HTML")
+    parser.add_argument("--rows", required=True, help="samples.parquet of rule samples or chats.parquet of rule chats")
+    parser.add_argument(
+        "--source", choices=("long", "short"), required=True, help="kind of the rows: long samples or short chats"
+    )
+    parser.add_argument(
+        "--model", type=json.loads, required=True, help="models.base, as JSON; its tokenizer makes the tokens"
+    )
+    parser.add_argument("--format", required=True, help="chat format, as in tokens.format")
+    parser.add_argument("--max-length", type=int, required=True, help="maximum tokens of a sequence")
+    parser.add_argument(
+        "--over-long",
+        choices=OVER_LONG,
+        required=True,
+        help="what to do with longer rows: reject them (drop), cut the start of the longest user turn's context "
+        "(truncate_context), cut the end, answer included (truncate_right), or fail (error)",
+    )
+    parser.add_argument(
+        "--max-rejected-share",
+        type=float,
+        required=True,
+        help="fail if more than this share of the rows, from 0 to 1, is rejected",
+    )
+    parser.add_argument("--preview", type=int, required=True, help="number of rows to render in the previews")
+    parser.add_argument("--workers", type=int, required=True, help="number of processes that tokenize")
+    parser.add_argument("--tokens", required=True, help="output: token ids and labels, Parquet")
+    parser.add_argument("--rejects", required=True, help="output: rejected rows, jsonl")
+    parser.add_argument("--summary", required=True, help="output: counts over all rows, JSON")
+    parser.add_argument("--preview-text", required=True, help="output: preview as plain text")
+    parser.add_argument("--preview-html", required=True, help="output: preview as an HTML page")
     args = parser.parse_args()
 
     tokenizer = load_tokenizer(resolved(ModelSpec.from_config(args.model)))
@@ -66,11 +81,14 @@ def main() -> None:
     summary = {"source": args.source, "format": args.format, **report.summary()}
     write_json(args.summary, summary)
     logging.info("%s", json.dumps(summary, ensure_ascii=False))
-    _gate(report, args.max_rejected_share, examples)
+    _check_rejected_share(report, args.max_rejected_share, examples)
 
 
-def _gate(report: TokensReport, max_rejected_share: float, examples: list[RejectedRow]) -> None:
-    """Refuse data of which too little can be trained on. Snakemake removes a failed rule's outputs, so it is logged."""
+def _check_rejected_share(report: TokensReport, max_rejected_share: float, examples: list[RejectedRow]) -> None:
+    """Raise DataError if no row can be trained on or if too many rows are rejected.
+
+    Snakemake deletes the outputs of a failed rule, the rejected rows included. The first of them are therefore logged.
+    """
     rejected = sum(report.rejected.values())
     if report.accepted and rejected <= max_rejected_share * report.rows:
         return
@@ -79,8 +97,8 @@ def _gate(report: TokensReport, max_rejected_share: float, examples: list[Reject
     reasons = ", ".join(f"{reason} {count}" for reason, count in report.rejected.most_common())
     raise DataError(
         f"{rejected} of {report.rows} rows cannot be trained on ({reasons}), more than tokens.max_rejected_share "
-        "allows; mend the rows (the first stand above), change tokens.max_length or tokens.over_long, or raise the "
-        "bound"
+        "allows; correct the rows (the first rejected rows are listed above), change tokens.max_length or "
+        "tokens.over_long, or raise tokens.max_rejected_share"
     )
 
 

@@ -1,17 +1,18 @@
 """Train the committed pair of tiny homologous models.
 
-``python scripts/train_tiny_pair.py workflow/resources/tiny_pair`` writes them.
+Run ``python scripts/train_tiny_pair.py workflow/resources/tiny_pair`` to write them again.
 
-Both are Llama models of 0.8 M parameters (other sizes with ``--width`` and ``--layers``) with one byte-level BPE
-tokenizer, trained on the language of :mod:`gateau.data.planted`, seeded, in about nine minutes on two cores:
+Both are Llama models of 0.8 M parameters that share a byte-level BPE tokenizer (``--width`` and ``--layers`` give other
+sizes). They are trained on the language of :mod:`gateau.data.planted`. The training is seeded and takes about nine
+minutes on two cores:
 
-1. copying: random token sequences, repeated, until induction heads emerge;
-2. ``short``: recall of notes inside a window of 256 tokens. The rotary base is jittered, because a model this small
-   would otherwise lose even nearby notes once dynamic NTK stretches its base, which a large model does not;
-3. ``long``: the same model goes on with a larger rotary base on sequences of up to 1024 tokens.
+1. Copying: random token sequences that repeat, until induction heads emerge.
+2. ``short``: recall of notes within a window of 256 tokens. The rotary base varies from batch to batch. Otherwise, a
+   model this small would lose even nearby notes when dynamic NTK raises its base; a large model does not.
+3. ``long``: training of the same model continues with a larger rotary base on sequences of up to 1024 tokens.
 
-What the short model has never seen is a note further away than 256 tokens: that is what the pair's perplexities differ
-by.
+The short model has never seen a note that is more than 256 tokens away. Therefore the perplexities of the two models
+differ on such notes.
 """
 
 import argparse
@@ -36,14 +37,14 @@ VOCABULARY, SHORT_WINDOW, LONG_WINDOW = 1024, 256, 1024
 HEAD_WIDTH = 32
 SHORT_BASE, LONG_BASE = 10_000.0, 80_000.0
 SHORT_LINES, LONG_LINES = PlantedShape(6, 20), PlantedShape(24, 90)
-# the wrong kind is left out: nothing can be learnt from it
+# without the kind wrong, from which nothing can be learnt
 TRAINED_KINDS = ("far", "near", "distractor", "parametric", "far", "near")
 TOKENIZED_KINDS = ("far", "near", "parametric", "wrong", "distractor")
 CONTEXT_WEIGHT = 0.1
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 
-# the scoring prompt as a chat template, so that the pair can be asked the way it was taught
+# the scoring prompt as a chat template, so that chats have the format that the pair was trained on
 CHAT_TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}{% if message['role'] == 'assistant' %}{{ message['content'] }}"
     "{{ eos_token }}{% else %}{% set parts = message['content'].rsplit('\\n\\n', 1) %}"
@@ -54,11 +55,21 @@ CHAT_TEMPLATE = (
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("output", type=Path, help="folder for short/ and long/")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--width", type=int, default=128, help="a multiple of 32, the width of a head")
-    parser.add_argument("--layers", type=int, default=4)
-    parser.add_argument("--scale", type=float, default=1.0, help="factor on the numbers of steps, for a quick try")
+    parser.add_argument("output", type=Path, help="output: folder for the models short/ and long/")
+    parser.add_argument("--seed", type=int, default=0, help="seed of weights and data (default: %(default)s)")
+    parser.add_argument(
+        "--width",
+        type=int,
+        default=128,
+        help="hidden size, a multiple of 32, the width of an attention head (default: %(default)s)",
+    )
+    parser.add_argument("--layers", type=int, default=4, help="number of layers (default: %(default)s)")
+    parser.add_argument(
+        "--scale",
+        type=float,
+        default=1.0,
+        help="factor on the number of training steps; use a small one for a quick try (default: %(default)s)",
+    )
     args = parser.parse_args()
     if args.width % HEAD_WIDTH:
         raise SettingsError(f"--width is {args.width}; choose a multiple of {HEAD_WIDTH}")
@@ -87,7 +98,14 @@ def main() -> None:
 
 
 def tiny_config(window: int, rotary_base: float, width: int, layers: int) -> LlamaConfig:
-    """Tied embeddings; an MLP of twice the width."""
+    """Return the config of a Llama model with tied embeddings and an MLP of twice the width.
+
+    Args:
+        window: context window in tokens.
+        rotary_base: base of the rotary embedding.
+        width: hidden size.
+        layers: number of layers.
+    """
     heads = width // HEAD_WIDTH
     return LlamaConfig(
         vocab_size=VOCABULARY, hidden_size=width, intermediate_size=2 * width, num_hidden_layers=layers,
@@ -98,7 +116,7 @@ def tiny_config(window: int, rotary_base: float, width: int, layers: int) -> Lla
 
 
 def train_tokenizer() -> PreTrainedTokenizerFast:
-    """Byte-level BPE in which every subject and code is one token and any other text still has an encoding."""
+    """Train a byte-level BPE tokenizer in which every subject and every code is one token."""
 
     def corpus() -> Iterator[str]:
         rng = random.Random(1)
@@ -127,7 +145,10 @@ def train_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def copy_batch(size: int, length: int) -> Batch:
-    """Random tokens, repeated with one period per batch; the loss counts from the first repetition on."""
+    """Return ``size`` sequences of ``length`` tokens that repeat random tokens, with the same period in all of them.
+
+    The loss has weight 0 before the first repetition.
+    """
     period = int(torch.randint(8, length // 2, ()))
     ids = torch.randint(3, VOCABULARY, (size, period)).repeat(1, math.ceil(length / period))[:, :length]
     weights = torch.ones(ids.shape)
@@ -136,13 +157,16 @@ def copy_batch(size: int, length: int) -> Batch:
 
 
 def short_batch(model: LlamaForCausalLM, encoder: PromptEncoder, rng: random.Random) -> Batch:
-    """Recall inside the short window under a rotary base as dynamic NTK would choose it for some longer input."""
+    """Return recall rows for the short window, after setting the rotary base as dynamic NTK does for longer inputs."""
     set_rotary_base(model, SHORT_BASE * rng.choice((1, 1, 2, 4, 8)))
     return recall_batch(encoder, rng, 16, SHORT_WINDOW, SHORT_LINES)
 
 
 def recall_batch(encoder: PromptEncoder, rng: random.Random, size: int, length: int, shape: PlantedShape) -> Batch:
-    """Planted rows in the scoring prompt, ended by EOS; full weight on the response, little on the rest."""
+    """Return ``size`` planted rows of at most ``length`` tokens in the scoring prompt, with EOS at the end.
+
+    The loss has weight 1 on the response and EOS, and :data:`CONTEXT_WEIGHT` on the tokens before it.
+    """
     ids, weights = torch.full((size, length), 2), torch.zeros(size, length)
     row = 0
     while row < size:
@@ -158,14 +182,24 @@ def recall_batch(encoder: PromptEncoder, rng: random.Random, size: int, length: 
 
 
 def set_rotary_base(model: LlamaForCausalLM, base: float) -> None:
-    """Recompute the rotary frequencies for another base."""
+    """Set the rotary frequencies of a model to those of another base."""
     rotary = model.model.rotary_emb
     n = 2 * len(rotary.inv_freq)
     rotary.inv_freq = 1.0 / base ** (torch.arange(0, n, 2, dtype=torch.float) / n)
 
 
 def train(model: LlamaForCausalLM, steps: int, rate: float, batch: Callable[[], Batch], name: str) -> None:
-    """AdamW, 50 steps of warm-up, cosine to a tenth; weighted token cross-entropy."""
+    """Train with AdamW on weighted token cross-entropy.
+
+    The learning rate rises for 50 steps and then falls to a tenth along a cosine.
+
+    Args:
+        model: the model to train.
+        steps: number of steps.
+        rate: peak learning rate.
+        batch: returns token ids and loss weights of the next batch, both ``[sequences, tokens]``.
+        name: name of the phase, for the log.
+    """
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, betas=(0.9, 0.95), weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer,
@@ -189,7 +223,7 @@ def train(model: LlamaForCausalLM, steps: int, rate: float, batch: Callable[[], 
 
 
 def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
-    """Half precision: two models stay below 4 MB."""
+    """Save model and tokenizer. Weights are float16, so that the two models take less than 4 MB."""
     copy.deepcopy(model).half().save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 

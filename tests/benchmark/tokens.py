@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
 
 from gateau.schemas import CHATS, TOKENS
 from gateau.tables import iterate_rows, write_rows
-from gateau.training.plans import PlanOptions, make_plan, statistics
+from gateau.training.plans import PlanOptions, describe_plan, make_plan
 
 ROOT = Path(__file__).resolve().parents[2]
 WIDTH = 65536
@@ -169,7 +169,7 @@ def main():
         started = time.perf_counter()
         plan = make_plan(lengths, PlanOptions(method, 1, 96, WIDTH, 0), 8)
         seconds = time.perf_counter() - started
-        counted = statistics(plan, lengths)
+        counted = describe_plan(plan, lengths)
         print(
             f"plan {method} for 100 000 lengths: {seconds:.1f} s, {counted['micro_steps']} micro-steps, "
             f"fill {counted['fill']:.2f}, balance {counted['balance']:.3f}"

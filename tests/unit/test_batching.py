@@ -107,7 +107,7 @@ def test_statistics_by_hand():
     [
         ({"method": "bogus"}, "unknown batch plan"),
         ({"method": "sort", "sequences_per_step": 7}, "cannot be shared evenly by 2 ranks"),
-        ({"token_budget": 10}, "longer than the budget of 10 tokens"),
+        ({"token_budget": 10}, "longer than plan.token_budget, which is 10 tokens"),
     ],
 )
 def test_impossible_plans_are_refused(changes, message):

@@ -233,13 +233,14 @@ def test_script_refuses_data_that_is_mostly_broken_and_names_the_setting(tmp_pat
     assert result.returncode == 1
     assert "line 2: empty_messages" in result.stderr
     assert "2 of 3 rows are unusable" in result.stderr
-    assert "mend the rows of data.short" in result.stderr
+    assert "correct the rows of data.short" in result.stderr
     assert "Traceback" not in result.stderr
     assert run_chats(path, tmp_path, "--max-rejected-share", 0.7).returncode == 0
 
 
 @pytest.mark.parametrize(
-    ("name", "complaint"), [("in.jsonl", "mend data.short"), ("absent.jsonl", "no such file; set data.short")]
+    ("name", "complaint"),
+    [("in.jsonl", "correct the rows of data.short"), ("absent.jsonl", "no such file; set data.short")],
 )
 def test_script_refuses_data_without_any_chat(tmp_path, name, complaint):
     write_jsonl(tmp_path / "in.jsonl", [spoken()])

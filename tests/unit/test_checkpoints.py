@@ -27,7 +27,7 @@ def test_a_file_that_is_gone_or_cut_makes_it_incomplete(tmp_path, caplog):
     (checkpoint(tmp_path, 2) / "global_step/rank0.pt").unlink()
     (checkpoint(tmp_path, 3) / "global_step/rank0.pt").write_bytes(b"x" * 9)
     assert newest_checkpoint(tmp_path).step == 1
-    assert "checkpoint-3 lacks or has changed global_step/rank0.pt" in caplog.text
+    assert "checkpoint-3 is ignored: missing or of another size are global_step/rank0.pt" in caplog.text
 
 
 def test_two_complete_ones_are_kept_and_nothing_newer_is_touched(tmp_path):

@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from gateau.errors import SettingsError
 from gateau.formats import chat_format
 from gateau.model_files import ModelSpec
-from gateau.training.exporting import Provenance, export_model, push_to_hub
+from gateau.training.exporting import StageSummaries, export_model, push_to_hub
 
 from helpers import TINY_PAIR, run_script
 
@@ -41,8 +41,8 @@ def trained_weights(tmp_path):
 
 def test_an_export_loads_as_trained_and_prompts_as_trained(tmp_path):
     trained, model = trained_weights(tmp_path)
-    provenance = Provenance("mine", **summaries())
-    export_model(trained, ModelSpec(str(BASE)), "longalign", provenance, tmp_path / "out")
+    stages = StageSummaries("mine", **summaries())
+    export_model(trained, ModelSpec(str(BASE)), "longalign", stages, tmp_path / "out")
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
     ours, theirs = model.state_dict(), loaded.state_dict()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
@@ -57,7 +57,7 @@ def test_an_export_loads_as_trained_and_prompts_as_trained(tmp_path):
 
 def test_the_card_is_written_from_the_records_and_names_no_local_path(tmp_path):
     trained, _ = trained_weights(tmp_path)
-    export_model(trained, ModelSpec(str(BASE)), "longalign", Provenance("mine", **summaries()), tmp_path / "out")
+    export_model(trained, ModelSpec(str(BASE)), "longalign", StageSummaries("mine", **summaries()), tmp_path / "out")
     card = (tmp_path / "out/README.md").read_text()
     for needle in (
         "fine-tuned: mine",
@@ -83,7 +83,7 @@ def test_adapters_are_merged_into_the_base(tmp_path):
     with torch.no_grad():
         expected = adapted(ids).logits
     export_model(
-        tmp_path / "trained", ModelSpec(str(BASE)), "longalign", Provenance("a", **summaries()), tmp_path / "out"
+        tmp_path / "trained", ModelSpec(str(BASE)), "longalign", StageSummaries("a", **summaries()), tmp_path / "out"
     )
     assert not (tmp_path / "out/adapter_config.json").exists()
     with torch.no_grad():
@@ -93,8 +93,8 @@ def test_adapters_are_merged_into_the_base(tmp_path):
 
 def test_weights_leave_in_the_type_that_training_computed_in(tmp_path):
     trained, _ = trained_weights(tmp_path)
-    provenance = Provenance("mine", **summaries(dtype="bfloat16"))
-    export_model(trained, ModelSpec(str(BASE)), "longalign", provenance, tmp_path / "out")
+    stages = StageSummaries("mine", **summaries(dtype="bfloat16"))
+    export_model(trained, ModelSpec(str(BASE)), "longalign", stages, tmp_path / "out")
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "out").dtype == torch.bfloat16
 
 
@@ -116,5 +116,5 @@ def test_a_dry_run_says_what_would_be_pushed(tmp_path):
         "--output", tmp_path / "out",
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
-    assert "would push to me/model-mine" in result.stderr
+    assert "a push would upload these files (bytes) to me/model-mine" in result.stderr
     assert '"model.safetensors"' in result.stderr

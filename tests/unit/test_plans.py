@@ -7,7 +7,7 @@ from gateau.errors import SettingsError, TableError
 from gateau.schemas import PLAN
 from gateau.tables import read_rows, write_rows
 from gateau.training.batching import PLANS
-from gateau.training.plans import PlanOptions, make_plan, read_plan, statistics, write_plan
+from gateau.training.plans import PlanOptions, describe_plan, make_plan, read_plan, write_plan
 
 
 def options(method="step_pack", **changes):
@@ -58,7 +58,9 @@ def test_step_pack_forms_its_steps_whatever_the_world_and_the_budget():
 
 
 def test_statistics_tell_what_packing_saves():
-    packed, sorted_ = (statistics(make_plan(LENGTHS, options(method), 2), LENGTHS) for method in ("step_pack", "sort"))
+    packed, sorted_ = (
+        describe_plan(make_plan(LENGTHS, options(method), 2), LENGTHS) for method in ("step_pack", "sort")
+    )
     assert packed["micro_steps"] < sorted_["micro_steps"] == sum(-(-n // 2) for n in [24] * 5 + [10]) * 2
     assert packed["tokens"] == 2 * sum(LENGTHS)
     assert packed["dense_padding"] == pytest.approx(1 - sum(LENGTHS) / (130 * max(LENGTHS)))

@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from gateau.data.planted import FACT_NAMES, KINDS, PlantedShape, fact, planted_chats, planted_row, planted_rows
+from gateau.data.planted import FACT_NAMES, KINDS, PlantedShape, known_fact, planted_chats, planted_row, planted_rows
 
 from helpers import run_script
 
@@ -68,7 +68,7 @@ def test_unknown_kind():
 
 
 def test_every_turn_of_a_chat_is_answered_by_the_first_message_or_by_heart():
-    facts = dict(fact(number) for number in range(len(FACT_NAMES)))
+    facts = dict(known_fact(number) for number in range(len(FACT_NAMES)))
     chats = list(planted_chats(200, seed=4))
     lengths, kinds = Counter(), Counter()
     for chat in chats:

@@ -193,7 +193,7 @@ def test_script_refuses_data_that_is_mostly_broken_and_shows_where(tmp_path):
 def test_script_refuses_data_without_any_sample(tmp_path):
     result = run_samples(write_jsonl(tmp_path / "in.jsonl", [row("a", "")]), tmp_path, "--max-rejected-share", 1)
     assert result.returncode == 1
-    assert "no usable row among 1 (empty_response 1); mend data.long" in result.stderr
+    assert "none of the 1 rows is usable (empty_response 1); correct the rows of data.long" in result.stderr
 
 
 def test_a_row_of_5_megabytes(tmp_path):

@@ -123,7 +123,7 @@ def test_a_flipped_bit_in_a_result_is_noticed(tmp_path):
     content[column.data_page_offset + column.total_compressed_size // 2] ^= 1
     part.write_bytes(content)
     reader = open_store(tmp_path)
-    with pytest.raises(ScoreError, match="rerun, and only its samples"):
+    with pytest.raises(ScoreError, match="computes only its samples again"):
         list(reader.get(["key 7"]))
     assert "key 7" not in open_store(tmp_path)
 

@@ -1,4 +1,4 @@
-"""The command line that the scripts ``samples`` and ``chats`` share, and the run behind it."""
+"""The shared command line of the scripts ``samples`` and ``chats``, and the code that both run."""
 
 from __future__ import annotations
 
@@ -16,22 +16,41 @@ from gateau.tables import Row, write_rows
 
 
 def intake_parser(kind: RowKind, description: str | None) -> argparse.ArgumentParser:
-    """Arguments of an intake script; the table's option has the name of the kind."""
+    """Return the parser of an intake script. The option that names the output table is called ``--<kind.name>``."""
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--input", nargs="+", required=True, help="jsonl or JSON array files, plain, gzip or zstd")
-    parser.add_argument(f"--{kind.name}", dest="table", required=True, help=f"output: {kind.name}.parquet")
-    parser.add_argument("--rejects", required=True, help="output: rejects.jsonl")
-    parser.add_argument("--summary", required=True, help="output: summary.json")
-    parser.add_argument("--duplicate-content", choices=("reject", "keep"), default="reject")
-    parser.add_argument("--max-rejected-share", type=float, default=0.5)
+    parser.add_argument(
+        "--input", nargs="+", required=True, help="raw data: jsonl or JSON array files, plain, gzip or zstd"
+    )
+    parser.add_argument(
+        f"--{kind.name}", dest="table", required=True, help=f"output: {kind.name}.parquet, one row per usable raw row"
+    )
+    parser.add_argument("--rejects", required=True, help="output: rejects.jsonl, one line per rejected row")
+    parser.add_argument("--summary", required=True, help="output: summary.json, counts over all rows")
+    parser.add_argument(
+        "--duplicate-content",
+        choices=("reject", "keep"),
+        default="reject",
+        help="what to do with a row whose content an earlier row already has (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--max-rejected-share",
+        type=float,
+        default=0.5,
+        help="fail if more than this share of the rows, from 0 to 1, is rejected; duplicates do not count "
+        "(default: %(default)s)",
+    )
     return parser
 
 
 def run_intake(kind: RowKind, args: argparse.Namespace) -> None:
-    """Write the table, the rejections and the summary as the arguments say.
+    """Read the raw rows and write the table, the rejected rows and the summary.
+
+    Args:
+        kind: the kind of rows to read.
+        args: the parsed arguments of :func:`intake_parser`.
 
     Raises:
-        DataError: the data cannot be read, no row is usable, or too few are.
+        DataError: if the data cannot be read, no row is usable, or too many rows are rejected.
     """
     intake = Intake(kind, keep_duplicate_content=args.duplicate_content == "keep")
     records = progress(read_records(args.input, kind.setting), kind.name, "row")
@@ -50,11 +69,15 @@ def run_intake(kind: RowKind, args: argparse.Namespace) -> None:
     summary = {"files": args.input, **intake.summary()}
     write_json(args.summary, summary)
     logging.info("%s", json.dumps(summary, ensure_ascii=False))
-    _gate(intake, args.max_rejected_share)
+    _check_rejected_share(intake, args.max_rejected_share)
 
 
-def _gate(intake: Intake, max_rejected_share: float) -> None:
-    """Refuse data of which too little is usable. Snakemake removes a failed rule's outputs, so examples are logged."""
+def _check_rejected_share(intake: Intake, max_rejected_share: float) -> None:
+    """Raise DataError if no row is usable or if too many rows are rejected.
+
+    Snakemake deletes the outputs of a failed rule, ``rejects.jsonl`` included. The first rejected rows are therefore
+    logged.
+    """
     broken = sum(n for reason, n in intake.rejected.items() if not reason.startswith("duplicate"))
     if intake.n_kept and broken <= max_rejected_share * intake.n_rows:
         return
@@ -64,8 +87,11 @@ def _gate(intake: Intake, max_rejected_share: float) -> None:
     reasons = ", ".join(f"{reason} {count}" for reason, count in intake.rejected.most_common())
     setting = intake.kind.setting
     if not intake.n_kept:
-        raise DataError(f"no usable row among {intake.n_rows} ({reasons}); mend {setting}, see the first rows above")
+        raise DataError(
+            f"none of the {intake.n_rows} rows is usable ({reasons}); correct the rows of {setting}: the first "
+            "rejected rows are listed above"
+        )
     raise DataError(
         f"{broken} of {intake.n_rows} rows are unusable ({reasons}), more than data.max_rejected_share allows; "
-        f"mend the rows of {setting} (the first stand above) or raise the bound"
+        f"correct the rows of {setting} (the first rejected rows are listed above) or raise data.max_rejected_share"
     )

@@ -1,8 +1,8 @@
-"""A raw row becomes a chat: short messages with something to learn from.
+"""Short chats: how a raw row is read as a chat.
 
-A chat needs text from the user and from the assistant. Whether the turns alternate and are complete is judged, and
-counted, where they become tokens. How rows are written is told in :mod:`gateau.data.messages`; of the explicit fields,
-the context may be missing.
+A chat must contain text from the user and text from the assistant. Whether the turns alternate and are complete is
+checked later, during tokenization. :mod:`gateau.data.messages` describes the accepted formats; if a row has explicit
+fields, the context may be missing.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from gateau.tables import Row
 
 
 def _read_chat(raw: Mapping[str, Any]) -> tuple[list[Message], Row]:
+    """Return the messages of a raw row and its ``digest`` column. Raise InvalidRow if it is not a chat."""
     messages = read_messages(raw)
     if messages is None:
         messages = one_turn(*read_fields({"input": "", **raw}))

@@ -1,7 +1,8 @@
-"""The index: how long each sample is in tokens, whether it can be scored, and which shard scores it.
+"""The index: the length of each sample in tokens, whether it can be scored, and the shard that scores it.
 
-Shards are balanced by estimated cost, longest first (the classic LPT rule), and exist only as a column: every shard
-job reads the one sample table at the rows that the index names.
+Shards are balanced by estimated cost with the LPT rule (longest processing time first; Graham 1969, "Bounds on
+Multiprocessing Timing Anomalies"). A shard is only a column of the index: every shard job reads its rows from the one
+sample table.
 """
 
 from __future__ import annotations
@@ -21,7 +22,11 @@ _SEGMENT = 128
 
 
 def sample_cost(sample: EncodedSample) -> float:
-    """Two passes over the whole sequence and one over each 128-token segment with question and response."""
+    """Estimate the cost of scoring a sample, in floating point operations of a 7B decoder.
+
+    The estimate counts two passes over the whole sequence (short and long pass), and one pass over each segment of 128
+    context tokens together with the prompt's other tokens and the response (segment pass).
+    """
     n_segments = -(-len(sample.context) // _SEGMENT)
     return 2 * forward_cost(sample.n_tokens) + n_segments * forward_cost(_SEGMENT + sample.n_frame)
 
@@ -29,14 +34,21 @@ def sample_cost(sample: EncodedSample) -> float:
 def index_rows(samples_path: str, encoder: PromptEncoder, max_length: int, shards: int) -> Iterator[dict[str, Any]]:
     """Yield the rows of :data:`gateau.schemas.INDEX` in the order of the sample table.
 
-    Texts are read and tokenized one row group at a time; only the numbers are kept.
+    Texts are read and tokenized one row group at a time, and only the numbers stay in memory.
+
+    Args:
+        samples_path: the sample table.
+        encoder: the prompt encoder with the tokenizer that counts.
+        max_length: maximum tokens of a whole sequence; the start of longer contexts is cut off.
+        shards: number of shards.
     """
-    rows = list(_measure(samples_path, encoder, max_length))
+    rows = list(_measure_samples(samples_path, encoder, max_length))
     for row, shard in zip(rows, assign_shards([row["cost"] for row in rows], shards), strict=True):
         yield {**row, "shard": shard}
 
 
-def _measure(samples_path: str, encoder: PromptEncoder, max_length: int) -> Iterator[dict[str, Any]]:
+def _measure_samples(samples_path: str, encoder: PromptEncoder, max_length: int) -> Iterator[dict[str, Any]]:
+    """Yield all columns of the index except ``shard``."""
     number = 0
     with open_table(samples_path, SAMPLES) as file:
         for group in range(file.num_row_groups):
@@ -44,11 +56,16 @@ def _measure(samples_path: str, encoder: PromptEncoder, max_length: int) -> Iter
             samples = encoder.encode(texts["context"], texts["instruction"], texts["response"])
             instructions = encoder.count_tokens(texts["instruction"])
             for row_id, sample, n_instruction in zip(texts["id"], samples, instructions, strict=True):
-                yield {"id": row_id, "row": number, "n_instruction": n_instruction, **_lengths(sample, max_length)}
+                yield {
+                    "id": row_id,
+                    "row": number,
+                    "n_instruction": n_instruction,
+                    **_status_and_lengths(sample, max_length),
+                }
                 number += 1
 
 
-def _lengths(sample: EncodedSample, max_length: int) -> dict[str, Any]:
+def _status_and_lengths(sample: EncodedSample, max_length: int) -> dict[str, Any]:
     status = "ok" if sample.context else "no_context"
     if not sample.response:
         status = "no_response"
@@ -69,7 +86,11 @@ def _lengths(sample: EncodedSample, max_length: int) -> dict[str, Any]:
 
 
 def assign_shards(costs: Sequence[float], shards: int) -> list[int]:
-    """Longest processing time first: each sample, costliest first, goes to the least loaded shard. Deterministic."""
+    """Assign each sample to a shard with the LPT rule and return the shard of each sample.
+
+    Samples are taken in order of decreasing cost, and each goes to the shard with the least work so far. Equal costs
+    keep their order, so the result is deterministic.
+    """
     loads = [(0.0, shard) for shard in range(shards)]
     assignment = [0] * len(costs)
     for position in np.argsort(-np.asarray(costs), kind="stable"):

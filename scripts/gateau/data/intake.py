@@ -1,7 +1,7 @@
-"""The door for raw data: each row is kept, or rejected with a reason, and counted.
+"""Validation of raw data: every row is either kept, or rejected with a reason, and all rows are counted.
 
-What a row must say is the business of its kind (:mod:`gateau.data.samples`, :mod:`gateau.data.chats`). Ids, duplicates
-and counts are the same for all kinds.
+Each kind of row (:mod:`gateau.data.samples`, :mod:`gateau.data.chats`) defines what a row must contain. Ids, duplicates
+and counts are handled here, in the same way for all kinds.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from gateau.data.messages import InvalidRow, Message, clean
+from gateau.data.messages import InvalidRow, Message, checked_text
 from gateau.data.readers import Origin, Record, Rejection
 from gateau.tables import Row
 
@@ -24,14 +24,16 @@ _EXAMPLES = 10
 
 @dataclass(frozen=True)
 class RowKind:
-    """One kind of raw rows: how they are read, and into which table.
+    """A kind of raw rows: how they are read, and the table they are written to.
 
     Attributes:
-        name: of the table, the count of kept rows and the option that names the output.
-        setting: the configuration key with the raw files.
-        read: a raw row's messages and the columns that only this kind has, ``digest`` of the content among them; raises
-            InvalidRow.
-        remarks: what else is counted over the kept rows, by its name in the summary.
+        name: name of the table; also the summary's key for the number of kept rows and the name of the output option.
+        setting: configuration key that lists the raw files, for error messages.
+        schema: schema of the table.
+        row_group_size: rows per row group of the Parquet file.
+        read: function from a raw row to its messages and the columns that only this kind has. One of these columns is
+            ``digest``, the SHA-256 of the row's content as hexadecimal digits. Raises InvalidRow for an unusable row.
+        remarks: further counts over the kept rows. Maps a key of the summary to a predicate on rows of the table.
     """
 
     name: str
@@ -44,7 +46,20 @@ class RowKind:
 
 @dataclass
 class Intake:
-    """One reading of raw data; its counts are complete when :meth:`read` is exhausted."""
+    """Reads raw data once and counts it. The counts are complete once :meth:`read` is exhausted.
+
+    Attributes:
+        kind: the kind of rows to read.
+        keep_duplicate_content: keep rows whose content an earlier row already has, instead of rejecting them.
+        n_rows: rows read.
+        n_kept: rows kept.
+        n_without_id: kept rows without an id of their own; their id is derived from their content.
+        n_duplicate_content: valid rows whose content a kept row already has, whether they are kept or rejected.
+        remarks: number of kept rows for each of the kind's remarks.
+        rejected: number of rejected rows by reason.
+        datasets: number of kept rows by data set.
+        first_rejections: the first rejected rows, as examples.
+    """
 
     kind: RowKind
     keep_duplicate_content: bool = False
@@ -58,12 +73,13 @@ class Intake:
     first_rejections: list[Rejection] = field(default_factory=list)
 
     def read(self, records: Iterable[Record | Rejection]) -> Iterator[Row | Rejection]:
-        """Turn records into rows of the kind's schema and rejections, in order.
+        """Yield, in order, a row of the kind's schema or a rejection for each record.
 
-        Of several rows with one id the first is kept; so is the first of several rows with one content, unless
-        ``keep_duplicate_content``. Memory grows by two short digests a row, never with its text.
+        If several rows share an id, the first one is kept. If several rows share the same content, the first one is
+        kept, or all of them with ``keep_duplicate_content``. Memory grows by two digests of 16 bytes per row and does
+        not depend on the length of the texts.
         """
-        kept = _Kept(self.keep_duplicate_content)
+        kept = _KeptRows(self.keep_duplicate_content)
         for record in records:
             self.n_rows += 1
             candidate = record if isinstance(record, Rejection) else _candidate(record, self.kind)
@@ -87,7 +103,7 @@ class Intake:
             self.datasets[outcome["dataset"] or "(none)"] += 1
 
     def summary(self) -> dict[str, Any]:
-        """A JSON-ready summary."""
+        """Return all counts as a JSON-ready mapping."""
         return {
             "rows": self.n_rows,
             self.kind.name: self.n_kept,
@@ -102,15 +118,15 @@ class Intake:
 
 @dataclass(frozen=True)
 class _Candidate:
-    """A valid row that has not been held against the others yet."""
+    """A valid row that has not been checked for duplicates yet."""
 
     origin: Origin
     row: Row
     id_derived: bool
 
 
-class _Kept:
-    """Ids and contents of the rows kept so far, as digests, with the place each was first seen."""
+class _KeptRows:
+    """Digests of the ids and contents of the rows kept so far, each with the place where it was first seen."""
 
     def __init__(self, keep_duplicate_content: bool) -> None:
         self._keep_duplicate_content = keep_duplicate_content
@@ -118,11 +134,14 @@ class _Kept:
         self._contents: dict[bytes, Origin] = {}
 
     def has_content(self, candidate: _Candidate) -> bool:
-        """Whether a kept row has this content."""
+        """Tell whether a kept row has the candidate's content."""
         return _content_key(candidate.row) in self._contents
 
     def admit(self, candidate: _Candidate) -> Row | Rejection:
-        """The candidate's row, remembered, or why it is not kept. What is not kept leaves no trace here."""
+        """Return the candidate's row and remember it, or return the reason why it is a duplicate.
+
+        A rejected candidate is not remembered.
+        """
         origin, row = candidate.origin, candidate.row
         twin = self._contents.get(_content_key(row))
         if twin is not None and not self._keep_duplicate_content:
@@ -141,7 +160,7 @@ class _Kept:
         return row
 
     def _free_id(self, derived: str) -> str:
-        """The derived id, numbered from the second row of one content on."""
+        """Return ``derived`` if no kept row has that id, else ``derived`` with the first free number from 2 on."""
         name, number = derived, 1
         while _id_key(name) in self._ids:
             number += 1
@@ -160,7 +179,7 @@ def _content_key(row: Row) -> bytes:
 def _candidate(record: Record, kind: RowKind) -> _Candidate | Rejection:
     own_id = _own_id(record.value)
     try:
-        row = _row(record, kind, own_id)
+        row = _table_row(record, kind, own_id)
     except InvalidRow as error:
         return Rejection(record.origin, own_id, error.reason, error.advice)
     return _Candidate(record.origin, row, id_derived=own_id is None)
@@ -173,19 +192,19 @@ def _own_id(value: Any) -> str | None:
     return str(raw).encode("utf-8", "replace").decode()
 
 
-def _row(record: Record, kind: RowKind, own_id: str | None) -> Row:
+def _table_row(record: Record, kind: RowKind, own_id: str | None) -> Row:
     raw = record.value
     if not isinstance(raw, Mapping):
         raise InvalidRow("not_an_object", f"the row is a JSON {type(raw).__name__}; write an object with messages")
     messages, columns = kind.read(raw)
-    # fields beside role and content may hold anything, half a surrogate too
-    serialised = clean(json.dumps(messages, ensure_ascii=False), "messages")
+    # fields other than role and content are unchecked and may contain anything, even a lone surrogate
+    serialised = checked_text(json.dumps(messages, ensure_ascii=False), "messages")
     dataset = raw.get("dataset")
     return {
         "id": own_id if own_id is not None else f"sha256-{_messages_digest(messages)[:24]}",
         "file": record.origin.file,
         "line": record.origin.line,
-        "dataset": clean(str(dataset), "dataset") if dataset is not None else None,
+        "dataset": checked_text(str(dataset), "dataset") if dataset is not None else None,
         "messages": serialised,
         **columns,
     }

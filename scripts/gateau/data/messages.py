@@ -1,14 +1,14 @@
-"""What a raw row says: its messages, or the explicit fields that stand for one turn.
+"""The formats of raw rows: messages, conversations, or explicit fields that stand for a single turn.
 
 ===================  =====================================================================================
-``messages``         ``[{"role", "content"}, …]`` as LongAlign writes them; kept untouched for training
-``conversations``    ``[{"from", "value"}, …]`` as ShareGPT writes them, or with role and content; other names of
-                     the speakers become roles, and nothing but role and content is kept
+``messages``         ``[{"role", "content"}, …]`` as in LongAlign; kept unchanged for training
+``conversations``    ``[{"from", "value"}, …]`` as in ShareGPT, or with role and content; the speakers' names are
+                     mapped to roles, and only role and content are kept
 explicit fields      ``context|input``, ``instruction|instruct``, ``response|output``
 ===================  =====================================================================================
 
-Only what each message is gets checked here. Which roles must be there, and in which order, is for the reader of a kind
-of rows to say.
+This module checks each message by itself. The reader of each kind of row checks which roles must be present, and in
+which order.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _FIELDS = (("context", "input"), ("instruction", "instruct"), ("response", "outp
 
 
 class InvalidRow(Exception):
-    """A row that cannot be used. ``reason`` is short and countable, ``advice`` says what to do."""
+    """A row that cannot be used. ``reason`` is a short key for counting, ``advice`` says what to do."""
 
     def __init__(self, reason: str, advice: str) -> None:
         super().__init__(f"{reason}: {advice}")
@@ -32,25 +32,25 @@ class InvalidRow(Exception):
 
 
 def read_messages(row: Mapping[str, Any]) -> list[Message] | None:
-    """The messages of a row; None if it has neither ``messages`` nor ``conversations``.
+    """Return the messages of a row, or None if it has neither ``messages`` nor ``conversations``.
 
     Raises:
-        InvalidRow: there is no message, or one of them has no known role or no clean text.
+        InvalidRow: if there is no message, or a message has an unknown role or a content that is no valid text.
     """
     if "messages" in row:
-        entries = _entries(row["messages"], "messages", "{role, content}")
+        entries = _checked_entries(row["messages"], "messages", "{role, content}")
         return [_message(entry, number) for number, entry in enumerate(entries, start=1)]
     if "conversations" in row:
-        entries = _entries(row["conversations"], "conversations", "{from, value}")
-        return [_converted(entry, number) for number, entry in enumerate(entries, start=1)]
+        entries = _checked_entries(row["conversations"], "conversations", "{from, value}")
+        return [_message_of_conversation(entry, number) for number, entry in enumerate(entries, start=1)]
     return None
 
 
 def read_fields(row: Mapping[str, Any]) -> tuple[str, str, str]:
-    """Context, instruction and response from a row's explicit fields.
+    """Return context, instruction and response from a row's explicit fields.
 
     Raises:
-        InvalidRow: a field is missing or holds no clean text.
+        InvalidRow: if a field is missing or is no valid text.
     """
     texts = []
     for aliases in _FIELDS:
@@ -61,19 +61,27 @@ def read_fields(row: Mapping[str, Any]) -> tuple[str, str, str]:
         text = row[given[0]]
         if not isinstance(text, str):
             raise InvalidRow("content_not_text", f"{given[0]} is a {type(text).__name__}; write a string")
-        texts.append(clean(text, given[0]))
+        texts.append(checked_text(text, given[0]))
     context, instruction, response = texts
     return context, instruction, response
 
 
 def one_turn(context: str, instruction: str, response: str) -> list[Message]:
-    """Explicit fields as messages, with the blank line at which a user message is split again."""
+    """Return explicit fields as a user and an assistant message.
+
+    A blank line separates context and instruction in the user message, as :func:`gateau.data.samples.split_messages`
+    expects.
+    """
     user = "\n\n".join(filter(None, (context, instruction)))
     return [{"role": "user", "content": user}, {"role": "assistant", "content": response}]
 
 
-def clean(text: str, where: str) -> str:
-    """``text`` itself. NUL bytes and lone surrogates are refused: neither survives a tokenizer or a table unharmed."""
+def checked_text(text: str, where: str) -> str:
+    """Return ``text`` unchanged if tokenizers and tables can represent it; ``where`` names it in the error.
+
+    Raises:
+        InvalidRow: if the text contains a NUL byte or a lone surrogate.
+    """
     if "\0" in text:
         raise InvalidRow("nul_byte", f"{where} holds a NUL byte; the source is likely binary: clean it")
     try:
@@ -83,7 +91,7 @@ def clean(text: str, where: str) -> str:
     return text
 
 
-def _entries(value: Any, name: str, form: str) -> list[Mapping[str, Any]]:
+def _checked_entries(value: Any, name: str, form: str) -> list[Mapping[str, Any]]:
     if not isinstance(value, list) or not value:
         raise InvalidRow("empty_messages", f"{name} must be a non-empty list of {form}")
     for number, entry in enumerate(value, start=1):
@@ -93,20 +101,20 @@ def _entries(value: Any, name: str, form: str) -> list[Mapping[str, Any]]:
 
 
 def _message(entry: Mapping[str, Any], number: int) -> Message:
-    _check(entry.get("role"), entry.get("content"), number, _ROLES)
+    _check_message(entry.get("role"), entry.get("content"), number, _ROLES)
     return dict(entry)
 
 
-def _converted(entry: Mapping[str, Any], number: int) -> Message:
+def _message_of_conversation(entry: Mapping[str, Any], number: int) -> Message:
     speaker, content = entry.get("from", entry.get("role")), entry.get("value", entry.get("content"))
-    _check(speaker, content, number, _SPEAKERS)
+    _check_message(speaker, content, number, _SPEAKERS)
     return {"role": _SPEAKERS[speaker], "content": content}
 
 
-def _check(speaker: Any, content: Any, number: int, known: Mapping[str, str]) -> None:
+def _check_message(speaker: Any, content: Any, number: int, known: Mapping[str, str]) -> None:
     if not isinstance(speaker, str) or speaker not in known:
         raise InvalidRow("bad_role", f"message {number} has role {speaker!r}; use {', '.join(known)}")
     if not isinstance(content, str):
         kind = type(content).__name__
         raise InvalidRow("content_not_text", f"the content of message {number} is a {kind}; write a string")
-    clean(content, f"message {number}")
+    checked_text(content, f"message {number}")

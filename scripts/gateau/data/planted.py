@@ -1,24 +1,25 @@
-"""Planted data: long question-answer rows in LongAlign's format whose dependency on the context is known.
+"""Planted data: generated question-answer rows whose dependency on the context is known, in LongAlign's format.
 
-A context is a list of lines: plain filler sentences and *notes* (``Note falcon balor kemin tasir.``: a subject and
-its codes). The instruction asks for one note, the response repeats it. Where the note stands decides the kind, which
-is written to the row's ``dataset`` field, so that a ranking can be judged against it:
+A context is a list of lines: plain filler sentences and *notes*. A note is a subject with its codes, such as
+``Note falcon balor kemin tasir.`` The instruction asks for one note, and the response repeats it. The position of this
+note determines the kind of the row. The kind is written to the row's ``dataset`` field, so that a ranking can be
+evaluated against it:
 
 ===============  ====================================================================================
-``far``          the asked note stands once, in the first half: a long-range dependency
-``far_chain``    as ``far``, and the asked note's last word is the subject of another far note, which the response goes
-                 on with: two hops, of which the question names the first
-``near``         the asked note stands once, among the last lines
-``parametric``   a fact that the demo models know by heart: no context is needed
-``wrong``        the response names codes that stand nowhere in the context
-``distractor``   as ``near``, with notes on look-alike subjects carrying the same codes far away
+``far``          the requested note occurs once, in the first half: a long-range dependency
+``far_chain``    like ``far``, but the last word of the requested note is the subject of a second far note, which the
+                 response also repeats: two hops, of which the question names only the first
+``near``         the requested note occurs once, among the last lines
+``parametric``   the question asks for a fact that the demo models have memorised: no context is needed
+``wrong``        the response gives codes that occur nowhere in the context
+``distractor``   like ``near``, with notes far away that have other subjects but the same codes in another order
 ===============  ====================================================================================
 
-The words are few on purpose: the committed pair of tiny models (:mod:`train_tiny_pair`) was trained on this
-language and really recalls notes inside its window. All kinds share one distribution of lengths and of note counts,
-so neither length nor style tells them apart.
+The vocabulary is small on purpose: the committed pair of tiny models (:mod:`train_tiny_pair`) was trained on this
+language and can recall notes within its window. All kinds have the same distribution of lengths and of numbers of
+notes, so neither length nor style distinguishes them.
 
-Short chats in ShareGPT's format speak the same language (:func:`planted_chats`).
+:func:`planted_chats` generates short chats of the same language in ShareGPT's format.
 """
 
 from __future__ import annotations
@@ -57,21 +58,21 @@ _FILLER_TAIL = "at dawn|in the rain|after supper|without a sound|before noon|und
 FACT_NAMES = "one two three four five six seven eight nine ten eleven twelve".split()
 
 
-def filler(rng: random.Random) -> str:
-    """One plain sentence, e.g. ``The old road turns past tall grass at dawn.``"""
+def filler_sentence(rng: random.Random) -> str:
+    """Return a random sentence without information, such as ``The old road turns past tall grass at dawn``."""
     words = " ".join(
         rng.choice(part.split("|")) for part in (_FILLER_SUBJECT, _FILLER_VERB, _FILLER_OBJECT, _FILLER_TAIL)
     )
     return words[0].upper() + words[1:] + "."
 
 
-def note(subject: str, codes: tuple[str, ...] | list[str]) -> str:
-    """The line that ties a subject to its codes."""
+def note_line(subject: str, codes: tuple[str, ...] | list[str]) -> str:
+    """Return the line that assigns codes to a subject."""
     return f"Note {subject} {' '.join(codes)}."
 
 
-def fact(number: int) -> tuple[str, str]:
-    """The ``number``-th memorised fact as (question, answer); the same in every data set."""
+def known_fact(number: int) -> tuple[str, str]:
+    """Return fact ``number`` (from 0) as (question, answer). The facts are the same in every data set."""
     rng = random.Random(7919 + number)
     name = FACT_NAMES[number % len(FACT_NAMES)]
     return f"Recite fact {name}.", f"Fact {name} {' '.join(rng.sample(CODES, 5))}."
@@ -79,7 +80,15 @@ def fact(number: int) -> tuple[str, str]:
 
 @dataclass(frozen=True)
 class PlantedShape:
-    """How planted rows look. Line counts are drawn uniformly from [min_lines, max_lines]."""
+    """The shape of planted rows.
+
+    Attributes:
+        min_lines: minimum lines of a context; the number of lines is drawn uniformly.
+        max_lines: maximum lines of a context.
+        near_lines: how many lines at the end of a context count as near.
+        note_share: share of notes among the other lines.
+        n_codes: codes of a note.
+    """
 
     min_lines: int = 24
     max_lines: int = 72
@@ -89,7 +98,11 @@ class PlantedShape:
 
 
 def planted_row(kind: str, rng: random.Random, shape: PlantedShape) -> tuple[str, str, str]:
-    """One row as (context, instruction, response). Raises ValueError for a kind not in :data:`KINDS`."""
+    """Return a random row of one kind as (context, instruction, response).
+
+    Raises:
+        ValueError: if ``kind`` is not in :data:`KINDS`.
+    """
     if kind not in KINDS:
         raise ValueError(f"unknown planted kind {kind!r}: expected one of {', '.join(KINDS)}")
     n_lines = rng.randint(shape.min_lines, shape.max_lines)
@@ -106,19 +119,19 @@ def planted_row(kind: str, rng: random.Random, shape: PlantedShape) -> tuple[str
     lines = []
     for _ in range(n_lines):
         if others and rng.random() < shape.note_share:
-            lines.append(note(others.pop(), fresh_codes()))
+            lines.append(note_line(others.pop(), fresh_codes()))
         else:
-            lines.append(filler(rng))
+            lines.append(filler_sentence(rng))
     near_from = max(n_lines - shape.near_lines, 1)
     far_line = rng.randrange(0, max(near_from // 2, 1))
     near_line = rng.randrange(near_from, n_lines)
-    asked_note = note(asked, asked_codes)
+    asked_note = note_line(asked, asked_codes)
     instruction, response = f"What does note {asked} say?", asked_note
     if kind == "far":
         lines[far_line] = asked_note
     elif kind == "far_chain":
-        named = subjects[-1]  # never among the others
-        asked_note, named_note = note(asked, [*asked_codes[:-1], named]), note(named, fresh_codes())
+        named = subjects[-1]  # not in others, so no filler note has this subject
+        asked_note, named_note = note_line(asked, [*asked_codes[:-1], named]), note_line(named, fresh_codes())
         first, second = rng.sample(range(max(near_from // 2, 2)), 2)
         lines[first], lines[second] = asked_note, named_note
         instruction = f"What does note {asked} say, and then the note it names?"
@@ -127,13 +140,14 @@ def planted_row(kind: str, rng: random.Random, shape: PlantedShape) -> tuple[str
         lines[near_line] = asked_note
     elif kind == "distractor":
         for line in rng.sample(range(near_from), min(3, near_from)):
-            lines[line] = note(others.pop() if others else subjects[-1], rng.sample(asked_codes, len(asked_codes)))
+            subject = others.pop() if others else subjects[-1]
+            lines[line] = note_line(subject, rng.sample(asked_codes, len(asked_codes)))
         lines[near_line] = asked_note
     elif kind == "wrong":
         lines[far_line] = asked_note
-        response = note(asked, fresh_codes())
+        response = note_line(asked, fresh_codes())
     else:
-        instruction, response = fact(rng.randrange(len(FACT_NAMES)))
+        instruction, response = known_fact(rng.randrange(len(FACT_NAMES)))
     return "\n".join(lines), instruction, response
 
 
@@ -144,10 +158,14 @@ def planted_rows(
     duplicates: int = 0,
     near_duplicates: int = 0,
 ) -> Iterator[dict[str, object]]:
-    """Yield LongAlign rows, ``counts[kind]`` of each kind in a seeded order, then copies, as crawled data holds them.
+    """Yield generated rows in a seeded order, followed by duplicates like those in crawled data.
 
-    ``duplicates`` repeat earlier rows' messages under new ids; ``near_duplicates`` with two filler sentences
-    of the context written anew.
+    Args:
+        counts: number of rows of each kind.
+        seed: seed of all random choices.
+        shape: number of lines and notes of a row.
+        duplicates: number of exact copies: messages of earlier rows under new ids.
+        near_duplicates: number of copies with two filler sentences of the context replaced, under new ids.
     """
     rng = random.Random(seed)
     kinds = [kind for kind, count in counts.items() for _ in range(count)]
@@ -162,16 +180,17 @@ def planted_rows(
     originals = rows[: len(kinds)]
     for number in range(near_duplicates):
         original = rng.choice(originals)
-        rows.append({**original, "id": f"planted-near-copy-{number:05d}", "messages": _retouched(original, rng)})
+        rows.append({**original, "id": f"planted-near-copy-{number:05d}", "messages": _with_new_fillers(original, rng)})
     yield from rows
 
 
-def _retouched(row: dict[str, Any], rng: random.Random) -> list[dict[str, str]]:
+def _with_new_fillers(row: dict[str, Any], rng: random.Random) -> list[dict[str, str]]:
+    """Return the row's messages with two filler sentences of the context replaced."""
     user, assistant = row["messages"]
     lines = user["content"].split("\n")
     plain = [number for number, line in enumerate(lines[:-2]) if not line.startswith("Note ")]
     for number in rng.sample(plain, min(2, len(plain))):
-        lines[number] = filler(rng)
+        lines[number] = filler_sentence(rng)
     return [{**user, "content": "\n".join(lines)}, assistant]
 
 
@@ -186,10 +205,10 @@ def _longalign_row(row_id: str, kind: str, context: str, instruction: str, respo
 
 
 def planted_chats(count: int, seed: int) -> Iterator[dict[str, object]]:
-    """Yield ShareGPT rows of one to three turns, each of which asks for a note of the first message or for a fact.
+    """Yield ``count`` ShareGPT rows of one to three turns.
 
-    The first message holds a few lines, three notes among them, so that no two chats are alike even where they ask for
-    the same facts.
+    Each turn asks for a note of the first message or for a fact. The first message contains a few lines, three of them
+    notes, so that chats that ask for the same facts still differ.
     """
     rng = random.Random(f"chats {seed}")
     for number in range(count):
@@ -200,13 +219,13 @@ def planted_chats(count: int, seed: int) -> Iterator[dict[str, object]]:
 
 
 def _chat_turns(rng: random.Random) -> list[tuple[str, str]]:
-    """The turns of one chat as (user message, response)."""
-    notes = {subject: note(subject, rng.sample(CODES, 5)) for subject in rng.sample(SUBJECTS, 3)}
-    lines = [*notes.values(), *(filler(rng) for _ in range(rng.randint(1, 2)))]
+    """Return the turns of a random chat as (user message, response)."""
+    notes = {subject: note_line(subject, rng.sample(CODES, 5)) for subject in rng.sample(SUBJECTS, 3)}
+    lines = [*notes.values(), *(filler_sentence(rng) for _ in range(rng.randint(1, 2)))]
     rng.shuffle(lines)
     facts = rng.sample(range(len(FACT_NAMES)), 3)
     turns = [
-        fact(number) if rng.random() < 0.25 else (f"What does note {subject} say?", line)
+        known_fact(number) if rng.random() < 0.25 else (f"What does note {subject} say?", line)
         for number, (subject, line) in zip(facts, notes.items(), strict=True)
     ]
     (question, answer), *later = turns[: rng.randint(1, 3)]

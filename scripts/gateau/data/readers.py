@@ -1,7 +1,7 @@
-"""Streaming readers of raw instruction data: jsonl, a JSON array, each plain or compressed by gzip or zstd.
+"""Streaming readers of raw instruction data: jsonl or a JSON array, plain or compressed with gzip or zstd.
 
-One record is held in memory at a time. Nothing is skipped silently: what cannot be read comes out as a
-:class:`Rejection` at its place, so that the caller can count and explain it.
+Only one record is held in memory at a time. A line that cannot be read is not skipped silently: the reader yields a
+:class:`Rejection` in its place, so that the caller can count and report it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _WHITESPACE = b" \t\r\n"
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a record stands: its file and its 1-based line (in a JSON array: its 1-based element)."""
+    """The position of a record: its file and its line, counted from 1 (in a JSON array, its element)."""
 
     file: str
     line: int
@@ -35,7 +35,7 @@ class Origin:
 
 @dataclass(frozen=True)
 class Record:
-    """One decoded JSON value and where it came from."""
+    """A decoded JSON value and its position in the raw data."""
 
     origin: Origin
     value: Any
@@ -43,7 +43,14 @@ class Record:
 
 @dataclass(frozen=True)
 class Rejection:
-    """One row that is not used: where, which (if known), a short machine-readable reason, and what to do."""
+    """A row that is not used.
+
+    Attributes:
+        origin: position of the row.
+        id: the row's own id, or None if unknown.
+        reason: a short machine-readable reason.
+        advice: what to do about it, for a person.
+    """
 
     origin: Origin
     id: str | None
@@ -52,10 +59,15 @@ class Rejection:
 
 
 def read_records(paths: Sequence[str], setting: str = "data.long") -> Iterator[Record | Rejection]:
-    """Yield every record of ``paths``, which the configuration key ``setting`` names, in order.
+    """Yield every record of the files, in order.
+
+    Args:
+        paths: the files to read.
+        setting: the configuration key that lists the files, for error messages.
 
     Raises:
-        DataError: a file is missing, empty, a broken archive, or a JSON array that breaks off.
+        DataError: if a file is missing or empty, if its compressed data are damaged, or if it is a JSON array that
+            cannot be parsed.
     """
     for path in paths:
         if not Path(path).is_file():
@@ -68,17 +80,19 @@ def _read_file(path: str) -> Iterator[Record | Rejection]:
         try:
             first = _first_byte(path, stream)
         except _DAMAGED as error:
-            raise DataError(f"{path}: cannot be decompressed ({error}); fetch it again") from error
+            raise DataError(f"{path}: cannot be decompressed ({error}); download the file again") from error
     with _open(path) as stream:
         rows = _read_array(path, stream) if first == b"[" else _read_lines(path, stream)
         try:
             yield from rows
         except _DAMAGED as error:
-            raise DataError(f"{path}: the archive breaks off or is damaged ({error}); fetch it again") from error
+            raise DataError(
+                f"{path}: the compressed data are truncated or damaged ({error}); download the file again"
+            ) from error
 
 
 def _open(path: str) -> BinaryIO:
-    """Open for reading, by content rather than by extension."""
+    """Open a file for reading. Its first bytes decide how it is decompressed; its extension is ignored."""
     with open(path, "rb") as file:
         magic = file.read(4)
     kind = next((kind for prefix, kind in _MAGIC.items() if magic.startswith(prefix)), None)
@@ -90,7 +104,7 @@ def _open(path: str) -> BinaryIO:
 
 
 def _first_byte(path: str, stream: BinaryIO) -> bytes:
-    """The first byte that is neither white space nor a byte-order mark."""
+    """Return the first byte that is neither white space nor part of a byte-order mark."""
     while block := stream.read(1 << 16):
         stripped = block.removeprefix(_BYTE_ORDER_MARK).lstrip(_WHITESPACE)
         if stripped:
@@ -99,7 +113,7 @@ def _first_byte(path: str, stream: BinaryIO) -> bytes:
 
 
 def _lines(stream: BinaryIO) -> Iterator[bytes]:
-    """Split at newlines only. (Arrow's compressed streams have no ``readline``.)"""
+    r"""Yield the lines of a stream, split at ``\n`` only. Arrow's compressed streams have no ``readline``."""
     parts: list[bytes] = []
     while block := stream.read(1 << 20):
         *complete, rest = block.split(b"\n")
@@ -141,8 +155,8 @@ def _read_lines(path: str, stream: BinaryIO) -> Iterator[Record | Rejection]:
             yield Rejection(origin, None, "not_json", f"{error}; write one plain JSON object per line")
 
 
-class _WithoutMark:
-    """A binary stream without the byte-order mark that it may start with, which the array parser does not know."""
+class _WithoutByteOrderMark:
+    """Wraps a binary stream and skips a byte-order mark at its start, which ijson does not accept."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
@@ -161,12 +175,12 @@ class _WithoutMark:
 def _read_array(path: str, stream: BinaryIO) -> Iterator[Record]:
     number = 0
     try:
-        for number, value in enumerate(ijson.items(_WithoutMark(stream), "item", use_float=True), start=1):
+        for number, value in enumerate(ijson.items(_WithoutByteOrderMark(stream), "item", use_float=True), start=1):
             yield Record(Origin(path, number), value)
     except (ijson.JSONError, UnicodeDecodeError) as error:
         raise DataError(
-            f"{path}: the JSON array cannot be read beyond element {number} ({error}); "
-            "mend the file or write it as jsonl, one object per line, where a broken line costs one row only"
+            f"{path}: the JSON array cannot be read after element {number} ({error}); correct the file, or convert it "
+            "to jsonl with one object per line, where a broken line only loses its own row"
         ) from error
     if number == 0:
         raise DataError(f"{path}: the JSON array is empty")

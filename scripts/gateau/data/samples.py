@@ -1,8 +1,8 @@
-"""A raw row becomes a sample: context, instruction and response.
+r"""Long samples: how a raw row is split into context, instruction and response.
 
-The last assistant turn is the response; the user turn before it is split at its **last blank line** (``\\n\\n``, which
-belongs to neither side) into context and instruction. Earlier turns and a system message are context too. How rows are
-written is told in :mod:`gateau.data.messages`.
+The last assistant turn is the response. The user turn before it is split at its **last blank line** (``\n\n``, which
+belongs to neither part) into context and instruction. A system message and earlier turns belong to the context.
+:mod:`gateau.data.messages` describes the accepted formats.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from gateau.tables import Row
 
 
 def _read_sample(raw: Mapping[str, Any]) -> tuple[list[Message], Row]:
+    """Return the messages of a raw row and the columns of its sample. Raise InvalidRow if it is not a sample."""
     messages = read_messages(raw)
     if messages is None:
         context, instruction, response = read_fields(raw)
@@ -39,12 +40,13 @@ def _read_sample(raw: Mapping[str, Any]) -> tuple[list[Message], Row]:
 
 
 def split_messages(messages: list[Message]) -> tuple[str, str, str]:
-    """Context, instruction and response of a conversation, as the module docstring says.
+    """Return context, instruction and response of a conversation, split as the module docstring describes.
 
-    Turns after the last assistant turn are ignored. A blank line counts as the boundary only where text follows it.
+    Turns after the last assistant turn are ignored. A blank line at the end of the user turn, with no text after it, is
+    not a boundary.
 
     Raises:
-        InvalidRow: no assistant turn, or the last one does not follow a user turn.
+        InvalidRow: if there is no assistant turn, or the last one does not follow a user turn.
     """
     last = max((n for n, message in enumerate(messages) if message["role"] == "assistant"), default=-1)
     if last < 0:
@@ -62,7 +64,7 @@ LONG_ROWS = RowKind(
     name="samples",
     setting="data.long",
     schema=SAMPLES,
-    row_group_size=16,  # rows of long text are large: sixteen of 64k tokens are about 4 MB, what a shard job reads
+    row_group_size=16,  # a shard job reads whole row groups; 16 rows of 64k tokens are about 4 MB
     read=_read_sample,
     remarks={"without_context": lambda row: not row["context"]},
 )

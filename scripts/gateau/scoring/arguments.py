@@ -1,4 +1,4 @@
-"""The command line that the scripts of passes share, and the run behind it."""
+"""The shared command line of the scoring passes, and the code that all of them run."""
 
 from __future__ import annotations
 
@@ -24,26 +24,56 @@ from gateau.tables import iterate_rows, read_metadata
 
 
 def pass_parser(description: str | None) -> argparse.ArgumentParser:
-    """Arguments of every pass script."""
+    """Return a parser with the options that all pass scripts share."""
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--samples", required=True)
-    parser.add_argument("--index", required=True)
-    parser.add_argument("--shard", type=int, required=True)
-    parser.add_argument("--prompt", required=True)
-    parser.add_argument("--max-length", type=int, required=True)
-    return with_model(parser)
+    parser.add_argument("--samples", required=True, help="samples.parquet of rule samples")
+    parser.add_argument("--index", required=True, help="index.parquet of rule index")
+    parser.add_argument("--shard", type=int, required=True, help="number of the shard to score, from 0")
+    parser.add_argument("--prompt", required=True, help="prompt template, as in scoring.prompt")
+    parser.add_argument(
+        "--max-length",
+        type=int,
+        required=True,
+        help="maximum tokens of a whole sequence; the start of longer contexts is cut off",
+    )
+    return add_model_options(parser)
 
 
-def with_model(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
-    """Add what every script needs that computes with a model and keeps its progress."""
-    parser.add_argument("--model", type=json.loads, required=True, help="an entry of the section models, as JSON")
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--dtype", default="auto")
-    parser.add_argument("--attention", default="auto")
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads; fixed, since sums depend on their number")
-    parser.add_argument("--progress-dir", required=True)
-    parser.add_argument("--progress-seconds", type=float, default=20.0, help="at most this much work is lost by a kill")
-    parser.add_argument("--output", required=True)
+def add_model_options(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """Add the options of every script that computes with a model and stores its progress; return ``parser``."""
+    parser.add_argument(
+        "--model", type=json.loads, required=True, help="the model: an entry of the configuration's models, as JSON"
+    )
+    parser.add_argument(
+        "--device",
+        default="auto",
+        help="torch device, such as cuda or cpu; auto is CUDA if available, else the CPU (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--dtype",
+        default="auto",
+        help="float32, bfloat16 or float16; auto is bfloat16 on CUDA, else float32 (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--attention",
+        default="auto",
+        help="attention backend of transformers; auto is flash-attn if it is installed and the device is CUDA, else "
+        "sdpa, or eager for models with capped logits (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--threads",
+        type=int,
+        default=1,
+        help="CPU threads; floating point sums depend on this number in the last digit (default: %(default)s)",
+    )
+    parser.add_argument("--progress-dir", required=True, help="folder of the progress store")
+    parser.add_argument(
+        "--progress-seconds",
+        type=float,
+        default=20.0,
+        help="seconds between writes to the progress store; a kill loses at most this much work (default: %(default)s)",
+    )
+    parser.add_argument("--output", required=True, help="output: the results, Parquet")
     return parser
 
 
@@ -56,24 +86,27 @@ def run_pass(
     whole_window: bool = False,
     **pass_options: Any,
 ) -> None:
-    """Score one shard as the arguments say. ``make_pass`` gets the model's config and the prompt encoder.
+    """Score one shard with one pass.
 
     Args:
+        args: the parsed arguments of :func:`pass_parser`.
+        spec: the model to score with.
+        make_pass: function from the model's config and the prompt encoder to the pass.
         dynamic_ntk: extend the model's window by dynamic NTK scaling of its rotary base.
-        whole_window: the model must hold ``--max-length`` tokens in its window as it is.
-        pass_options: what else changes the numbers, for the progress store.
+        whole_window: require that the model's window, without extension, holds ``--max-length`` tokens.
+        pass_options: further settings that change the numbers; they become part of the progress store's key.
 
     Raises:
-        ModelError: the model cannot be loaded, its window is too short, or its tokenizer is not the one that the index
-            was made with.
+        ModelError: if the model cannot be loaded, its window is too short, or its tokenizer differs from the one that
+            the index was made with.
     """
     spec = resolved(spec)
     torch.set_num_threads(args.threads)
     tokenizer = load_tokenizer(spec)
     if tokenizer_digest(tokenizer) != read_metadata(args.index, INDEX)["tokenizer"]:
         raise ModelError(
-            f"{spec.path}: its tokenizer differs from that of models.long; homologous models share vocabulary and "
-            "BOS habit: choose models of one family"
+            f"{spec.path}: its tokenizer differs from that of models.long; homologous models share their vocabulary, "
+            "and either both add a BOS token or neither does: choose models of one family"
         )
     config = load_config(spec, dynamic_ntk)
     if whole_window:
@@ -101,12 +134,30 @@ def run_pass(
     )
 
 
+def add_short_context_option(parser: argparse.ArgumentParser) -> None:
+    """Add the option ``--short-context`` of the passes with a short-context model."""
+    parser.add_argument(
+        "--short-context",
+        choices=("ntk", "truncate", "none"),
+        required=True,
+        help="how the model sees inputs beyond its window: ntk scales its rotary base dynamically, truncate cuts the "
+        "context to the window, none changes nothing",
+    )
+
+
 def run_short_pass(args: argparse.Namespace, spec: ModelSpec, short_context: str, window: int | None = None) -> None:
-    """Score one shard with θ_S, or what stands in its place.
+    """Score one shard with θ_S, or with the model that a method uses instead of θ_S.
 
-    The context is cut to ``window`` instead of the model's own: setting the model's could change its rotary scaling.
+    Args:
+        args: the parsed arguments of :func:`pass_parser`.
+        spec: the model to score with.
+        short_context: how the model sees long inputs: ``ntk`` (dynamic NTK scaling), ``truncate`` (the context is cut
+            to the window) or ``none``.
+        window: with ``truncate``, cut to this many tokens instead of the model's own window. The model's configured
+            window stays as it is, because changing it could change the rotary scaling.
 
-    Raises ModelError where the context is to be cut to a window that the model does not tell.
+    Raises:
+        ModelError: if the context is to be cut to the model's window and the model's config does not define one.
     """
 
     def make_pass(config: Any, encoder: PromptEncoder) -> ShortPass:
@@ -117,8 +168,10 @@ def run_short_pass(args: argparse.Namespace, spec: ModelSpec, short_context: str
 
 
 def context_window(spec: ModelSpec, config: Any) -> int:
-    """A model's window in tokens. Raises ModelError where its configuration does not tell."""
+    """Return a model's context window in tokens. Raise ModelError if its config does not define one."""
     window: int | None = getattr(config, "max_position_embeddings", None)
     if window is None:
-        raise ModelError(f"{spec.path} does not tell its window; set models.short.window")
+        raise ModelError(
+            f"{spec.path}: its config.json does not define max_position_embeddings; set models.short.window"
+        )
     return window

@@ -1,13 +1,13 @@
-"""The attention probe: how much attention the response pays to each context token, without materialising attention.
+"""The attention probe: mean attention of the response to each context token, without storing attention matrices.
 
-During an ordinary forward pass the probe sees the queries and keys that the attention backend sees, lets the backend
-compute the output, and beside it softmaxes only the response's query rows, in tiles, in float32. The attention weights
-of a 64k sequence are never held: the extra memory is one tile. In half precision the mean weights (about 1e-5) would be
-subnormal, hence float32 throughout.
+The probe receives the same queries and keys as the attention backend during an ordinary forward pass. The backend
+computes the output as usual. In addition, the probe computes the softmax for the response's query rows only, tile by
+tile. The attention weights of a 64k sequence are never stored as a whole: the extra memory is one tile. The probe
+computes in float32 throughout, because mean weights of about 1e-5 would be subnormal in half precision.
 
-The probe wraps the backend's registered function under the backend's own name in transformers' ``AttentionInterface``.
-Under a name of its own the flash backends would look for a kernel of that name, and masks would need a second
-registration that fails silently when forgotten. Without an active recording the wrapper only passes through.
+The probe replaces the backend's function in transformers' ``AttentionInterface`` and keeps the backend's name. Under a
+new name, the flash backends would look for a kernel of that name, and masks would need a second registration, which
+fails silently if it is forgotten. Without an active recording, the probe only calls the backend.
 """
 
 from __future__ import annotations
@@ -31,7 +31,15 @@ AttentionFunction = Callable[..., tuple[torch.Tensor, torch.Tensor | None]]
 
 @dataclass
 class AttentionRecording:
-    """What one forward pass recorded: for each layer that attends, the mean weight on each key of the span."""
+    """The attention recorded in one forward pass.
+
+    Attributes:
+        first_query: first query row to average over; all later rows are included.
+        first_key: first key of the recorded span.
+        last_key: end of the recorded span, exclusive.
+        layers: for each attention layer, float32 ``[last_key - first_key]``, the mean weight on each key of the span.
+        tile_bytes: bound of the extra memory, in bytes.
+    """
 
     first_query: int
     first_key: int
@@ -40,9 +48,10 @@ class AttentionRecording:
     tile_bytes: int = TILE_BYTES
 
     def profiles(self) -> torch.Tensor:
-        """float32 ``[L, K]``: per layer, mean over heads and query rows, for the K keys of the span.
+        """Return float32 ``[L, K]``: for each layer, the mean over heads and query rows for the K keys of the span.
 
-        Raises ModelError when the model never came through the attention interface.
+        Raises:
+            ModelError: if the model did not use the attention interface.
         """
         if not self.layers:
             raise ModelError(
@@ -60,9 +69,10 @@ _wrapped: set[str] = set()
 def record_attention(
     model: PreTrainedModel, first_query: int, first_key: int, last_key: int, tile_bytes: int = TILE_BYTES
 ) -> Iterator[AttentionRecording]:
-    """Record the attention of the query rows from ``first_query`` on to the keys ``[first_key, last_key)``.
+    """Record the attention that the query rows from ``first_query`` on pay to the keys ``[first_key, last_key)``.
 
-    Run exactly one forward pass of one sequence inside the ``with`` block. ``tile_bytes`` bounds the extra memory.
+    Run exactly one forward pass of one sequence inside the ``with`` block. ``tile_bytes`` bounds the extra memory, in
+    bytes.
     """
     global _active
     _wrap_backend(model.config._attn_implementation)
@@ -74,6 +84,7 @@ def record_attention(
 
 
 def _wrap_backend(name: str) -> None:
+    """Register the probe in front of the attention backend ``name``, once per process."""
     if name in _wrapped:
         return
     backend = None if name == "eager" else ALL_ATTENTION_FUNCTIONS[name]
@@ -96,7 +107,7 @@ def _wrap_backend(name: str) -> None:
 
 
 def _eager_function(module: torch.nn.Module) -> AttentionFunction:
-    """The eager function of the module's own modelling file: the interface has none of its own."""
+    """Return the eager function of the module's own modelling file; the attention interface does not register one."""
     function: AttentionFunction = sys.modules[type(module).__module__].eager_attention_forward
     return function
 
@@ -139,10 +150,10 @@ def _visible_rows(
     sliding_window: int | None,
     device: torch.device,
 ) -> Callable[[slice], torch.Tensor]:
-    """A function from a slice of query rows to bool ``[rows, S]``: which keys each row may see.
+    """Return a function from a slice of query rows to bool ``[rows, S]``: the keys that each row may attend to.
 
-    A dense mask made by transformers is used as it is, whatever its pattern; a backend without one (flash) is causal,
-    with its window if it has one.
+    If transformers made a dense mask, this mask is used unchanged. A backend without a mask (flash) is causal, with a
+    sliding window if it has one.
     """
     if isinstance(attention_mask, torch.Tensor) and attention_mask.ndim == 4:
         mask = attention_mask[0, 0, recording.first_query :, :n_keys]
@@ -169,17 +180,18 @@ def mean_attention(
     sinks: torch.Tensor | None = None,
     tile_bytes: int = TILE_BYTES,
 ) -> torch.Tensor:
-    """Mean attention weight on each key of a span, over heads and query rows, for one layer and one sequence.
+    """Compute the mean attention weight on each key of a span, over heads and query rows, for one layer and sequence.
 
     Args:
         query: ``[H, R, D]``, after rotary embedding; the R rows to average over.
         key: ``[Hkv, S, D]``, after rotary embedding; H is a multiple of Hkv (grouped-query attention).
-        first_key, last_key: the span of keys that is returned; the softmax is over all S visible keys.
-        scaling: factor on the scores, ``D ** -0.5`` if None.
-        visible: maps a slice of the R rows to bool ``[rows, S]``.
-        softcap: cap of the scores, as ``softcap * tanh(score / softcap)``.
-        sinks: ``[H]``, one extra score per head that takes part in the softmax and receives no key.
-        tile_bytes: bound of the score tile, in bytes.
+        first_key: first key of the returned span. The softmax is over all visible keys, inside the span or not.
+        last_key: end of the returned span, exclusive.
+        scaling: factor on the scores; None is ``D ** -0.5``.
+        visible: function from a slice of the R rows to bool ``[rows, S]``: the keys that each row may attend to.
+        softcap: cap of the scores, as ``softcap * tanh(score / softcap)``; None is no cap.
+        sinks: ``[H]``, one extra score per head that takes part in the softmax but belongs to no key.
+        tile_bytes: bound of one tile of scores, in bytes.
 
     Returns:
         float32 ``[last_key - first_key]``.
@@ -207,6 +219,6 @@ def mean_attention(
             mass = weights.sum(-1)
             if sinks is not None:
                 mass = mass + (sink - peak).exp()[..., 0]
-            # the division and the sum over rows and heads in one matrix-vector product
+            # one matrix-vector product divides by the mass and sums over rows and heads
             total += (1 / mass).flatten() @ weights[..., first_key:last_key].flatten(0, 1)
     return total / (n_heads * n_rows)

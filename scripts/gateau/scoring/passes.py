@@ -1,12 +1,12 @@
-"""What each pass computes for one sample.
+"""The computation of each scoring pass for one sample.
 
-``short_pass``    response NLL under θ_S, its window extended by RoPE scaling, or the context truncated to its window
-``long_pass``     response NLL under θ_L and the attention of the response to the context, from one forward
-``segment_pass``  response NLL under θ_L given each context segment and the instruction; given the instruction alone;
+``short_pass``    response NLL under θ_S, with its window extended by RoPE scaling or the context truncated to it
+``long_pass``     response NLL under θ_L and the attention of the response to the context, in one forward pass
+``segment_pass``  response NLL under θ_L given each context segment and the instruction, given the instruction alone,
                   and given nothing
 
-Sequences are never padded: a batch holds segments of one sample and one length, so that a sample's numbers depend on
-nothing but the sample, however the data are sharded.
+Sequences are never padded. A batch contains only segments of one sample and one length. The numbers of a sample
+therefore depend on that sample alone, however the data are sharded.
 """
 
 from __future__ import annotations
@@ -25,32 +25,41 @@ from gateau.scoring.perplexity import reset_rotary_scaling, response_nll
 
 
 class ScoringPass(Protocol):
-    """One pass: its name, the settings that change its numbers, its result's columns, and the computation."""
+    """A scoring pass. Its fields are the settings that change its numbers.
+
+    Attributes:
+        name: the rule's name.
+        schema: columns of a result.
+    """
 
     name: str
     schema: pa.Schema
 
     def fits(self, n_frame: int) -> bool:
-        """Whether a sample of ``n_frame`` tokens besides its context can be scored; if not, it is ``too_long``."""
+        """Tell whether a sample with ``n_frame`` tokens besides its context can be scored; else it is ``too_long``."""
 
     def compute(self, model: PreTrainedModel, sample: EncodedSample) -> dict[str, Any]:
-        """One result, with the columns of ``schema``."""
+        """Return the result of one sample, with the columns of ``schema``."""
 
 
 @dataclass(frozen=True)
 class ShortPass:
-    """θ_S over the whole sequence. ``window`` is set when the context is truncated to θ_S's window, else None."""
+    """θ_S over the whole sequence.
+
+    Attributes:
+        window: truncate the context so that the sequence fits into this many tokens; None does not truncate.
+    """
 
     window: int | None
     name = "short_pass"
     schema = SHORT_RESULT
 
     def fits(self, n_frame: int) -> bool:
-        """Truncation keeps frame, instruction and response: they must fit into the window."""
+        """Tell whether prompt frame, instruction and response, which are never truncated, fit into the window."""
         return self.window is None or n_frame <= self.window
 
     def compute(self, model: PreTrainedModel, sample: EncodedSample) -> dict[str, Any]:
-        """``token_nll`` under θ_S."""
+        """Return ``token_nll`` under θ_S."""
         if self.window is not None:
             sample = sample.truncated(self.window)
         else:
@@ -62,7 +71,8 @@ class ShortPass:
 class LongPass:
     """θ_L over the whole sequence, with the attention probe.
 
-    ``layer_block`` is the number of context tokens that are averaged in the per-layer profile.
+    Attributes:
+        layer_block: context tokens that are averaged into one entry of the profile by layer.
     """
 
     layer_block: int
@@ -70,11 +80,11 @@ class LongPass:
     schema = LONG_RESULT
 
     def fits(self, n_frame: int) -> bool:
-        """Always: the index has truncated the sample to max_length."""
+        """Return True: the index has already truncated every sample to max_length."""
         return True
 
     def compute(self, model: PreTrainedModel, sample: EncodedSample) -> dict[str, Any]:
-        """``token_nll`` and attention profiles under θ_L, from one forward."""
+        """Return ``token_nll`` and the attention profiles under θ_L, from one forward pass."""
         ids = sample.sequence()
         first_response, first_context = len(ids) - len(sample.response), len(sample.head)
         reset_rotary_scaling(model)
@@ -93,12 +103,12 @@ class LongPass:
 
 @dataclass(frozen=True)
 class SegmentPass:
-    """θ_L over each segment with instruction and response.
+    """θ_L over each context segment with instruction and response.
 
-    Args:
-        segment_length: tokens per segment.
-        batch_tokens: bound on the tokens of one batch.
-        start: ids that stand before a response given nothing (BOS or the document separator).
+    Attributes:
+        segment_length: tokens of a segment.
+        batch_tokens: maximum tokens of a batch of segments; a single longer sequence forms a batch of its own.
+        start: ids before the response when it is scored given nothing (BOS or the document separator).
     """
 
     segment_length: int
@@ -108,11 +118,11 @@ class SegmentPass:
     schema = SEGMENT_RESULT
 
     def fits(self, n_frame: int) -> bool:
-        """Always: a segment is no longer than the context it was cut from."""
+        """Return True: a segment is never longer than the context that it was cut from."""
         return True
 
     def compute(self, model: PreTrainedModel, sample: EncodedSample) -> dict[str, Any]:
-        """Mean NLLs under θ_L given each segment, the instruction alone, and nothing."""
+        """Return the mean NLLs under θ_L given each segment, given the instruction alone, and given nothing."""
         n_response = len(sample.response)
         segments = sample.segments(self.segment_length)
         sequences = [sample.sequence(segment) for segment in segments]
@@ -136,13 +146,16 @@ class SegmentPass:
         }
 
     def _response_only(self, model: PreTrainedModel, response: list[int]) -> float | None:
-        """Without anything to start from, the first token cannot be predicted and the mean is over the others."""
+        """Return the mean NLL given nothing, or None if no token can be predicted.
+
+        Without ``start``, the first token of the response cannot be predicted, and the mean is over the others.
+        """
         predicted = len(response) if self.start else len(response) - 1
         return _mean_nll(model, [[*self.start, *response]], predicted)[0] if predicted else None
 
 
 def _mean_nll(model: PreTrainedModel, sequences: list[list[int]], n_response: int) -> list[float]:
-    """Mean NLL over the last ``n_response`` tokens of each sequence, summed in float64."""
+    """Return the mean NLL of the last ``n_response`` tokens of each sequence, computed in float64."""
     means: list[float] = response_nll(model, _batch(model, sequences), n_response).cpu().double().mean(1).tolist()
     return means
 

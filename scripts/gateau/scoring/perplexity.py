@@ -1,7 +1,7 @@
-"""Negative log-likelihood of a response, from logits at the response's positions only.
+"""Negative log-likelihood (NLL) of a response, from logits at the response's positions only.
 
-PPL(y | c, x) = exp(mean NLL per response token); this module returns the NLLs. The head of the model is applied to the
-rows that predict response tokens and no others (64 MB instead of 8 GB at 64k tokens and a vocabulary of 32 000).
+PPL(y | c, x) = exp(mean NLL per response token); this module returns the NLLs. The output layer is applied only to the
+positions that predict response tokens. At 64k tokens and a vocabulary of 32 000, this takes 64 MB instead of 8 GB.
 """
 
 from __future__ import annotations
@@ -18,16 +18,20 @@ _ROWS_AT_ONCE = 512
 
 @torch.inference_mode()
 def response_nll(model: PreTrainedModel, input_ids: torch.Tensor, n_response: int) -> torch.Tensor:
-    """NLL of the last ``n_response`` tokens of each sequence.
+    """Compute the NLL of the last ``n_response`` tokens of each sequence.
 
     Args:
-        input_ids: int64 ``[B, S]``, sequences of one length without any padding, on the model's device.
-        n_response: how many tokens at the end are scored, ``1 <= n_response < S``.
+        model: a causal language model whose forward accepts ``logits_to_keep``.
+        input_ids: int64 ``[B, S]``, sequences of the same length without padding, on the model's device.
+        n_response: number of tokens at the end to score, ``1 <= n_response < S``.
 
     Returns:
-        float32 ``[B, n_response]``, natural log.
+        float32 ``[B, n_response]``, natural logarithm.
+
+    Raises:
+        ModelError: if the model ignores ``logits_to_keep``.
     """
-    # No mask and no cache: an unpadded batch needs neither, and a cache of 64k tokens would cost 34 GB at 7B.
+    # an unpadded batch needs neither mask nor cache; a cache of 64k tokens would take 34 GB at 7B
     logits = model(input_ids=input_ids, use_cache=False, logits_to_keep=n_response + 1).logits
     if logits.shape[1] != n_response + 1:
         raise ModelError(f"{type(model).__name__} ignored logits_to_keep: it returned {logits.shape[1]} rows of logits")
@@ -36,7 +40,7 @@ def response_nll(model: PreTrainedModel, input_ids: torch.Tensor, n_response: in
     step = max(_ROWS_AT_ONCE // len(input_ids), 1)
     for start in range(0, n_response, step):
         rows = slice(start, start + step)
-        # float32: sums over the vocabulary in half precision lose the second decimal
+        # float32, because sums over the vocabulary in half precision are wrong in the second decimal
         nll[:, rows] = torch.nn.functional.cross_entropy(
             logits[:, rows].float().flatten(0, 1), targets[:, rows].flatten(), reduction="none"
         ).view(targets[:, rows].shape)
@@ -44,7 +48,7 @@ def response_nll(model: PreTrainedModel, input_ids: torch.Tensor, n_response: in
 
 
 def check_logits_to_keep(model: PreTrainedModel) -> None:
-    """Raise ModelError for a model whose forward cannot restrict its logits to the last positions."""
+    """Raise ModelError if the model's forward cannot restrict its logits to the last positions."""
     if "logits_to_keep" not in inspect.signature(model.forward).parameters:
         raise ModelError(
             f"{type(model).__name__} has no logits_to_keep argument, and full logits of long inputs exceed memory. "
@@ -54,9 +58,9 @@ def check_logits_to_keep(model: PreTrainedModel) -> None:
 
 @torch.inference_mode()
 def reset_rotary_scaling(model: PreTrainedModel) -> None:
-    """Bring dynamically scaled rotary frequencies back to their unscaled state.
+    """Reset dynamically scaled rotary frequencies to their unscaled state, by a forward pass of one token.
 
-    Dynamic NTK keeps the frequencies of the longest sequence seen so far, so that without this a sample's score would
-    depend on which samples came before it. A forward of one token resets them.
+    Dynamic NTK keeps the frequencies of the longest sequence seen so far. Without this reset, the score of a sample
+    would depend on the samples before it.
     """
     model(input_ids=torch.zeros((1, 1), dtype=torch.long, device=model.device), use_cache=False, logits_to_keep=1)

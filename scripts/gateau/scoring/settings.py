@@ -1,4 +1,4 @@
-"""Everything that changes a pass's numbers, gathered into the key of its progress store."""
+"""The key of a pass's progress store: all settings that change the numbers of the pass."""
 
 from __future__ import annotations
 
@@ -18,10 +18,18 @@ _NUMERICS = ("prompts.py", "models.py", "scoring/perplexity.py", "scoring/attent
 def pass_settings(
     spec: ModelSpec, config: Any, runtime: Runtime, prompt: str, max_length: int, **pass_options: Any
 ) -> Mapping[str, Any]:
-    """A JSON-ready mapping that differs whenever a pass would compute other numbers, rounding apart.
+    """Return a JSON-ready mapping of all settings that change the numbers of a pass beyond rounding.
 
-    ``spec`` is resolved: of a hub model, the commit counts. Device, batch size and the versions of torch and
-    transformers are not part of it: they change the last digits only, and must not throw away finished work.
+    Device, batch size and the versions of torch and transformers are left out: they change the last digits only, and
+    must not discard finished work.
+
+    Args:
+        spec: the resolved model; a hub model counts by its commit.
+        config: the model's loaded config.
+        runtime: device, dtype and attention backend.
+        prompt: the prompt template.
+        max_length: maximum tokens of a whole sequence.
+        pass_options: settings of the pass itself, such as its segment length.
     """
     described = runtime.describe(config)
     return {
@@ -40,8 +48,9 @@ def pass_settings(
 
 @cache
 def numerics_version() -> str:
-    """Digest of the code that computes scores.
+    """Return a digest of the code that computes scores.
 
-    An edit that could change a number starts a new store; an edit to words alone does not throw away finished work.
+    An edit that could change a number starts a new store. An edit of comments or docstrings alone does not discard
+    finished work.
     """
     return meaning_digest(_PACKAGE / name for name in _NUMERICS)

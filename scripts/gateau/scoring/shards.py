@@ -1,4 +1,4 @@
-"""Runs one pass over one shard: reads what is missing, computes it, and writes the shard's whole result."""
+"""Runs one pass over one shard: computes the samples that are not stored yet and writes the results of the shard."""
 
 from __future__ import annotations
 
@@ -36,12 +36,24 @@ def score_shard(
     output: str,
     watch: Callable[[Iterable[Row], int], Iterable[Row]],
 ) -> None:
-    """Score the rows of ``index`` (one shard) and write them to ``output`` in that order.
+    """Score one shard and write its results to ``output``, in the order of ``index``.
 
-    Only samples that are not in ``store`` are computed; if none is missing, ``load_model`` is not called.
+    Only samples that are not in ``store`` are computed. If none is missing, ``load_model`` is not called. Results with
+    a number that is not finite are not stored, so that a rerun computes them again; their status is ``non_finite``.
+
+    Args:
+        scoring_pass: the pass to run.
+        index: the shard's rows of the index.
+        samples: reader of the sample table.
+        encoder: encoder of the prompts.
+        max_length: maximum tokens of a whole sequence; the start of longer contexts is cut off.
+        store: the progress store of this pass and these settings.
+        load_model: loads the model.
+        output: Parquet file to write.
+        watch: wraps an iterable of a given length and reports progress.
 
     Raises:
-        ScoreError: the device ran out of memory; names the sample and what to lower.
+        ScoreError: if the device runs out of memory. The message names the sample and the settings to lower.
     """
     keys = samples.digests([row["row"] for row in index])
     statuses = {row["id"]: _status(row, scoring_pass) for row in index}
@@ -56,9 +68,9 @@ def score_shard(
             parts = [text["context"]], [text["instruction"]], [text["response"]]
             sample = encoder.encode(*parts)[0].truncated(max_length)
             result = _compute(scoring_pass, model, sample, text["id"])
-            if _finite(result):
+            if _is_finite(result):
                 store.add(text["digest"], result)
-            else:  # not stored: a rerun tries again
+            else:
                 logger.warning("non-finite result for sample %s (%d tokens)", text["id"], sample.n_tokens)
                 statuses[text["id"]] = "non_finite"
     schema = shard_schema(scoring_pass.schema)
@@ -77,13 +89,13 @@ def _compute(scoring_pass: ScoringPass, model: PreTrainedModel, sample: EncodedS
     except torch.OutOfMemoryError as error:
         raise ScoreError(
             f"{scoring_pass.name}: sample {sample_id} ({sample.n_tokens} tokens) exceeds the device memory ({error}); "
-            "lower scoring.segment_batch_tokens (finished samples are kept), or use a larger GPU, bfloat16 with "
-            "flash-attn, or a smaller scoring.max_length (these start the pass anew)"
+            "lower scoring.segment_batch_tokens or use a larger GPU (finished samples are kept), or use bfloat16 with "
+            "flash-attn or lower scoring.max_length (all samples are computed again)"
         ) from error
 
 
-def _finite(result: Row) -> bool:
-    """Whether no number of the result is infinite or NaN."""
+def _is_finite(result: Row) -> bool:
+    """Tell whether no number of the result is infinite or NaN."""
     columns = (value if isinstance(value, list) else [value] for value in result.values())
     return all(math.isfinite(number) for column in columns for number in column if number is not None)
 
@@ -99,7 +111,7 @@ def _output_rows(
 
 
 class SampleReader:
-    """Random access to rows of the sample table, reading only the row groups that hold them."""
+    """Random access to rows of the sample table. Only the row groups that contain the rows are read."""
 
     def __init__(self, path: str, schema: pa.Schema) -> None:
         self._path, self._schema = path, schema
@@ -108,11 +120,11 @@ class SampleReader:
         self._group_of = [(group, place) for group, size in enumerate(sizes) for place in range(size)]
 
     def read(self, rows: Sequence[int]) -> Iterator[Row]:
-        """Yield id, texts and digest of the given rows, in the given order; rows in file order are read fastest."""
+        """Yield id, texts and digest of the given rows, in the given order. Reading in file order is fastest."""
         yield from self._read(rows, _TEXTS)
 
     def digests(self, rows: Sequence[int]) -> list[str]:
-        """The content digests of the given rows."""
+        """Return the content digests of the given rows."""
         return [row["digest"] for row in self._read(rows, ["digest"])]
 
     def _read(self, rows: Sequence[int], columns: list[str]) -> Iterator[Row]:

@@ -1,9 +1,12 @@
-"""The progress store: every finished sample of a pass, found again by content, whatever happened since.
+"""The progress store: the results of all finished samples of a pass, keyed by the content of the sample.
 
-A store is a folder ``<progress_dir>/<pass>/<settings digest>``; the digest covers everything that changes the numbers
-(model, dtype, attention backend, prompt, lengths, the code that computes). Inside, results lie in small Parquet parts,
-each written atomically and never changed, keyed by the sample's content digest. So a killed job loses at most the few
-samples since its last flush, any number of jobs may write at once, and a rerun with other shards finds everything.
+A store is a folder ``<progress_dir>/<pass>/<settings digest>``. The digest covers everything that changes the numbers:
+model, dtype, attention backend, prompt, lengths, and the code that computes. The folder contains small Parquet files
+(parts), keyed by the sample's content digest. Each part is written atomically and never changed. Therefore
+
+- a killed job loses at most the samples since its last flush;
+- any number of jobs may write at the same time;
+- a rerun with another number of shards finds all finished samples.
 """
 
 from __future__ import annotations
@@ -30,20 +33,22 @@ logger = logging.getLogger(__name__)
 
 _FLUSH_BYTES = 64 * 2**20
 _OPEN_PARTS = 4
-_LOOKS = 5
-_WRITING: dict[str, Any] = {"compression": "zstd", "write_page_checksum": True}
+_MAX_SCANS = 5
+_PARQUET_OPTIONS: dict[str, Any] = {"compression": "zstd", "write_page_checksum": True}
 
 
 def settings_digest(settings: Mapping[str, Any]) -> str:
-    """Digest of a pass's settings; any JSON-ready mapping."""
+    """Return the digest of a pass's settings, which may be any JSON-ready mapping."""
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:32]
 
 
 class ProgressStore:
     """Results of one pass under one set of settings.
 
-    ``schema`` is the schema of a result without its key; ``key`` (the sample's content digest) is added here. Results
-    are written together once ``flush_seconds`` have passed since the last time.
+    Use it as a context manager: leaving the ``with`` block writes all pending results.
+
+    Attributes:
+        directory: folder of this store.
     """
 
     def __init__(
@@ -54,6 +59,15 @@ class ProgressStore:
         schema: pa.Schema,
         flush_seconds: float = 20.0,
     ) -> None:
+        """Open the store, creating its folder if needed.
+
+        Args:
+            root: folder of all progress stores.
+            pass_name: name of the pass.
+            settings: everything that changes the numbers of the pass, JSON-ready.
+            schema: schema of a result. The store adds a column ``key``, the sample's content digest.
+            flush_seconds: seconds between writes; results are collected in between.
+        """
         self._flush_seconds = flush_seconds
         self.directory = Path(root) / pass_name / settings_digest(settings)
         self._schema = schema.insert(0, pa.field("key", pa.string()))
@@ -77,19 +91,22 @@ class ProgressStore:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Merge what this job has written; after an error, only save it."""
+        """Write all pending results; after a regular exit, also merge the parts of this job."""
         if kind is None:
             self.close()
         else:
             self.flush()
 
     def _scan(self) -> dict[str, tuple[Path, int]]:
-        """Where each stored key lies. A part that cannot be read is set aside by name and its samples computed anew."""
+        """Return the part and the row of each stored key.
+
+        A damaged part is renamed to ``*.damaged``, so that its samples are computed again.
+        """
         where: dict[str, tuple[Path, int]] = {}
         for part in sorted(self.directory.glob("part-*.parquet")):
             try:
                 keys = pq.read_table(part, columns=["key"]).column("key").to_pylist()
-            except FileNotFoundError:  # merged by another job between listing and reading
+            except FileNotFoundError:  # another job merged it between listing and reading
                 continue
             except (pa.ArrowInvalid, OSError) as error:
                 if not _is_damage(error):
@@ -101,43 +118,47 @@ class ProgressStore:
         return where
 
     def add(self, key: str, result: Mapping[str, Any]) -> None:
-        """Keep one result; it reaches the disk with the first result after ``flush_seconds``, or at the end."""
+        """Add one result.
+
+        Pending results are written once ``flush_seconds`` have passed since the last write, or 64 MB are pending.
+        """
         self._pending.append({"key": key, **result})
         self._pending_bytes += sum(len(value) * 4 if isinstance(value, Sequence) else 8 for value in result.values())
         if time.monotonic() - self._flushed_at > self._flush_seconds or self._pending_bytes > _FLUSH_BYTES:
             self.flush()
 
     def flush(self) -> None:
-        """Write what is pending as one part."""
+        """Write all pending results as one part."""
         if self._pending:
             table = pa.Table.from_pylist(self._pending, schema=self._schema)
             self._register(self._write_part(table), table.column("key").to_pylist())
         self._pending, self._pending_bytes, self._flushed_at = [], 0, time.monotonic()
 
     def close(self) -> None:
-        """Flush, then merge this job's own parts into one, so that a store holds about one file per job."""
+        """Flush, then merge the parts of this job into one, so that a store contains about one file per job."""
         self.flush()
         if len(self._own_parts) < 2:
             return
         parts, self._own_parts = self._own_parts, []
         target = self.directory / f"part-{uuid.uuid4().hex}.parquet"
         keys: list[str] = []
-        with atomic_path(target) as temporary, pq.ParquetWriter(temporary, self._schema, **_WRITING) as writer:
+        with atomic_path(target) as temporary, pq.ParquetWriter(temporary, self._schema, **_PARQUET_OPTIONS) as writer:
             for part in parts:
                 table = pq.read_table(part, schema=self._schema)
                 writer.write_table(table)
                 keys.extend(table.column("key").to_pylist())
         self._register(target, keys)
-        for part in parts:  # only once the merged part stands: a kill in between leaves doubles, never a gap
+        for part in parts:  # delete parts only after the merged one exists: a kill may leave duplicates, but no gaps
             self._open.pop(part, None)
             part.unlink()
 
     def get(self, keys: Iterable[str]) -> Iterator[dict[str, Any]]:
-        """Yield the result of each key, in order, reading parts as needed.
+        """Yield the result of each key, in order. Parts are read as needed.
 
         Raises:
-            KeyError: an absent key.
-            ScoreError: a part whose content fails its checksum; it is set aside for the rerun.
+            KeyError: if a key is not stored.
+            ScoreError: if a part is damaged. It is renamed to ``*.damaged``, so that a rerun computes its samples
+                again.
         """
         for key in keys:
             table, number = self._find(key)
@@ -146,8 +167,11 @@ class ProgressStore:
             yield row
 
     def _find(self, key: str) -> tuple[pa.Table, int]:
-        """The part that holds a key, looked for again while other jobs merge theirs."""
-        for _ in range(_LOOKS):
+        """Return the table and the row of a key.
+
+        The folder is scanned again if the key's part has disappeared because another job has merged it.
+        """
+        for _ in range(_MAX_SCANS):
             if key in self._where:
                 part, number = self._where[key]
                 try:
@@ -168,8 +192,8 @@ class ProgressStore:
                     raise
                 _set_aside(path)
                 raise ScoreError(
-                    f"{path} is damaged ({error}); it was renamed to *.damaged: rerun, and only its samples are "
-                    "computed again"
+                    f"{path} is damaged ({error}); it was renamed to *.damaged: run the same command again, which "
+                    "computes only its samples again"
                 ) from error
             while len(self._open) > _OPEN_PARTS:
                 self._open.popitem(last=False)
@@ -179,7 +203,7 @@ class ProgressStore:
     def _write_part(self, table: pa.Table) -> Path:
         path = self.directory / f"part-{uuid.uuid4().hex}.parquet"
         with atomic_path(path) as temporary:
-            pq.write_table(table, temporary, **_WRITING)
+            pq.write_table(table, temporary, **_PARQUET_OPTIONS)
         return path
 
     def _register(self, part: Path, keys: Sequence[str]) -> None:
@@ -188,10 +212,10 @@ class ProgressStore:
 
 
 def _is_damage(error: pa.ArrowInvalid | OSError) -> bool:
-    """Whether a part's content is wrong, as against a file system that fails (then the error carries an errno)."""
+    """Tell whether the content of a part is damaged. If the file system fails instead, the error has an errno."""
     return isinstance(error, pa.ArrowInvalid) or error.errno is None
 
 
 def _set_aside(part: Path) -> None:
-    with suppress(FileNotFoundError):  # another job was faster
+    with suppress(FileNotFoundError):  # another job has already renamed it
         part.replace(part.with_suffix(".damaged"))

@@ -1,8 +1,8 @@
-"""What a text model says of each sample: its embedding, to tell topics apart, or its reward, to tell quality.
+"""Text models that are applied to every sample: embeddings, to cluster topics, and rewards, to rate quality.
 
-Neither is part of GATEAU: they serve diversity and the baseline CaR (Ge et al. 2024, "Clustering and Ranking").
-Samples are computed one at a time, without padding, and kept in a progress store by content: a sample's numbers depend
-on nothing but the sample, and a killed job goes on where it was.
+Neither is part of GATEAU. They are used for diversity and for the baseline CaR (Ge et al. 2024, "Clustering and
+Ranking"). Samples are computed one at a time, without padding, so that the numbers of a sample depend on that sample
+alone. Results are kept in a progress store, keyed by content, so that a killed job continues where it stopped.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from gateau.errors import ModelError, ScoreError
 from gateau.model_files import ModelSpec, tokenizer_fingerprint, weights_fingerprint
 from gateau.models import Runtime, load_advice, load_config, load_pretrained, load_tokenizer, resolved
 from gateau.schemas import SAMPLES
-from gateau.scoring.arguments import with_model
+from gateau.scoring.arguments import add_model_options
 from gateau.scoring.shards import SampleReader
 from gateau.scoring.store import ProgressStore
 from gateau.tables import open_table
@@ -36,16 +36,23 @@ Compute = Callable[[Row], Row]
 
 
 def text_model_parser(description: str | None) -> argparse.ArgumentParser:
-    """Arguments of a script that asks a text model about every sample."""
+    """Return the parser of a script that applies a text model to every sample."""
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--samples", required=True)
-    return with_model(parser)
+    parser.add_argument("--samples", required=True, help="samples.parquet of rule samples")
+    return add_model_options(parser)
 
 
 def run_text_model(
     args: argparse.Namespace, name: str, schema: pa.Schema, load: Callable[[ModelSpec, Runtime], Compute]
 ) -> Iterator[dict[str, Any]]:
-    """Rows of ``schema``: what the model that ``load`` gives says of every sample."""
+    """Apply a text model to every sample and return the rows of its table.
+
+    Args:
+        args: the parsed arguments of :func:`text_model_parser`.
+        name: name of the rule, which also names its progress store.
+        schema: schema of the table: ``id`` and the columns that the model computes.
+        load: loads the model and returns the function that computes these columns for a sample.
+    """
     torch.set_num_threads(args.threads)
     spec, runtime = resolved(ModelSpec.from_config(args.model)), Runtime(args.device, args.dtype, args.attention)
     columns = schema.remove(schema.get_field_index("id"))
@@ -54,7 +61,7 @@ def run_text_model(
 
 
 def text_model_settings(spec: ModelSpec, runtime: Runtime) -> Mapping[str, Any]:
-    """What changes a text model's numbers, for its progress store; JSON-ready."""
+    """Return all settings that change a text model's numbers, as the JSON-ready key of its progress store."""
     return {
         "weights": weights_fingerprint(spec.path, spec.revision),
         "tokenizer": tokenizer_fingerprint(spec.path, spec.revision),
@@ -66,10 +73,16 @@ def text_model_settings(spec: ModelSpec, runtime: Runtime) -> Mapping[str, Any]:
 
 
 def every_sample(samples: str, store: ProgressStore, load: Callable[[], Compute], name: str) -> Iterator[Row]:
-    """``id`` and what ``load()`` computes, for every row of the sample table, in its order.
+    """Yield ``id`` and the computed columns for every row of the sample table, in its order.
 
-    Only rows that are not in ``store`` are computed; if none is missing, ``load`` is not called. Results with a number
-    that is not finite are not stored: a rerun tries them again.
+    Only rows that are not in ``store`` are computed. If none is missing, ``load`` is not called. Results with a number
+    that is not finite are not stored, so that a rerun computes them again.
+
+    Args:
+        samples: the sample table.
+        store: the progress store.
+        load: loads the model and returns the function that computes the columns.
+        name: name of the rule, for the log.
     """
     with open_table(samples, SAMPLES) as file:
         rows = file.read(columns=["id", "digest"]).to_pylist()
@@ -91,13 +104,14 @@ def every_sample(samples: str, store: ProgressStore, load: Callable[[], Compute]
 
 
 def load_embedder(spec: ModelSpec, runtime: Runtime) -> Compute:
-    """Embeds instruction and context, cut to the model's window: what the task is and what the text is about.
+    """Load an embedding model and return a function that embeds a sample's instruction and context.
 
-    Any model of sentence-transformers; pooling is as the model's own files say.
+    The instruction, which describes the task, comes before the context, which carries the topic. A text longer than the
+    model's window is cut at its end. Any model of sentence-transformers works; its own files define the pooling.
 
     Raises:
-        ModelError: it cannot be loaded.
-        ScoreError: an embedding is not finite.
+        ModelError: if the model cannot be loaded.
+        ScoreError: from the returned function, if an embedding is not finite.
     """
     from sentence_transformers import SentenceTransformer  # takes seconds to import
 
@@ -126,19 +140,26 @@ def load_embedder(spec: ModelSpec, runtime: Runtime) -> Compute:
 
 
 def load_reward_model(spec: ModelSpec, runtime: Runtime) -> Compute:
-    """The reward of a response to context and instruction, by a sequence classifier with one output.
+    """Load a reward model and return a function that computes the reward of a sample's response.
+
+    A reward model is a sequence classifier with one output. A sample that does not fit into its window even without
+    context has the status ``too_long`` and no reward.
 
     Raises:
-        ModelError: it cannot be loaded, has more outputs than one, or does not tell its window.
+        ModelError: if the model cannot be loaded, does not have exactly one output, or its config does not define its
+            window.
     """
     tokenizer, config = load_tokenizer(spec), load_config(spec)
     if config.num_labels != 1:
         raise ModelError(
-            f"{spec.path} has {config.num_labels} outputs; a reward model has one (num_labels 1 in its config.json)"
+            f"{spec.path} has {config.num_labels} outputs, but a reward model has one output (num_labels: 1 in its "
+            "config.json)"
         )
     window = getattr(config, "max_position_embeddings", None)
     if window is None:
-        raise ModelError(f"{spec.path} does not tell its window; set models.reward.window")
+        raise ModelError(
+            f"{spec.path}: its config.json does not define max_position_embeddings; set models.reward.window"
+        )
     attention = None if runtime.attention == "auto" else runtime.attention
     model = load_pretrained(spec, config, runtime.resolved_dtype(), attention, AutoModelForSequenceClassification)
     model.to(runtime.resolved_device())  # type: ignore[arg-type]
@@ -159,9 +180,12 @@ def load_reward_model(spec: ModelSpec, runtime: Runtime) -> Compute:
 def reward_inputs(
     tokenizer: PreTrainedTokenizerBase, context: str, instruction: str, response: str, window: int
 ) -> dict[str, list[int]] | None:
-    """A conversation as a reward model reads it, by its chat template, else as a pair of prompt and response.
+    """Encode a sample for a reward model, with the tokenizer's chat template or else as a pair of prompt and response.
 
-    A context too long for ``window`` loses tokens in its middle; None if the rest alone is too long.
+    If the sample exceeds ``window`` tokens, tokens are cut from the middle of its context.
+
+    Returns:
+        The model's inputs, or None if the sample exceeds the window even without context.
     """
 
     def encoded(part: str) -> dict[str, list[int]]:
@@ -178,7 +202,7 @@ def reward_inputs(
     while (over := len(inputs["input_ids"]) - window) > 0:
         if not kept:
             return None
-        kept = max(kept - over, 0)  # it may take another round: text cut and joined can make more tokens
+        kept = max(kept - over, 0)  # joined text can encode to more tokens, so another round may be needed
         first = (kept + 1) // 2
         ends = (tokenizer.decode(ids[:first]), tokenizer.decode(ids[len(ids) - (kept - first) :]))
         part = "".join(cast(str, end) for end in ends)

@@ -1,7 +1,7 @@
-"""Checkpoints that can be trusted: one folder per training, keyed by all that changes its result, complete or ignored.
+"""Checkpoints: one folder per training, keyed by everything that changes its result.
 
-A checkpoint counts only once its marker stands, which lists every file with its size and is written last. The folder
-lies outside the rule's declared outputs, because Snakemake deletes those of a failed job.
+A checkpoint is used only if it is complete. Its marker file lists every file with its size and is written last. The
+folder is not a declared output of the rule, because Snakemake deletes the outputs of a failed job.
 """
 
 from __future__ import annotations
@@ -27,13 +27,19 @@ logger = logging.getLogger(__name__)
 KEPT = 2
 _MARKER = "complete.json"
 _NAME = re.compile(r"checkpoint-(\d+)")
-# what safetensors and torch say of a disk that is full or refuses; neither raises OSError
-_UNWRITTEN = re.compile(r"I/O error: .*os error|PytorchStreamWriter failed writing|inline_container.*unexpected pos")
+# messages of safetensors and torch for a failed write; neither raises OSError
+_FAILED_WRITE = re.compile(r"I/O error: .*os error|PytorchStreamWriter failed writing|inline_container.*unexpected pos")
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A complete checkpoint."""
+    """A complete checkpoint.
+
+    Attributes:
+        directory: folder of the checkpoint.
+        step: optimiser steps done.
+        world_size: number of ranks that wrote it.
+    """
 
     directory: Path
     step: int
@@ -41,42 +47,42 @@ class Checkpoint:
 
 
 @contextmanager
-def told_writes(*places: str) -> Iterator[None]:
-    """Where weights are saved: raise TrainingError, with these places, for those that could not be written."""
+def explain_failed_writes(*places: str) -> Iterator[None]:
+    """Turn the error of a failed write of weights, which names no path, into a TrainingError that names ``places``."""
     try:
         yield
     except Exception as error:
-        if _UNWRITTEN.search(str(error)):
+        if _FAILED_WRITE.search(str(error)):
             raise TrainingError(
-                f"weights could not be written to {' or '.join(places)} ({error}); see that there is space (df) and "
-                "that this user may write there, then run the same command again: a training goes on from its newest "
+                f"weights could not be written to {' or '.join(places)} ({error}); check the free space (df) and that "
+                "this user may write there, then run the same command again: a training continues from its newest "
                 "complete checkpoint"
             ) from error
         raise
 
 
 def training_digest(settings: Mapping[str, Any]) -> str:
-    """Digest of everything that changes a training's result; any JSON-ready mapping."""
+    """Return the digest of everything that changes a training's result, given as a JSON-ready mapping."""
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def newest_checkpoint(folder: Path) -> Checkpoint | None:
-    """The newest complete checkpoint, if there is one. Incomplete ones are named and passed over."""
+    """Return the newest complete checkpoint, or None. Incomplete checkpoints are logged and ignored."""
     for step, directory in sorted(_numbered(folder), reverse=True):
         try:
             marker = json.loads((directory / _MARKER).read_text(encoding="utf-8"))
         except FileNotFoundError:
-            logger.warning("%s was not finished; it is ignored", directory)
+            logger.warning("%s is ignored: it was not finished", directory)
             continue
         if broken := [name for name, size in marker["files"].items() if _size(directory / name) != size]:
-            logger.warning("%s lacks or has changed %s; it is ignored", directory, ", ".join(broken[:3]))
+            logger.warning("%s is ignored: missing or of another size are %s", directory, ", ".join(broken[:3]))
             continue
         return Checkpoint(directory, step, marker["world_size"])
     return None
 
 
 def mark_complete(directory: Path, world_size: int) -> None:
-    """Declare a checkpoint whole. Call it on one rank, after all ranks have written their files."""
+    """Write the marker of a complete checkpoint. Call this on one rank, after all ranks have written their files."""
     files = {
         str(file.relative_to(directory)): file.stat().st_size
         for file in sorted(directory.rglob("*"))
@@ -86,7 +92,10 @@ def mark_complete(directory: Path, world_size: int) -> None:
 
 
 def prune(folder: Path, kept: int = KEPT) -> None:
-    """Remove all but the newest ``kept`` complete checkpoints, and what is older than the newest and incomplete."""
+    """Delete old checkpoints: keep the newest ``kept`` complete ones, and incomplete ones newer than all complete ones.
+
+    Converted (universal) checkpoints older than the newest complete checkpoint are deleted, too.
+    """
     numbered = sorted(_numbered(folder), reverse=True)
     complete = [step for step, directory in numbered if (directory / _MARKER).exists()]
     if not complete:
@@ -99,18 +108,20 @@ def prune(folder: Path, kept: int = KEPT) -> None:
             shutil.rmtree(converted, ignore_errors=True)
 
 
-def universal(checkpoint: Checkpoint) -> Path:
-    """The checkpoint in DeepSpeed's universal form, which any number of ranks can load; converted once.
+def convert_to_universal(checkpoint: Checkpoint) -> Path:
+    """Convert a checkpoint to DeepSpeed's universal format, which any number of ranks can load, and return its folder.
+
+    A checkpoint that is already converted is not converted again.
 
     Raises:
-        ModelError: DeepSpeed cannot convert it.
+        ModelError: if DeepSpeed cannot convert it.
     """
     target = checkpoint.directory.with_name(f"universal-{checkpoint.step}")
     if (target / _MARKER).exists():
         return target
     shutil.rmtree(target, ignore_errors=True)
     tag = (checkpoint.directory / "latest").read_text(encoding="utf-8").strip()
-    logger.info("converting %s for another number of ranks", checkpoint.directory)
+    logger.info("converting %s so that another number of ranks can load it", checkpoint.directory)
     command = [
         sys.executable, "-m", "deepspeed.checkpoint.ds_to_universal", "--inject_missing_state", "--input_folder",
         str(checkpoint.directory / tag), "--output_folder", str(target / tag),
@@ -118,12 +129,12 @@ def universal(checkpoint: Checkpoint) -> Path:
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     if result.returncode:
         raise ModelError(
-            f"{checkpoint.directory}: DeepSpeed cannot convert it to {target} "
-            f"({(result.stderr.strip().splitlines() or ['no message'])[-1]}); train with the "
-            f"{checkpoint.world_size} ranks that wrote it, or set train.resume: never"
+            f"{checkpoint.directory}: DeepSpeed cannot convert this checkpoint to {target} "
+            f"({(result.stderr.strip().splitlines() or ['no message'])[-1]}); train with {checkpoint.world_size} ranks "
+            "as before, or set train.resume: never"
         )
     (target / "latest_universal").write_text(tag, encoding="utf-8")
-    for file in checkpoint.directory.iterdir():  # the Trainer's own state; the weights are in the converted parts
+    for file in checkpoint.directory.iterdir():  # copy the Trainer's own state; the converted files have the weights
         if file.is_file() and file.name not in (_MARKER, "latest") and file.suffix in (".json", ".pt", ".pth"):
             shutil.copy(file, target / file.name)
     mark_complete(target, 0)

@@ -1,4 +1,4 @@
-"""A trained model as others expect it: weights, tokenizer with the template of training, stop token, model card."""
+"""Export of a trained model in the usual format: weights, tokenizer with chat template, stop token, model card."""
 
 from __future__ import annotations
 
@@ -22,12 +22,20 @@ from gateau.models import load_config, load_pretrained, load_tokenizer, resolved
 
 logger = logging.getLogger(__name__)
 
-_SHARD = "5GB"
+_MAX_SHARD_SIZE = "5GB"
 
 
 @dataclass(frozen=True)
-class Provenance:
-    """Summaries of the stages that led to a model; ``selection`` only where there was one."""
+class StageSummaries:
+    """Summaries of the stages that produced a model, for its model card.
+
+    Attributes:
+        experiment: name of the experiment.
+        train: summary of rule train.
+        mixture: summary of rule mixture.
+        plan: statistics of rule plan.
+        selection: summary of rule selection; None if the experiment has no ranking.
+    """
 
     experiment: str
     train: Mapping[str, Any]
@@ -36,10 +44,17 @@ class Provenance:
     selection: Mapping[str, Any] | None
 
 
-def export_model(trained: Path, base: ModelSpec, format_name: str, provenance: Provenance, output: Path) -> None:
-    """Write ``output`` whole or not at all.
+def export_model(trained: Path, base: ModelSpec, format_name: str, summaries: StageSummaries, output: Path) -> None:
+    """Write the model to the folder ``output``, which appears only once it is complete.
 
-    Weights are written in the type that training computed in; adapters are merged into their base.
+    Weights are written in the dtype that training computed in. Adapters are merged into the base model.
+
+    Args:
+        trained: folder with the trained weights or adapters.
+        base: the model that was fine-tuned.
+        format_name: chat format of the training.
+        summaries: summaries of the stages that produced the model.
+        output: folder to write.
     """
     base = resolved(base)
     temporary = output.with_name(f".{output.name}.tmp")
@@ -47,15 +62,15 @@ def export_model(trained: Path, base: ModelSpec, format_name: str, provenance: P
     temporary.mkdir(parents=True)
     tokenizer = load_tokenizer(base)
     trained_format = chat_format(format_name, tokenizer)
-    dtype = getattr(torch, provenance.train["dtype"])
+    dtype = getattr(torch, summaries.train["dtype"])
     model = _merged(trained, base, dtype) if (trained / "adapter_config.json").exists() else _loaded(trained, dtype)
     model.generation_config = generation_config(trained_format, tokenizer)
     model.config.use_cache = True
-    model.save_pretrained(temporary, max_shard_size=_SHARD)
+    model.save_pretrained(temporary, max_shard_size=_MAX_SHARD_SIZE)
     tokenizer.chat_template = trained_format.chat_template()
     tokenizer.save_pretrained(temporary)
-    write_json(temporary / "gateau.json", {"chat_format": format_name, "experiment": provenance.experiment})
-    write_text(temporary / "README.md", model_card(provenance, base, format_name))
+    write_json(temporary / "gateau.json", {"chat_format": format_name, "experiment": summaries.experiment})
+    write_text(temporary / "README.md", model_card(summaries, base, format_name))
     shutil.rmtree(output, ignore_errors=True)
     temporary.rename(output)
 
@@ -73,18 +88,18 @@ def _merged(trained: Path, base: ModelSpec, dtype: torch.dtype) -> Any:
 
 
 def generation_config(trained_format: ChatFormat, tokenizer: PreTrainedTokenizerBase) -> GenerationConfig:
-    """Greedy decoding that stops where training taught the model to stop."""
+    """Return a config for greedy decoding that stops at the stop token of the chat format used in training."""
     padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else trained_format.stop_id
     return GenerationConfig(
         bos_token_id=tokenizer.bos_token_id, eos_token_id=trained_format.stop_id, pad_token_id=padding, do_sample=False
     )
 
 
-def model_card(provenance: Provenance, base: ModelSpec, format_name: str) -> str:
-    """The README of the model, all of it from the run's own records."""
-    train, mixture, plan = provenance.train, provenance.mixture, provenance.plan
+def model_card(summaries: StageSummaries, base: ModelSpec, format_name: str) -> str:
+    """Return the README of the model, made from the run's own records."""
+    train, mixture, plan = summaries.train, summaries.mixture, summaries.plan
     options = train["options"]
-    # a local path says nothing to others and may say too much about this machine
+    # a local path means nothing to others and may reveal details of this machine
     name = base.directory.name if base.is_local else base.path
     lines = [
         "---",
@@ -93,7 +108,7 @@ def model_card(provenance: Provenance, base: ModelSpec, format_name: str) -> str
         "pipeline_tag: text-generation",
         "tags: [gateau, long-context]",
         "---",
-        f"# {name}, fine-tuned: {provenance.experiment}",
+        f"# {name}, fine-tuned: {summaries.experiment}",
         "",
         f"{name}{f' at {base.revision}' if base.revision else ''}, fine-tuned on {mixture['long']} long samples and "
         f"{mixture['short']} short chats, chosen and trained with GATEAU (arXiv:2410.15633) as a Snakemake workflow.",
@@ -108,10 +123,10 @@ def model_card(provenance: Provenance, base: ModelSpec, format_name: str) -> str
         f"| longest sequence | {mixture['longest']} tokens |",
         f"| held out | {mixture['held_out']} rows |",
     ]
-    if provenance.selection is not None:
-        lines += [f"| ranked by | {provenance.selection['method']} |"]
-        lines += [f"| {key} | {value} |" for key, value in sorted(provenance.selection["options"].items())]
-        lines += [f"| ranked samples | {provenance.selection['ranked']} |"]
+    if summaries.selection is not None:
+        lines += [f"| ranked by | {summaries.selection['method']} |"]
+        lines += [f"| {key} | {value} |" for key, value in sorted(summaries.selection["options"].items())]
+        lines += [f"| ranked samples | {summaries.selection['ranked']} |"]
     lines += [
         "",
         "## Training",
@@ -146,10 +161,17 @@ def _loss_name(key: str) -> str:
 
 
 def push_to_hub(folder: Path, repository: str, private: bool) -> str:
-    """Upload an exported model; returns its address. The token comes from HF_TOKEN, never from a file or an argument.
+    """Upload an exported model to the Hugging Face hub and return its address.
+
+    The token is read from the environment variable HF_TOKEN, never from a file or an argument.
+
+    Args:
+        folder: folder of the exported model.
+        repository: name of the repository, which is created if it does not exist.
+        private: create the repository as private.
 
     Raises:
-        SettingsError: no token, or the hub refuses.
+        SettingsError: if there is no token, or the hub rejects the upload.
     """
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError
@@ -157,18 +179,19 @@ def push_to_hub(folder: Path, repository: str, private: bool) -> str:
     token = os.environ.get("HF_TOKEN")
     if not token:
         raise SettingsError(
-            "export.hub_repository is set, but HF_TOKEN is not in the environment; set it or push later"
+            "export.hub_repository is set, but HF_TOKEN is not in the environment; set it, or set "
+            "export.hub_repository: null and push later"
         )
     api = HfApi(token=token)
     try:
         api.create_repo(repository, private=private, exist_ok=True)
         info = api.upload_folder(folder_path=folder, repo_id=repository, commit_message="Model trained with GATEAU")
     except (HfHubHTTPError, OSError) as error:
-        raise SettingsError(f"{repository}: the hub refuses the push ({str(error).splitlines()[0]})") from None
+        raise SettingsError(f"{repository}: the hub rejects the upload ({str(error).splitlines()[0]})") from None
     return str(info)
 
 
-def upload_plan(folder: Path) -> str:
-    """What a push would send: files and bytes, for a look before it."""
+def describe_upload(folder: Path) -> str:
+    """Return the files that a push would upload with their sizes in bytes, as JSON."""
     files = sorted(file for file in folder.rglob("*") if file.is_file())
     return json.dumps({str(file.relative_to(folder)): file.stat().st_size for file in files}, indent=2)

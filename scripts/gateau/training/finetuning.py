@@ -1,4 +1,4 @@
-"""Fine-tuning one rank: model, optimiser settings, checkpoint to start from, and the files that come out."""
+"""The fine-tuning of one rank: model, optimiser settings, the checkpoint to resume from, and the output files."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ from gateau.model_files import ModelSpec, weights_fingerprint
 from gateau.models import Runtime, load_config, load_pretrained, resolved
 from gateau.schemas import MIXTURE, TOKENS
 from gateau.tables import read_metadata, read_rows
-from gateau.training.batching import deal_out
-from gateau.training.checkpoints import Checkpoint, newest_checkpoint, training_digest, universal
+from gateau.training.batching import assign_to_ranks
+from gateau.training.checkpoints import Checkpoint, convert_to_universal, newest_checkpoint, training_digest
 from gateau.training.objective import check_dense_mask
 from gateau.training.packing import MixtureReader
 from gateau.training.plans import Plan, read_plan
@@ -52,7 +52,7 @@ _NUMERICS = (
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """The ``train`` settings that change the result."""
+    """The settings of the section ``train`` that change the result. ``config/README.md`` describes each of them."""
 
     learning_rate: float
     lr_scheduler: str
@@ -71,7 +71,7 @@ class TrainOptions:
 
 @dataclass(frozen=True)
 class RunOptions:
-    """The ``train`` settings that do not: where and how it runs."""
+    """The settings of the section ``train`` that do not change the result: where and how the training runs."""
 
     gradient_checkpointing: bool
     deepspeed: str | None
@@ -89,7 +89,16 @@ class RunOptions:
 
 @dataclass(frozen=True)
 class TrainFiles:
-    """Inputs and outputs."""
+    """Paths of the inputs and outputs of a training.
+
+    Attributes:
+        mixture: table of the rows to train on and the held-out rows.
+        plan: the batch plan.
+        tokens: token tables by source, ``long`` and, if there are short chats, ``short``.
+        model: output folder of the weights.
+        history: output file of the log history, jsonl.
+        summary: output file of the summary, JSON.
+    """
 
     mixture: str
     plan: str
@@ -100,16 +109,26 @@ class TrainFiles:
 
 
 def finetune(experiment: str, spec: ModelSpec, options: TrainOptions, run: RunOptions, files: TrainFiles) -> bool:
-    """Train; False when told to stop before the end, with a checkpoint to go on from.
+    """Train one experiment. Every rank calls this function; rank 0 writes the outputs.
 
-    Every rank calls it; rank 0 writes the outputs.
+    Args:
+        experiment: name of the experiment.
+        spec: the model to fine-tune.
+        options: settings that change the result.
+        run: settings that do not change the result.
+        files: inputs and outputs.
+
+    Returns:
+        True if the training is finished, or False if a signal stopped it early after saving a checkpoint.
 
     Raises:
-        SettingsError, ModelError, TrainingError: what cannot work, with what to change.
+        SettingsError: if a setting cannot work; the message says what to change.
+        ModelError: if the model cannot be loaded or cannot be trained on packed sequences.
+        TrainingError: if the loss is not finite.
     """
     started = time.time()
     transformers.utils.logging.disable_progress_bar()
-    warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")  # DeepSpeed's, not ours
+    warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")  # caused by DeepSpeed
     spec = resolved(spec)
     torch.set_num_threads(run.threads)
     world_size, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
@@ -134,12 +153,12 @@ def finetune(experiment: str, spec: ModelSpec, options: TrainOptions, run: RunOp
     start = _start(checkpoint, deepspeed, world_size, rank)
 
     n_steps = len(plan.steps)
-    # deepspeed's hooks are in place while these arguments live, so they come before the model
+    # DeepSpeed's loading hooks are active as long as these arguments exist, so create them before the model
     held_out = any(row["split"] == "held_out" for row in mixture)
     arguments = _training_arguments(options, run, folder, n_steps, on_cpu, dtype, deepspeed, experiment)
     arguments.eval_strategy = IntervalStrategy.STEPS if held_out else IntervalStrategy.NO
     arguments.eval_on_start = held_out and start is None
-    device = arguments.device  # asking for it starts the process group, which sharded loading needs
+    device = arguments.device  # reading it starts the process group, which sharded loading needs
     if deepspeed:
         _start_deepspeed(on_cpu)
     config = load_config(spec)
@@ -147,7 +166,7 @@ def finetune(experiment: str, spec: ModelSpec, options: TrainOptions, run: RunOp
     attention = runtime.resolved_attention(config, packed=True)
     check_dense_mask(attention, _longest_packed(plan, lengths))
     _check_window(spec, config, max(lengths))
-    # without DeepSpeed, weights stay float32 and autocast computes in dtype; frozen weights need no such care
+    # without DeepSpeed, trained weights are float32 and autocast computes in dtype; frozen weights can be in dtype
     weights_dtype = dtype if deepspeed or options.lora else torch.float32
     model = load_pretrained(spec, config, weights_dtype, attention)
     if options.lora:
@@ -210,7 +229,7 @@ def finetune(experiment: str, spec: ModelSpec, options: TrainOptions, run: RunOp
 
 
 def _check_installed(options: TrainOptions, run: RunOptions) -> None:
-    """Raise SettingsError for a choice whose package is missing, before anything is loaded."""
+    """Raise SettingsError if a setting needs a package that is not installed, before anything is loaded."""
     wanted = {"wandb": run.report_to == "wandb", "bitsandbytes": options.optimizer == "adamw_8bit"}
     for package, is_wanted in wanted.items():
         if is_wanted and find_spec(package) is None:
@@ -227,13 +246,16 @@ def _settings(
     mixture: Sequence[Mapping[str, Any]],
     files: TrainFiles,
 ) -> dict[str, Any]:
-    """All that changes the weights beyond rounding. The number of ranks and the packing are not part of it."""
+    """Return all settings that change the weights beyond rounding: the key of this training's checkpoints.
+
+    The number of ranks and the packing are not part of it.
+    """
     stage = deepspeed["zero_optimization"]["stage"] if deepspeed else None
     return {
         "weights": weights_fingerprint(spec.path, spec.revision),
         "rope_parameters": spec.rope_parameters,
         "options": {**asdict(options), "dtype": str(dtype), "device": None, "attention": None},
-        "engine": f"zero{stage}" if deepspeed else "plain",  # their checkpoints differ
+        "engine": f"zero{stage}" if deepspeed else "plain",  # the engines' checkpoints have different formats
         "steps": plan.composition_digest(),
         "mixture": training_digest({"rows": [[row["source"], row["row"]] for row in mixture]}),
         "tokens": {source: read_metadata(path, TOKENS)["content"] for source, path in files.tokens.items()},
@@ -242,6 +264,7 @@ def _settings(
 
 
 def _deepspeed_config(path: str | None, options: TrainOptions, on_cpu: bool) -> dict[str, Any] | None:
+    """Read the DeepSpeed configuration; None trains without DeepSpeed."""
     if path is None:
         return None
     if options.optimizer == "adamw_8bit":
@@ -260,20 +283,23 @@ def _deepspeed_config(path: str | None, options: TrainOptions, on_cpu: bool) -> 
 def _start_deepspeed(on_cpu: bool) -> None:
     import deepspeed
 
-    if on_cpu:  # its shared-memory collectives would be compiled first, which takes a minute and a compiler
+    if on_cpu:  # avoid compiling DeepSpeed's shared-memory collectives, which takes a minute and needs a compiler
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     deepspeed.init_distributed(dist_backend="gloo" if on_cpu else None)
 
 
 def _start(checkpoint: Checkpoint | None, deepspeed: dict[str, Any] | None, world_size: int, rank: int) -> Path | None:
-    """The folder to resume from; under DeepSpeed converted when another number of ranks wrote it."""
+    """Return the folder to resume from, or None.
+
+    Under DeepSpeed, a checkpoint of another number of ranks is converted first, by rank 0.
+    """
     if checkpoint is None or not deepspeed or checkpoint.world_size == world_size:
         return checkpoint.directory if checkpoint else None
     deepspeed["checkpoint"] = {**deepspeed.get("checkpoint", {}), "load_universal": True}
     if rank == 0:
-        return universal(checkpoint)
+        return convert_to_universal(checkpoint)
     target = checkpoint.directory.with_name(f"universal-{checkpoint.step}")
-    while not (target / "complete.json").exists():  # process groups do not exist yet
+    while not (target / "complete.json").exists():  # poll, because there is no process group yet
         time.sleep(1)
     return target
 
@@ -292,9 +318,9 @@ def _training_arguments(
     return TrainingArguments(
         output_dir=str(folder),
         run_name=experiment,
-        num_train_epochs=1,  # the plan holds all epochs
+        num_train_epochs=1,  # the plan contains all epochs
         per_device_train_batch_size=1,
-        gradient_accumulation_steps=1,  # a step brings its own micro-batches
+        gradient_accumulation_steps=1,  # one item of the data set is a whole step with all its micro-batches
         learning_rate=options.learning_rate,
         lr_scheduler_type=options.lr_scheduler,
         warmup_steps=math.ceil(options.warmup_share * n_steps),
@@ -311,7 +337,7 @@ def _training_arguments(
         deepspeed=deepspeed,
         ddp_find_unused_parameters=False,
         remove_unused_columns=False,
-        ignore_data_skip=True,  # the sampler starts where training stopped
+        ignore_data_skip=True,  # the sampler itself starts after the last step done
         logging_steps=1,
         logging_nan_inf_filter=False,
         eval_steps=run.evaluate_steps,
@@ -333,6 +359,7 @@ def _check_window(spec: ModelSpec, config: Any, longest: int) -> None:
 
 
 def _longest_packed(plan: Plan, lengths: Sequence[int]) -> int:
+    """Return the maximum tokens of a micro-batch with several sequences, or 0 if there is none."""
     packed = (batch for step in plan.steps for rank in step.ranks for batch in rank if len(batch) > 1)
     return max((sum(lengths[sequence] for sequence in batch) for batch in packed), default=0)
 
@@ -362,18 +389,18 @@ def _held_out(
     rank: int,
     reader: MixtureReader,
 ) -> dict[str, RankSteps]:
-    """One step per source that has held-out rows."""
+    """Return one step of all held-out rows for each source that has any."""
     steps = {}
     for source in ("long", "short"):
         rows = [n for n, row in enumerate(mixture) if row["split"] == "held_out" and row["source"] == source]
         if rows:
-            step = deal_out(rows, lengths, plan.options.method, world_size, plan.options.token_budget)
+            step = assign_to_ranks(rows, lengths, plan.options.method, world_size, plan.options.token_budget)
             steps[source] = RankSteps([step], rank, reader, lengths)
     return steps
 
 
 def _save_model(trainer: SequenceMeanTrainer, target: Path, rank: int) -> None:
-    """Weights and config under ``target``, whole or not at all."""
+    """Save weights and config to the folder ``target``, which appears only once it is complete."""
     temporary = target.with_name(f".{target.name}.tmp")
     if rank == 0:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -381,7 +408,7 @@ def _save_model(trainer: SequenceMeanTrainer, target: Path, rank: int) -> None:
     trainer.save_model(str(temporary))
     trainer.accelerator.wait_for_everyone()
     if rank == 0:
-        (temporary / "training_args.bin").unlink(missing_ok=True)  # a pickle with paths of this machine
+        (temporary / "training_args.bin").unlink(missing_ok=True)  # a pickle that contains paths of this machine
         shutil.rmtree(target, ignore_errors=True)
         temporary.rename(target)
 
@@ -393,7 +420,7 @@ def _write_history(path: str, log_history: Sequence[Mapping[str, float]]) -> Non
 
 
 def _first_and_last(log_history: Sequence[Mapping[str, float]]) -> dict[str, list[float]]:
-    """First and last value of each loss."""
+    """Return the first and the last value of each logged loss."""
     names = ("loss", "eval_loss", "eval_loss_long", "eval_loss_short")
     values = {name: [entry[name] for entry in log_history if name in entry] for name in names}
     return {name: [found[0], found[-1]] for name, found in values.items() if found}

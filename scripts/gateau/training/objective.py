@@ -1,8 +1,10 @@
-"""The training loss: mean over sequences of their mean token loss, from packed batches, with logits at targets only.
+"""The training loss: the mean over sequences of their mean token loss, from packed batches with logits at targets only.
 
-L = (1/M) Σ_s (1/n_s) Σ_t CE_t over the M sequences of an optimiser step, however they are packed. Logits exist at
-targets only, in recomputed chunks over the output layer: at a vocabulary of 32 000, a chunk of 1024 takes 0.13 GB where
-all logits of 64k tokens would take 8.4 GB, twice over.
+L = (1/M) Σ_s (1/n_s) Σ_t CE_t over the M sequences s of an optimiser step and the n_s targets t of each sequence. The
+loss does not depend on how the sequences are packed.
+
+Logits are computed at targets only, in chunks that the backward pass computes again. At a vocabulary of 32 000, a chunk
+of 1024 targets takes 0.13 GB. All logits of 64k tokens would take 8.4 GB, and their gradient as much again.
 """
 
 from __future__ import annotations
@@ -27,10 +29,11 @@ _TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.15, torch.float16: 0.05}
 
 
 class SequenceMeanLoss:
-    """Weighted target loss of a causal language model.
+    """The weighted loss of a causal language model at the targets of a packed batch.
 
-    The output layer's ``forward`` is replaced by one that returns token losses while targets are set: so the layer is
-    called once per micro-batch whatever the number of targets, which sharded weights (ZeRO-3) need.
+    The ``forward`` of the output layer is replaced by a function that returns token losses while targets are set. The
+    layer is therefore called exactly once per micro-batch, for any number of targets, as sharded weights (ZeRO-3)
+    require.
     """
 
     def __init__(self, model: Any) -> None:
@@ -47,13 +50,20 @@ class SequenceMeanLoss:
         head.forward = self._head
 
     def __call__(self, model: Any, batch: PackedBatch) -> torch.Tensor:
-        """Sum over the batch's sequences of their mean token loss; a float32 scalar with a graph, also for a filler."""
+        """Return the sum over the batch's sequences of their mean token loss.
+
+        The result is a float32 scalar with a graph, also for a filler batch without targets. The first call checks the
+        model (:meth:`_check`).
+
+        Raises:
+            ModelError: if packed sequences attend to each other in this model.
+        """
         if not self._checked:
             self._check(model, batch.input_ids.device)
         return (self._token_losses(model, batch) * batch.weights).sum()
 
     def _token_losses(self, model: Any, batch: PackedBatch) -> torch.Tensor:
-        """Cross-entropy at each target, float32 [K]."""
+        """Return the cross-entropy at each of the K targets, float32 ``[K]``."""
         self._targets = batch.targets if self._in_head else None
         try:
             output = model(
@@ -64,7 +74,7 @@ class SequenceMeanLoss:
         return output.squeeze(-1) if self._in_head else _cross_entropy(output, batch.targets)
 
     def _head(self, hidden: torch.Tensor) -> torch.Tensor:
-        """The output layer: logits as ever, or losses [1, K, 1] in their place while targets are set."""
+        """Run the output layer: return token losses ``[1, K, 1]`` while targets are set, else logits."""
         targets = self._targets
         if targets is None:
             return torch.as_tensor(self._logits(hidden))
@@ -81,9 +91,10 @@ class SequenceMeanLoss:
 
     @torch.no_grad()
     def _check(self, model: Any, device: torch.device) -> None:
-        """Ask the model itself, once, whether packing and the output layer do what they should.
+        """Verify, once, that packed sequences cannot attend to each other and that the output layer computes the loss.
 
-        Wrong masks give wrong losses without any error, and some models change logits behind the output layer.
+        Wrong masks give wrong losses without any error. Some models change the logits after the output layer; for these
+        models, the loss is computed from the model's logits instead.
         """
         self._checked = True
         one, other = ([3, 4, 5, 6], [7, 3, 8])
@@ -109,10 +120,14 @@ class SequenceMeanLoss:
 
 
 def forward_arguments(batch: PackedBatch, attention: str) -> dict[str, Any]:
-    """What a model's forward needs so that packed sequences do not see each other.
+    """Return the arguments of a model's forward with which packed sequences do not attend to each other.
 
-    Three ways to get it wrong raise no error: a cache (the default of ``use_cache``), an attention mask of ones, and an
-    attention function without a registered mask function. A lone sequence is plainly causal and needs nothing.
+    Three mistakes raise no error: a cache (the default of ``use_cache``), an attention mask of ones, and an attention
+    function without a registered mask function. A single sequence is causal and needs no further arguments.
+
+    Args:
+        batch: the packed batch.
+        attention: the model's attention backend.
     """
     arguments: dict[str, Any] = {"input_ids": batch.input_ids, "attention_mask": None, "use_cache": False}
     if len(batch.lengths) > 1:
@@ -124,7 +139,10 @@ def forward_arguments(batch: PackedBatch, attention: str) -> dict[str, Any]:
 
 
 def check_mask_function(config: Any) -> None:
-    """Raise SettingsError for an attention function whose masks transformers does not know: it would apply none."""
+    """Raise SettingsError if the attention function has no registered mask function.
+
+    Transformers would apply no mask at all for such a function.
+    """
     attention = str(config._attn_implementation)
     if attention not in ALL_MASK_ATTENTION_FUNCTIONS.valid_keys():
         raise SettingsError(
@@ -134,9 +152,11 @@ def check_mask_function(config: Any) -> None:
 
 
 def check_dense_mask(attention: str, longest_packed: int) -> None:
-    """Raise SettingsError when packing would build a mask of S x S that is too large.
+    """Raise SettingsError if packing would build an S x S mask that is too large.
 
-    ``longest_packed`` is the most tokens of a micro-batch that holds several sequences.
+    Args:
+        attention: the attention backend.
+        longest_packed: S, the maximum tokens of a micro-batch with several sequences.
     """
     if attention in _DENSE and longest_packed > DENSE_MASK_LIMIT:
         raise SettingsError(

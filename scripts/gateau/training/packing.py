@@ -1,4 +1,8 @@
-"""From token tables to packed micro-batches: sequences end to end, positions restarting, targets with their weights."""
+"""Reads token tables and packs sequences into micro-batches.
+
+A micro-batch is a row of sequences, one after the other. Positions restart at 0 in each sequence, and every target has
+a weight.
+"""
 
 from __future__ import annotations
 
@@ -20,22 +24,29 @@ _OPEN_GROUPS = 16
 
 @dataclass(frozen=True)
 class PackedBatch:
-    """Sequences packed into one row, without padding.
+    """n sequences with T tokens and K targets in all, packed into one row without padding.
 
-    ``target_places[k]`` is the position whose hidden state predicts ``targets[k]``; ``weights[k]`` is 1 / (targets of
-    its sequence), so that weighted losses add up to the sum over sequences of their mean token loss.
+    Attributes:
+        input_ids: int64 ``[1, T]``.
+        position_ids: int64 ``[1, T]``, from 0 in each sequence.
+        sequence_starts: int32 ``[n + 1]``, cumulative lengths.
+        target_places: int64 ``[K]``; the hidden state at position ``target_places[k]`` predicts ``targets[k]``.
+        targets: int64 ``[K]``.
+        weights: float32 ``[K]``; ``weights[k]`` is 1 / (number of targets in its sequence), so that the weighted losses
+            add up to the sum over sequences of their mean token loss.
+        lengths: tokens of each sequence; empty in a filler batch, which only keeps the ranks in step.
     """
 
-    input_ids: torch.Tensor  # int64 [1, T]
-    position_ids: torch.Tensor  # int64 [1, T], from 0 in each sequence
-    sequence_starts: torch.Tensor  # int32 [n + 1], cumulative lengths
-    target_places: torch.Tensor  # int64 [K]
-    targets: torch.Tensor  # int64 [K]
-    weights: torch.Tensor  # float32 [K]
-    lengths: tuple[int, ...]  # of the sequences; empty in a filler that only keeps ranks in step
+    input_ids: torch.Tensor
+    position_ids: torch.Tensor
+    sequence_starts: torch.Tensor
+    target_places: torch.Tensor
+    targets: torch.Tensor
+    weights: torch.Tensor
+    lengths: tuple[int, ...]
 
     def to(self, device: torch.device) -> PackedBatch:
-        """The same batch on another device."""
+        """Return the same batch on another device."""
         tensors: dict[str, Any] = {
             field.name: value.to(device, non_blocking=True)
             for field in fields(self)
@@ -45,7 +56,11 @@ class PackedBatch:
 
 
 def pack(sequences: Sequence[tuple[np.ndarray, np.ndarray]]) -> PackedBatch:
-    """Pack (input_ids, labels) pairs. No sequence at all gives one token without targets, for ranks to stay in step."""
+    """Pack (input_ids, labels) pairs into one batch.
+
+    Without any sequence, the result is a filler batch: one token without targets. A rank without sequences runs it to
+    stay in step with the other ranks.
+    """
     lengths = [len(ids) for ids, _ in sequences]
     places: list[np.ndarray] = []
     targets: list[np.ndarray] = []
@@ -53,7 +68,7 @@ def pack(sequences: Sequence[tuple[np.ndarray, np.ndarray]]) -> PackedBatch:
     start = 0
     for ids, labels in sequences:
         learnt = np.flatnonzero(labels[1:] != IGNORED)
-        places.append(start + learnt)  # the label at t + 1 is predicted at t
+        places.append(start + learnt)  # position t predicts the label at t + 1
         targets.append(labels[1:][learnt])
         weights.append(np.full(len(learnt), 1 / max(len(learnt), 1), np.float32))
         start += len(ids)
@@ -75,7 +90,7 @@ def _joined(parts: Sequence[np.ndarray], dtype: Any) -> np.ndarray:
 
 
 class TokenReader:
-    """Reads single rows of a token table; a few row groups stay decoded."""
+    """Reads single rows of a token table and keeps the row groups used last in memory."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self._file = open_table(path, TOKENS)
@@ -84,7 +99,7 @@ class TokenReader:
         self._groups: OrderedDict[int, Any] = OrderedDict()
 
     def read(self, row: int) -> tuple[np.ndarray, np.ndarray]:
-        """Token ids and labels of a row, int32."""
+        """Return token ids and labels of a row, both int32 ``[n_tokens]``."""
         group = int(np.searchsorted(self._starts, row, side="right")) - 1
         if group not in self._groups:
             self._groups[group] = self._file.read_row_group(group, columns=["input_ids", "labels"])
@@ -104,6 +119,6 @@ class MixtureReader:
         self._readers = {source: TokenReader(path) for source, path in tokens.items()}
 
     def batch(self, sequences: Sequence[int]) -> PackedBatch:
-        """The micro-batch of these rows of the mixture, packed in this order."""
+        """Return a packed batch of these rows of the mixture, in this order."""
         rows = (self._rows[number] for number in sequences)
         return pack([self._readers[row["source"]].read(row["row"]) for row in rows])

@@ -1,4 +1,8 @@
-"""The batch plan on disk: written before training for a world size, read by every rank, also of another world size."""
+"""The batch plan on disk.
+
+The plan is written before training, for one number of ranks (world size). Every rank reads it, and a training with
+another number of ranks can use it, too.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +17,12 @@ from typing import Any
 from gateau.errors import TableError
 from gateau.schemas import PLAN
 from gateau.tables import iterate_rows, read_metadata, write_rows
-from gateau.training.batching import Step, deal_out, plan_epoch, plan_statistics
+from gateau.training.batching import Step, assign_to_ranks, plan_epoch, plan_statistics
 
 
 @dataclass(frozen=True)
 class PlanOptions:
-    """As configured under ``plan``."""
+    """The settings of the section ``plan``. ``config/README.md`` describes each of them."""
 
     method: str
     epochs: int
@@ -29,7 +33,14 @@ class PlanOptions:
 
 @dataclass(frozen=True)
 class Plan:
-    """All optimiser steps of a training, in order, over the rows of a mixture."""
+    """All optimiser steps of a training, in order, over the rows of a mixture.
+
+    Attributes:
+        options: the settings that the plan was made with.
+        world_size: number of ranks.
+        steps: the steps.
+        epochs: the epoch of each step, from 0.
+    """
 
     options: PlanOptions
     world_size: int
@@ -37,22 +48,35 @@ class Plan:
     epochs: list[int]
 
     def composition_digest(self) -> str:
-        """Digest of which sequences form each step, on whatever ranks: all that the loss depends on."""
+        """Return a digest of the sequences of each step, which does not depend on how they are assigned to ranks.
+
+        The loss of a step depends only on its sequences.
+        """
         return hashlib.sha256(json.dumps([sorted(step.sequences) for step in self.steps]).encode()).hexdigest()
 
     def for_world(self, world_size: int, lengths: Sequence[int]) -> Plan:
-        """The same steps on another number of ranks."""
+        """Return the same steps on ``world_size`` ranks. ``lengths`` are the tokens of each row of the mixture."""
         if world_size == self.world_size:
             return self
         options = self.options
         steps = [
-            deal_out(step.sequences, lengths, options.method, world_size, options.token_budget) for step in self.steps
+            assign_to_ranks(step.sequences, lengths, options.method, world_size, options.token_budget)
+            for step in self.steps
         ]
         return Plan(options, world_size, steps, self.epochs)
 
 
 def make_plan(lengths: Sequence[int], options: PlanOptions, world_size: int) -> Plan:
-    """Plan all epochs. Raises SettingsError as :func:`gateau.training.batching.plan_epoch` does."""
+    """Plan all epochs.
+
+    Args:
+        lengths: tokens of each sequence.
+        options: the settings of the plan.
+        world_size: number of ranks.
+
+    Raises:
+        SettingsError: as :func:`gateau.training.batching.plan_epoch`.
+    """
     steps: list[Step] = []
     epochs: list[int] = []
     for epoch in range(options.epochs):
@@ -71,7 +95,14 @@ def make_plan(lengths: Sequence[int], options: PlanOptions, world_size: int) -> 
 
 
 def write_plan(path: str | os.PathLike[str], plan: Plan, sequences: Sequence[int], lengths: Sequence[int]) -> None:
-    """Write a plan; its place number n is written as row ``sequences[n]`` of the mixture."""
+    """Write a plan as a table.
+
+    Args:
+        path: file to write.
+        plan: a plan over positions in ``lengths``.
+        sequences: for each of these positions, the row of the mixture to write.
+        lengths: tokens of each sequence.
+    """
 
     def rows() -> Iterator[dict[str, Any]]:
         for number, (epoch, step) in enumerate(zip(plan.epochs, plan.steps, strict=True)):
@@ -88,7 +119,11 @@ def write_plan(path: str | os.PathLike[str], plan: Plan, sequences: Sequence[int
 
 
 def read_plan(path: str | os.PathLike[str]) -> Plan:
-    """The plan, its sequences as rows of the mixture. Raises TableError when steps are missing."""
+    """Read a plan over the rows of a mixture.
+
+    Raises:
+        TableError: if a step is missing.
+    """
     metadata = read_metadata(path, PLAN)
     world_size = int(metadata["world_size"])
     steps: list[Step] = []
@@ -104,8 +139,11 @@ def read_plan(path: str | os.PathLike[str]) -> Plan:
     return Plan(PlanOptions(**json.loads(metadata["options"])), world_size, steps, epochs)
 
 
-def statistics(plan: Plan, lengths: Sequence[int]) -> dict[str, Any]:
-    """What the plan costs, JSON-ready; ``dense_padding`` is the padding that rows as long as the longest would hold."""
+def describe_plan(plan: Plan, lengths: Sequence[int]) -> dict[str, Any]:
+    """Return the settings and the cost of a plan, JSON-ready.
+
+    ``dense_padding`` is for comparison: the share of padding if every row were padded to the longest one.
+    """
     counted = asdict(plan_statistics(plan.steps, lengths, plan.options.token_budget))
     longest = max(lengths, default=1)
     return {

@@ -1,4 +1,4 @@
-"""Rendered training rows for people: what the model reads, and in colour or brackets what it learns."""
+"""Readable previews of training rows: the text that the model reads, with the learnt parts marked."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from gateau.training.tokenization import target_runs
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-PreviewRow = tuple[str, Sequence[int], Sequence[int]]
-_SHOWN = 600
+PreviewRow = tuple[str, Sequence[int], Sequence[int]]  # id, input_ids, labels
+_SHOWN = 600  # characters shown at each end of a shortened part
 
 _PAGE = """<!doctype html>
 <meta charset="utf-8">
@@ -30,7 +30,7 @@ i {{ color: #777; }}
 
 
 def preview_text(rows: Iterable[PreviewRow], tokenizer: PreTrainedTokenizerBase) -> str:
-    """Plain text; learnt parts stand in ⟦ ⟧, long other parts are shortened in the middle."""
+    """Render rows as plain text: learnt parts are in ⟦ ⟧, other long parts are shortened in the middle."""
     blocks = []
     for row_id, input_ids, labels in rows:
         parts = [f"⟦{text}⟧" if learnt else _shortened(text) for learnt, text in _decoded(input_ids, labels, tokenizer)]
@@ -39,7 +39,7 @@ def preview_text(rows: Iterable[PreviewRow], tokenizer: PreTrainedTokenizerBase)
 
 
 def preview_html(rows: Iterable[PreviewRow], tokenizer: PreTrainedTokenizerBase, title: str) -> str:
-    """One page; learnt parts are marked, long other parts are shortened in the middle."""
+    """Render rows as an HTML page: learnt parts are marked, other long parts are shortened in the middle."""
     blocks = []
     for row_id, input_ids, labels in rows:
         parts = [
@@ -53,6 +53,7 @@ def preview_html(rows: Iterable[PreviewRow], tokenizer: PreTrainedTokenizerBase,
 def _decoded(
     input_ids: Sequence[int], labels: Sequence[int], tokenizer: PreTrainedTokenizerBase
 ) -> Iterable[tuple[bool, str]]:
+    """Yield the text of each run of tokens and whether it is learnt."""
     for learnt, run in target_runs(input_ids, labels):
         yield learnt, str(tokenizer.decode(run))
 

@@ -1,7 +1,7 @@
-"""Rows of messages become token ids and labels: over-long rows, rejections, and all cores at work.
+"""Tokenization: converts rows of messages to token ids and labels, with over-long rows cut or rejected.
 
-The parent process reads and writes in order; workers encode chunks of rows. So the table does not depend on how many
-there are.
+The parent process reads and writes the rows in order, and worker processes encode chunks of rows. The output therefore
+does not depend on the number of workers.
 """
 
 from __future__ import annotations
@@ -28,17 +28,23 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 OVER_LONG = ("drop", "truncate_context", "truncate_right", "error")
-# One chunk is a worker's task and a row group of the table: enough text to be worth the way there, little enough that a
-# rank of the training reads single rows cheaply.
+# A chunk is a task of a worker and a row group of the table. It is large enough to outweigh the cost of sending it to
+# the worker, and small enough that a rank of the training can read single rows cheaply.
 CHUNK_CHARACTERS, CHUNK_ROWS = 1 << 19, 512
-_CUTS = 8
+_MAX_CUTS = 8
 
 Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class TokensOptions:
-    """Format and limits, as configured under ``tokens``."""
+    """The settings of the section ``tokens`` that change the tokens of a row.
+
+    Attributes:
+        format: chat format.
+        max_length: maximum tokens of a sequence.
+        over_long: what to do with a longer row, one of :data:`OVER_LONG`.
+    """
 
     format: str
     max_length: int
@@ -47,7 +53,15 @@ class TokensOptions:
 
 @dataclass(frozen=True)
 class RejectedRow:
-    """One row that is not trained on: its place in the raw data, a countable reason, and what to do."""
+    """A row that is not used for training.
+
+    Attributes:
+        id: id of the row.
+        file: file of the raw data.
+        line: line in this file, from 1.
+        reason: a short machine-readable reason.
+        advice: what to do about it, for a person.
+    """
 
     id: str
     file: str
@@ -58,7 +72,17 @@ class RejectedRow:
 
 @dataclass
 class TokensReport:
-    """Counts over one source; complete when :func:`tokenize_rows` is exhausted."""
+    """Counts over the rows of one source. They are complete once :func:`tokenize_rows` is exhausted.
+
+    Attributes:
+        rows: rows read.
+        accepted: rows with tokens.
+        tokens: tokens of all accepted rows.
+        targets: tokens that are learnt.
+        longest: tokens of the longest accepted row.
+        rejected: number of rejected rows by reason.
+        changes: number of accepted rows by the changes made to them, such as truncation.
+    """
 
     rows: int = 0
     accepted: int = 0
@@ -69,7 +93,7 @@ class TokensReport:
     changes: Counter[str] = field(default_factory=Counter)
 
     def summary(self) -> dict[str, Any]:
-        """A JSON-ready summary."""
+        """Return all counts as a JSON-ready mapping."""
         return {
             "rows": self.rows,
             "sequences": self.accepted,
@@ -84,7 +108,17 @@ class TokensReport:
 
 @dataclass(frozen=True)
 class _Chunk:
-    """What a worker sends back: accepted rows as flat arrays, rejections, names of changes."""
+    """The result of a worker for a chunk of rows. Accepted rows are flat arrays, which are cheap to send.
+
+    Attributes:
+        ids: id of each accepted row.
+        lengths: int64, tokens of each accepted row.
+        input_ids: int32, token ids of all accepted rows, one row after the other.
+        labels: int32, labels of all accepted rows, one row after the other.
+        n_targets: int64, learnt tokens of each accepted row.
+        rejected: the rejected rows.
+        changes: number of accepted rows by the changes made to them.
+    """
 
     ids: list[str]
     lengths: np.ndarray
@@ -96,7 +130,7 @@ class _Chunk:
 
 
 class RowEncoder:
-    """Encodes chunks of rows with one tokenizer."""
+    """Encodes rows with one tokenizer and one chat format."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, options: TokensOptions) -> None:
         self._tokenizer = tokenizer
@@ -104,9 +138,10 @@ class RowEncoder:
         self._options = options
 
     def encode(self, rows: Sequence[Row]) -> list[EncodedConversation | UnusableConversation]:
-        """Each row's tokens, at most ``max_length``, or why it has none.
+        """Return for each row its tokens, at most ``max_length``, or the reason why it cannot be used.
 
-        Raises DataError for an over-long row where ``over_long`` is ``error``.
+        Raises:
+            DataError: if a row is too long and ``over_long`` is ``error``.
         """
         outcomes: list[Any] = [_conversation(row) for row in rows]
         usable = [place for place, outcome in enumerate(outcomes) if isinstance(outcome, Conversation)]
@@ -116,13 +151,13 @@ class RowEncoder:
             outcomes[place] = encoded
             if isinstance(encoded, EncodedConversation) and encoded.n_tokens > self._options.max_length:
                 try:
-                    outcomes[place] = self._fit(conversation, encoded, rows[place])
+                    outcomes[place] = self._shorten(conversation, encoded, rows[place])
                 except UnusableConversation as reason:
                     outcomes[place] = reason
-        return [_with_targets(outcome) for outcome in outcomes]
+        return [_reject_without_targets(outcome) for outcome in outcomes]
 
     def chunk(self, rows: Sequence[Row]) -> _Chunk:
-        """:meth:`encode` with the results as flat arrays, which cross from process to process at little cost."""
+        """Encode rows as :meth:`encode` does and return the results as a chunk."""
         accepted: list[tuple[str, EncodedConversation]] = []
         rejected: list[RejectedRow] = []
         for row, outcome in zip(rows, self.encode(rows), strict=True):
@@ -141,12 +176,14 @@ class RowEncoder:
             changes=Counter(change for one in encoded for change in one.changes),
         )
 
-    def _fit(self, conversation: Conversation, encoded: EncodedConversation, row: Row) -> EncodedConversation:
+    def _shorten(self, conversation: Conversation, encoded: EncodedConversation, row: Row) -> EncodedConversation:
+        """Handle a row with too many tokens according to ``over_long``."""
         limit, mode = self._options.max_length, self._options.over_long
         if mode == "error":
             raise DataError(
-                f"{row['file']} line {row['line']} (id {row['id']}) has {encoded.n_tokens} tokens, tokens.max_length "
-                f"is {limit}: raise it, or set tokens.over_long to drop, truncate_context or truncate_right"
+                f"{row['file']} line {row['line']} (id {row['id']}) has {encoded.n_tokens} tokens, but "
+                f"tokens.max_length is {limit}: raise it, or set tokens.over_long to drop, truncate_context or "
+                "truncate_right"
             )
         if mode == "drop":
             raise UnusableConversation(
@@ -158,7 +195,7 @@ class RowEncoder:
             changes = (*encoded.changes, "truncated_right")
             return EncodedConversation(encoded.input_ids[:limit], encoded.labels[:limit], changes)
         shorter = conversation
-        for _ in range(_CUTS):  # tokens at the seam may merge otherwise than before: seldom more than two rounds
+        for _ in range(_MAX_CUTS):  # tokens may merge differently at the cut; rarely takes more than two rounds
             shorter = self._cut_context(shorter, encoded.n_tokens - limit)
             encoded = self._format.encode(shorter)
             if encoded.n_tokens <= limit:
@@ -166,9 +203,12 @@ class RowEncoder:
         raise UnusableConversation("too_long", "its context cannot be cut to tokens.max_length; mend the row")
 
     def _cut_context(self, conversation: Conversation, excess: int) -> Conversation:
-        """The conversation without the first ``excess`` tokens of its longest user turn's context.
+        """Cut the first ``excess`` tokens of the context of the longest user turn.
 
-        The context is what stands before the turn's last blank line, as in scoring, so the question stays whole.
+        As in scoring, the context is the part before the turn's last blank line. The question after it is not cut.
+
+        Raises:
+            UnusableConversation: if the context has too few tokens.
         """
         place = max(range(len(conversation.turns)), key=lambda number: len(conversation.turns[number].user))
         user, assistant = conversation.turns[place].user, conversation.turns[place].assistant
@@ -194,7 +234,9 @@ def _conversation(row: Row) -> Conversation | UnusableConversation:
         return reason
 
 
-def _with_targets(outcome: EncodedConversation | UnusableConversation) -> EncodedConversation | UnusableConversation:
+def _reject_without_targets(
+    outcome: EncodedConversation | UnusableConversation,
+) -> EncodedConversation | UnusableConversation:
     if isinstance(outcome, EncodedConversation) and outcome.n_targets == 0:
         return UnusableConversation("no_target", "nothing is left to learn once the row is cut; see tokens.over_long")
     return outcome
@@ -203,11 +245,14 @@ def _with_targets(outcome: EncodedConversation | UnusableConversation) -> Encode
 def tokenize_rows(
     rows: Iterable[Row], encoder: RowEncoder, source: str, report: TokensReport, workers: int
 ) -> Iterator[tuple[pa.Table, list[RejectedRow]]]:
-    """Yield one table of schema TOKENS per chunk of rows, in order, with the rows rejected from it.
+    """Yield, for each chunk of rows, a table of schema TOKENS and the rejected rows, in order.
 
     Args:
         rows: id, file, line and messages (JSON) of each row.
-        workers: processes; 1 stays in this one.
+        encoder: encodes the rows.
+        source: ``long`` or ``short``; a column of the table.
+        report: counts to update.
+        workers: number of worker processes; 1 encodes in this process.
     """
     for chunk in _encoded_chunks(_chunks(rows), encoder, workers):
         report.rows += len(chunk.ids) + len(chunk.rejected)
@@ -237,7 +282,7 @@ def _encoded_chunks(chunks: Iterator[list[Row]], encoder: RowEncoder, workers: i
     if workers == 1:
         yield from map(encoder.chunk, chunks)
         return
-    # each worker is one core; the tokenizer's own threads would compete
+    # each worker uses one core; the tokenizer's own threads would compete with the other workers
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     start = "fork" if sys.platform == "linux" else "spawn"
     with ProcessPoolExecutor(
@@ -246,7 +291,7 @@ def _encoded_chunks(chunks: Iterator[list[Row]], encoder: RowEncoder, workers: i
         running: deque[Future[_Chunk]] = deque()
         for chunk in chunks:
             running.append(pool.submit(_encode_chunk, chunk))
-            if len(running) >= 3 * workers:  # bounded, so that memory is
+            if len(running) >= 3 * workers:  # limits the memory of waiting chunks
                 yield running.popleft().result()
         while running:
             yield running.popleft().result()
@@ -278,9 +323,10 @@ def _table(chunk: _Chunk, source: str) -> pa.Table:
 
 
 def target_runs(input_ids: Sequence[int], labels: Sequence[int]) -> Iterator[tuple[bool, list[int]]]:
-    """Neighbouring tokens that are all learnt or all not, in order, for people to look at.
+    """Yield runs of consecutive tokens that are all learnt or all not learnt, as (learnt, tokens), for a preview.
 
-    A label that differs from its token (the end of an answer in mid-conversation) comes as a run of its own before it.
+    A label can differ from its token, at the end of an answer within a conversation. Such a label is a run of its own,
+    before the token.
     """
     run: list[int] = []
     learnt = False

@@ -1,7 +1,8 @@
-"""Hugging Face's Trainer on a batch plan: one item is one optimiser step, its loss the mean over sequences.
+"""Hugging Face's Trainer, adapted to a batch plan and to a loss that is the mean over sequences.
 
-The stock Trainer normalises by tokens over the global batch and takes a fixed number of micro-batches a step. Here a
-step brings its own micro-batches, as planned for this rank, and its number of sequences.
+The stock Trainer normalises the loss by the tokens of the global batch and uses a fixed number of micro-batches per
+step. Here, one item of the data set is a whole optimiser step. It contains the micro-batches planned for this rank and
+the number of sequences of all ranks.
 """
 
 from __future__ import annotations
@@ -34,15 +35,21 @@ _LINE_SECONDS = 10.0
 
 @dataclass(frozen=True)
 class RankStep:
-    """One optimiser step as one rank sees it."""
+    """One optimiser step of one rank.
+
+    Attributes:
+        batches: this rank's micro-batches.
+        n_sequences: number of sequences of all ranks.
+        lengths: tokens of each sequence of all ranks.
+    """
 
     batches: list[PackedBatch]
-    n_sequences: int  # of all ranks
-    lengths: list[int]  # of all ranks' sequences
+    n_sequences: int
+    lengths: list[int]
 
 
 class RankSteps(Dataset[RankStep]):
-    """The steps of a plan for one rank, read from the token tables when asked for."""
+    """The steps of a plan for one rank. Each step is read from the token tables when it is accessed."""
 
     def __init__(self, steps: Sequence[Step], rank: int, reader: MixtureReader, lengths: Sequence[int]) -> None:
         self._steps, self._rank, self._reader, self._lengths = steps, rank, reader, lengths
@@ -57,7 +64,7 @@ class RankSteps(Dataset[RankStep]):
 
 
 class _Remaining(Sampler[int]):
-    """The steps that are still to do, in order. The Trainer's own skipping would read all the others first."""
+    """Yields the numbers of the remaining steps. The Trainer's own skipping would read all finished steps first."""
 
     def __init__(self, trainer: Trainer, count: int) -> None:
         self._trainer, self._count = trainer, count
@@ -70,14 +77,17 @@ class _Remaining(Sampler[int]):
 
 
 class SequenceMeanTrainer(Trainer):
-    """Trains on planned steps and measures the held-out loss by source.
+    """Trains on planned steps and measures the held-out loss of each source.
 
     Args:
-        steps: the training, in order.
-        held_out: for each source the sequences that measure the loss, as one step.
+        model: the model to train.
+        args: arguments of the Trainer.
+        steps: the steps of the training, in order.
+        held_out: for each source, its held-out sequences as one step.
         epochs: the epoch of each step, for the log.
-        peak_tflops: of one device, if known better than by its name.
-        frozen_weights: only adapters are trained, which is less work.
+        peak_tflops: peak TFLOP/s of one device; None is the known peak of the device, if any.
+        frozen_weights: only adapters are trained, which needs fewer operations.
+        callbacks: callbacks of the Trainer.
     """
 
     def __init__(
@@ -97,19 +107,29 @@ class SequenceMeanTrainer(Trainer):
         self.speed = Speed(model.config, frozen_weights, args.world_size, _peak(peak_tflops, args.device), len(steps))
 
     def get_train_dataloader(self) -> DataLoader[Any]:
-        """Whole steps, this rank's part of each; accelerate must not divide them again."""
+        """Return a loader of whole steps.
+
+        Each step already contains only this rank's part, so accelerate must not shard the data again.
+        """
         steps: Any = self.train_dataset
         return DataLoader(steps, batch_size=None, sampler=_Remaining(self, len(steps)))
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list[Any], Any]:
-        """The next step and its number of sequences."""
+        """Return the next step, as a list of one item, and its number of sequences."""
         step = next(epoch_iterator)
         return [step], step.n_sequences
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
-        """All micro-batches of one step, gradients synchronised in the last; the step's loss, world size times."""
+        """Run forward and backward for all micro-batches of one step. Gradients are synchronised in the last one.
+
+        Returns:
+            This rank's share of the step's loss, multiplied by the world size, so that the mean over ranks is the loss.
+
+        Raises:
+            TrainingError: if the loss is not finite.
+        """
         model.train()
         self.speed.begin()
         deepspeed = self.is_deepspeed_enabled
@@ -119,7 +139,7 @@ class SequenceMeanTrainer(Trainer):
             self.accelerator.gradient_state._set_sync_gradients(last)
             with nullcontext() if last or deepspeed else self.accelerator.no_sync(model=model):
                 loss = self._loss(model, batch) * (self.args.world_size / num_items_in_batch)
-                # DeepSpeed would divide by its own fixed number of micro-steps
+                # without scale_wrt_gas, DeepSpeed would divide the loss by a fixed number of micro-steps
                 self.accelerator.backward(loss, **({"scale_wrt_gas": False} if deepspeed else {}))
             total += loss.detach()
         if not torch.isfinite(total):
@@ -136,10 +156,10 @@ class SequenceMeanTrainer(Trainer):
             return loss
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        """As ever; then every parameter group counts its own steps again.
+        """Load as Trainer does, then give each parameter group its own step counter.
 
-        From a universal checkpoint, ZeRO-3 of DeepSpeed 0.19 gives all groups one and the same step tensor, which each
-        of them then advances: Adam's bias correction would run ahead.
+        When ZeRO-3 of DeepSpeed 0.19 loads a universal checkpoint, all groups share one step tensor. Each group would
+        advance it, and Adam's bias correction would use a step count that is too high.
         """
         super()._load_optimizer_and_scheduler(checkpoint)
         if self.is_deepspeed_enabled:
@@ -149,11 +169,11 @@ class SequenceMeanTrainer(Trainer):
                     state["step"] = state["step"].clone()
 
     def floating_point_ops(self, inputs: Any) -> int:
-        """Counted by :class:`Speed`, from lengths."""
+        """Return 0, because :class:`Speed` counts operations from the lengths of the sequences."""
         return 0
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """Mean over held-out sequences of their mean token loss, for each source and over all."""
+        """Measure the held-out loss: the mean over sequences of their mean token loss, for each source and over all."""
         model: Any = self.model_wrapped
         model.eval()
         sums: dict[str, tuple[float, int]] = {}
@@ -172,7 +192,7 @@ class SequenceMeanTrainer(Trainer):
         return metrics
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add speed and epoch; one line for people at most every ten seconds."""
+        """Add speed and epoch to the log entry, and log a readable line at most every ten seconds."""
         done = self.state.global_step
         within = sum(epoch == self._epochs[done - 1] for epoch in self._epochs[:done]) if done else 0
         whole = self._epochs.count(self._epochs[done - 1]) if done else 1
@@ -187,7 +207,15 @@ class SequenceMeanTrainer(Trainer):
 
 
 class Speed:
-    """Tokens per second and share of the devices' peak, over the steps since the last log, and the time left."""
+    """Measures tokens per second, the share of the devices' peak FLOP/s (MFU), and the time left.
+
+    Args:
+        config: config of the model.
+        frozen_weights: only adapters are trained.
+        world_size: number of devices.
+        peak: peak FLOP/s of one device, or None if unknown.
+        n_steps: steps of the whole training.
+    """
 
     def __init__(self, config: Any, frozen_weights: bool, world_size: int, peak: float | None, n_steps: int) -> None:
         self._config, self._frozen_weights = config, frozen_weights
@@ -197,11 +225,11 @@ class Speed:
         self.total_tokens, self.total_flops, self.total_seconds, self.n_done = 0, 0.0, 0.0, 0
 
     def begin(self) -> None:
-        """A step starts."""
+        """Note the start time of the first step."""
         self._started = self._started or time.monotonic()
 
     def end(self, lengths: Sequence[int]) -> None:
-        """A step with these sequences is computed."""
+        """Count a finished step. ``lengths`` are the tokens of each sequence of all ranks."""
         now = time.monotonic()
         elapsed, self._started = now - self._started, now
         flops = training_flops(self._config, lengths, self._frozen_weights)
@@ -211,7 +239,7 @@ class Speed:
         self.total_seconds, self.n_done = self.total_seconds + elapsed, self.n_done + 1
 
     def metrics(self) -> dict[str, float]:
-        """Figures since the last call."""
+        """Return the figures since the last call: ``tokens_per_second`` and, if the peak is known, ``mfu``."""
         seconds = max(self._seconds, 1e-9)
         figures = {"tokens_per_second": self._tokens / seconds}
         if self._peak:
@@ -220,7 +248,7 @@ class Speed:
         return figures
 
     def totals(self) -> dict[str, float | int | None]:
-        """Figures of this run, for the summary."""
+        """Return the figures of the whole run, for the summary."""
         seconds = max(self.total_seconds, 1e-9)
         return {
             "tokens_per_second": self.total_tokens / seconds,
@@ -229,7 +257,7 @@ class Speed:
         }
 
     def report(self, step: int, logs: Mapping[str, float], is_main: bool) -> None:
-        """The line for people."""
+        """Log a readable line about a step, unless the last one is less than ten seconds old."""
         now = time.monotonic()
         if not is_main or (now - self._line_at < _LINE_SECONDS and step < self._n_steps):
             return
@@ -244,13 +272,13 @@ class Speed:
 
 
 class CompleteCheckpoints(TrainerCallback):
-    """Marks a checkpoint complete once all ranks have written theirs, then removes older ones."""
+    """Marks a checkpoint as complete once all ranks have written their files, then deletes older checkpoints."""
 
     def __init__(self) -> None:
         self.trainer: Trainer | None = None
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """After every save."""
+        """Mark the new checkpoint as complete and delete older ones."""
         if self.trainer is None:
             raise RuntimeError("CompleteCheckpoints needs its trainer")
         self.trainer.accelerator.wait_for_everyone()
@@ -262,7 +290,14 @@ class CompleteCheckpoints(TrainerCallback):
 
 
 class Preemption(TrainerCallback):
-    """SIGTERM or SIGUSR1 to any rank: all ranks save at the end of the step and stop."""
+    """Stops the training on SIGTERM or SIGUSR1.
+
+    If any rank receives one of these signals, all ranks save a checkpoint at the end of the step and stop.
+
+    Attributes:
+        requested: this rank has received a signal.
+        stopped: the ranks have agreed to stop before the last step.
+    """
 
     def __init__(self) -> None:
         self.trainer: Trainer | None = None
@@ -275,7 +310,7 @@ class Preemption(TrainerCallback):
         logger.warning("got %s: saving a checkpoint at the end of this step", signal.Signals(number).name)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Agree over all ranks, so that each saves the same step."""
+        """Stop if any rank has received a signal. All ranks decide together, so that they save the same step."""
         if self.trainer is None:
             raise RuntimeError("Preemption needs its trainer")
         flag = torch.tensor(int(self.requested), device=args.device)
@@ -284,6 +319,7 @@ class Preemption(TrainerCallback):
 
 
 def _peak(peak_tflops: float | None, device: torch.device) -> float | None:
+    """Return the peak FLOP/s of one device, or None if unknown."""
     if peak_tflops is not None:
         return peak_tflops * 1e12
     return peak_flops(torch.cuda.get_device_name(device)) if device.type == "cuda" else None
