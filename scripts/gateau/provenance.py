@@ -21,7 +21,7 @@ from gateau.errors import DataError
 
 NAME = "manifest.json"
 _PACKAGES = (
-    "torch", "transformers", "tokenizers", "accelerate", "deepspeed", "flash-attn", "peft", "numpy", "pandas",
+    "gateau-workflow", "torch", "transformers", "tokenizers", "accelerate", "deepspeed", "flash-attn", "peft", "numpy", "pandas",
     "pyarrow", "scipy", "datasketch", "scikit-learn", "sentence-transformers", "openai", "jieba", "rouge",
     "snakemake", "snakemake-executor-plugin-slurm",
 )  # fmt: skip
@@ -44,7 +44,12 @@ def versions() -> dict[str, str]:
 
 
 def git_state(repository: Path) -> dict[str, Any] | None:
-    """Return the commit and whether tracked files differ from it; None outside a repository or without git."""
+    """Return the commit and whether tracked files differ from it; None if the folder is no checkout, or without git.
+
+    An installed package may lie inside the checkout of another project, whose commit says nothing about this one.
+    """
+    if not (repository / ".git").exists():
+        return None
 
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(repository), *arguments]
