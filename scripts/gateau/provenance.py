@@ -21,8 +21,8 @@ from gateau.errors import DataError
 
 NAME = "manifest.json"
 _PACKAGES = (
-    "gateau-workflow", "torch", "transformers", "tokenizers", "accelerate", "deepspeed", "flash-attn", "peft", "numpy", "pandas",
-    "pyarrow", "scipy", "datasketch", "scikit-learn", "sentence-transformers", "openai", "jieba", "rouge",
+    "gateau-workflow", "torch", "transformers", "tokenizers", "accelerate", "deepspeed", "flash-attn", "peft", "numpy",
+    "pandas", "pyarrow", "scipy", "datasketch", "scikit-learn", "sentence-transformers", "openai", "jieba", "rouge",
     "snakemake", "snakemake-executor-plugin-slurm",
 )  # fmt: skip
 
