@@ -1,4 +1,4 @@
-"""Rule ``plot_train``: histories of all experiments → their training and held-out losses in one picture."""
+"""Rule ``plot_train``: histories of all experiments → a plot of their training and held-out losses."""
 
 import argparse
 import json
@@ -10,8 +10,10 @@ from gateau.training.plots import plot_losses
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--histories", nargs="+", type=Path, required=True, help="<experiment>/history.jsonl")
-    parser.add_argument("--output", required=True, help="output: PNG or SVG")
+    parser.add_argument(
+        "--histories", nargs="+", type=Path, required=True, help="<experiment>/history.jsonl of each experiment"
+    )
+    parser.add_argument("--output", required=True, help="output: plot (.png, .svg or .pdf)")
     args = parser.parse_args()
 
     histories = {
