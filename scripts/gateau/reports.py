@@ -26,7 +26,7 @@ GREY = "#8c8c8c"
 MARKERS = "osD^vP*X"
 _LINES = ("-", "--", ":", "-.")
 
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 10,
     "axes.titlesize": 11,

@@ -148,7 +148,7 @@ def _mark_last_selected(axis: Any, ranking: pd.DataFrame) -> None:
     chosen = ranking[ranking["selected"]]
     if chosen.empty:
         return
-    last = chosen.loc[chosen["rank"].idxmax()]
+    last = chosen.sort_values("rank").iloc[-1]
     axis.axhspan(0.5, last["rank"] + 0.5, color="black", alpha=0.06, linewidth=0)
     axis.axhline(last["rank"] + 0.5, color="black", linestyle="--", linewidth=1.2)
     axis.scatter(last["length"], last["rank"], s=110, facecolors="none", edgecolors="black", linewidths=1.2)
