@@ -172,6 +172,7 @@ def symmetric_log_axis(axes: Axes, which: str, values: NDArray[np.float64]) -> f
     """
     import numpy as np
     from matplotlib.scale import AsinhScale
+    from matplotlib.ticker import NullLocator
 
     sizes = np.abs(values[(values != 0) & np.isfinite(values)])
     if not len(sizes) or sizes.max() <= 20 * np.median(sizes):
@@ -182,6 +183,7 @@ def symmetric_log_axis(axes: Axes, which: str, values: NDArray[np.float64]) -> f
     ticks = [10.0**power for power in range(last, first, -step)]
     ticks = [*(-tick for tick in ticks if values.min() <= -tick), 0.0, *(t for t in ticks if t <= values.max())]
     axes.set(**{f"{which}scale": AsinhScale(None, linear_width=width)})
+    getattr(axes, f"{which}axis").set_minor_locator(NullLocator())
     axes.set(**{f"{which}ticks": sorted(ticks)})
     axes.set(**{f"{which}ticklabels": [f"{tick:g}" for tick in sorted(ticks)]})
     return width
