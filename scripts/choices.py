@@ -1,4 +1,4 @@
-"""Rule ``choices``: merged scores of labelled data → how well each open choice of the method finds some labels."""
+"""Rule ``choices``: compare how well each open choice of the method finds some labels on labelled data."""
 
 import argparse
 

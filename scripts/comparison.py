@@ -1,4 +1,4 @@
-"""Rule ``comparison``: rankings of labelled data → a table and a plot of how well each method finds some labels."""
+"""Rule ``comparison``: compare how well each method finds some labels on labelled data; write a table and a plot."""
 
 import argparse
 import logging

@@ -1,4 +1,4 @@
-"""Rule ``contrast``: shard files of a contrast's pass → one NLL per sample, which takes the place of θ_S's."""
+"""Rule ``contrast``: join the shard files of a contrast's pass into one NLL per sample, used in place of θ_S's."""
 
 import argparse
 import logging

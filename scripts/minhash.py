@@ -1,4 +1,4 @@
-"""Rule ``minhash``: samples → a MinHash signature of every sample's text, for finding near duplicates."""
+"""Rule ``minhash``: compute a MinHash signature of every sample's text, for finding near duplicates."""
 
 import argparse
 from collections.abc import Iterator

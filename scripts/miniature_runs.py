@@ -1,4 +1,4 @@
-"""Rule ``miniature_runs``: one experiment's best share of the rows → recall of the tiny model after training on it.
+"""Rule ``miniature_runs``: train the tiny model on an experiment's best rows and measure its recall.
 
 The model is fine-tuned once per seed. Share 0 trains nothing and measures the model as it is.
 """

@@ -1,4 +1,4 @@
-"""Rule ``miniature_summary``: all runs of the miniature study → a table with intervals and a plot."""
+"""Rule ``miniature_summary``: summarise all runs of the miniature study in a table with intervals and a plot."""
 
 import argparse
 import json

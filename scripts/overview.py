@@ -1,4 +1,4 @@
-"""Rule ``overview``: the experiments' summaries side by side, as a Markdown table for people."""
+"""Rule ``overview``: write the summaries of all experiments side by side, as Markdown tables."""
 
 import argparse
 import json

@@ -1,4 +1,4 @@
-"""Rule ``plot_selection``: one experiment's ranking → how its scores spread, and which samples are selected."""
+"""Rule ``plot_selection``: plot how one experiment's scores spread, and which samples are selected."""
 
 import argparse
 import json

@@ -1,4 +1,4 @@
-"""Rule ``plot_train``: histories of all experiments → a plot of their training and held-out losses."""
+"""Rule ``plot_train``: plot the training and held-out losses of all experiments in one figure."""
 
 import argparse
 import json
@@ -11,9 +11,13 @@ from gateau.training.plots import plot_losses
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "--histories", nargs="+", type=Path, required=True, help="<experiment>/history.jsonl of each experiment"
+        "--histories",
+        nargs="+",
+        type=Path,
+        required=True,
+        help="history.jsonl of each experiment, in a folder with the experiment's name",
     )
-    parser.add_argument("--output", required=True, help="output: plot (.png, .svg or .pdf)")
+    parser.add_argument("--output", required=True, help="output: the figure, PNG or SVG by its extension")
     args = parser.parse_args()
 
     histories = {

@@ -1,4 +1,4 @@
-"""Rule ``scores``: shard files of the three passes → one row per sample, with its contextual awareness."""
+"""Rule ``scores``: join the shard files of the three passes into one row per sample, with its contextual awareness."""
 
 import argparse
 import logging

@@ -1,4 +1,4 @@
-"""Rule ``selection``: merged scores → one experiment's ranking, its selected rows in LongAlign's format, a summary."""
+"""Rule ``selection``: rank and select samples for one experiment; write ranking, selected rows and summary."""
 
 import argparse
 import json

@@ -1,4 +1,4 @@
-"""Rule ``sensitivity``: merged scores → how much the ranking changes with settings that should not matter.
+"""Rule ``sensitivity``: measure how much the ranking changes with settings that should not matter.
 
 Run by hand, it also compares with the scores of other runs on the same samples, for example with another segment
 length, window or model:
