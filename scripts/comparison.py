@@ -1,4 +1,4 @@
-"""Rule ``comparison``: rankings of labelled data → a table and a picture of how well each method finds a kind."""
+"""Rule ``comparison``: compare how well each method finds some labels on labelled data; write a table and a plot."""
 
 import argparse
 import logging
@@ -15,14 +15,14 @@ from gateau.tables import read_table
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rankings", nargs="+", required=True, help="<experiment>/ranking.parquet of each experiment")
-    parser.add_argument("--scores", required=True)
-    parser.add_argument("--samples", required=True)
-    parser.add_argument("--positive", nargs="+", required=True, help="data set labels of the samples to be found")
-    parser.add_argument("--resamples", type=int, default=1000)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--csv", required=True, help="output: table")
-    parser.add_argument("--markdown", required=True, help="output: table for people")
-    parser.add_argument("--plot", required=True, help="output: PNG or SVG")
+    parser.add_argument("--scores", required=True, help="scores.parquet of rule scores")
+    parser.add_argument("--samples", required=True, help="samples.parquet of rule samples")
+    parser.add_argument("--positive", nargs="+", required=True, help="data set labels of the samples to find")
+    parser.add_argument("--resamples", type=int, default=1000, help="bootstrap resamples (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the resamples (default: %(default)s)")
+    parser.add_argument("--csv", required=True, help="output: table (.csv)")
+    parser.add_argument("--markdown", required=True, help="output: table for people (.md)")
+    parser.add_argument("--plot", required=True, help="output: plot (.png, .svg or .pdf)")
     args = parser.parse_args()
 
     rankings = {Path(path).parent.name: read_table(path, RANKING).to_pandas() for path in args.rankings}

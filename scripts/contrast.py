@@ -1,4 +1,4 @@
-"""Rule ``contrast``: the shards of a contrast's pass → one NLL per sample, to put in place of θ_S's."""
+"""Rule ``contrast``: join the shard files of a contrast's pass into one NLL per sample, used in place of θ_S's."""
 
 import argparse
 import logging
@@ -13,11 +13,14 @@ from gateau.tables import write_rows
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--index", required=True)
-    parser.add_argument("--folder", type=Path, required=True, help="folder of the pass's shard files")
-    parser.add_argument("--shards", type=int, required=True, help="how many shard files it holds")
+    parser.add_argument("--index", required=True, help="index.parquet of rule index")
+    parser.add_argument("--folder", type=Path, required=True, help="folder with the pass's shard files")
+    parser.add_argument("--shards", type=int, required=True, help="number of shard files in the folder")
     parser.add_argument("--output", required=True, help="output: contrast.parquet")
-    parser.add_argument("--max-non-finite-share", type=float, default=0.01)
+    parser.add_argument(
+        "--max-non-finite-share", type=float, default=0.01,
+        help="fail if a larger share of the samples has NaN or infinite scores (default: %(default)s)",
+    )  # fmt: skip
     args = parser.parse_args()
     rows = merge_contrast(args.index, shard_files(args.folder, args.shards))
     check_finite(rows, args.max_non_finite_share)

@@ -1,4 +1,4 @@
-"""Rule ``minhash``: a MinHash signature of every sample's text, to find near duplicates with."""
+"""Rule ``minhash``: compute a MinHash signature of every sample's text, for finding near duplicates."""
 
 import argparse
 from collections.abc import Iterator
@@ -11,20 +11,20 @@ from gateau.selection.near_duplicates import signature
 from gateau.tables import iterate_rows, write_rows
 
 _COLUMNS = ["context", "instruction", "response"]
-_AT_ONCE = 16  # texts handed to each worker: memory holds no more
+_AT_ONCE = 16  # texts per worker that are held in memory at once
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--samples", required=True)
-    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--samples", required=True, help="samples.parquet of rule samples")
+    parser.add_argument("--workers", type=int, default=1, help="number of processes (default: %(default)s)")
     parser.add_argument("--output", required=True, help="output: signatures.parquet")
     args = parser.parse_args()
     write_rows(args.output, SIGNATURES, progress(signatures(args.samples, args.workers), "minhash", "sample"))
 
 
 def signatures(samples: str, workers: int) -> Iterator[dict[str, object]]:
-    """Rows of :data:`gateau.schemas.SIGNATURES` in the order of the samples."""
+    """Yield rows of :data:`gateau.schemas.SIGNATURES` in the order of the samples."""
     rows = iterate_rows(samples, SAMPLES, ["id", *_COLUMNS])
     with ProcessPoolExecutor(workers) as pool:
         while batch := list(islice(rows, _AT_ONCE * workers)):

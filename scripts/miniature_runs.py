@@ -1,6 +1,6 @@
-"""Rule ``miniature_runs``: one experiment's best share of the rows → the tiny model fine-tuned on it, once per seed.
+"""Rule ``miniature_runs``: train the tiny model on an experiment's best rows and measure its recall.
 
-Share 0 trains nothing: what the model can do before.
+The model is fine-tuned once per seed. Share 0 trains nothing and measures the model as it is.
 """
 
 import argparse
@@ -17,23 +17,24 @@ from gateau.miniature.runs import StudyOptions, as_json, choose, evaluate, finet
 from gateau.model_files import ModelSpec
 from gateau.models import Runtime, load_config, load_model, load_tokenizer, resolved
 from gateau.prompts import PromptEncoder
-from gateau.schemas import RANKING, SAMPLES
+from gateau.schemas import SAMPLES
+from gateau.selection.selected import read_distinct_ids
 from gateau.tables import read_rows
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--samples", required=True)
-    parser.add_argument("--ranking", help="ranking.parquet; without one the rows are drawn")
-    parser.add_argument("--experiment", required=True, help="name, for the results")
-    parser.add_argument("--share", type=float, required=True)
-    parser.add_argument("--model", type=json.loads, required=True, help="models.base, as JSON")
-    parser.add_argument("--prompt", required=True)
-    parser.add_argument("--planted", type=json.loads, required=True, help="the data.planted section, as JSON")
+    parser.add_argument("--samples", required=True, help="samples.parquet of rule samples")
+    parser.add_argument("--ranking", help="ranking.parquet (default: the rows are drawn at random)")
+    parser.add_argument("--experiment", required=True, help="name of the experiment, for the results")
+    parser.add_argument("--share", type=float, required=True, help="share of the rows to train on, from 0 to 1")
+    parser.add_argument("--model", type=json.loads, required=True, help="configuration section models.base as JSON")
+    parser.add_argument("--prompt", required=True, help="prompt template, scoring.prompt")
+    parser.add_argument("--planted", type=json.loads, required=True, help="configuration section data.planted as JSON")
     parser.add_argument(
-        "--options", type=json.loads, required=True, help="the miniature section without shares, as JSON"
+        "--options", type=json.loads, required=True, help="configuration section miniature without shares, as JSON"
     )
-    parser.add_argument("--output", required=True, help="output: JSON")
+    parser.add_argument("--output", required=True, help="output: results of all seeds (.json)")
     args = parser.parse_args()
 
     options = StudyOptions(**args.options)
@@ -41,14 +42,12 @@ def main() -> None:
     spec = resolved(ModelSpec.from_config(args.model))
     tokenizer, config = load_tokenizer(spec), load_config(spec)
     if tokenizer.eos_token_id is None:
-        raise SettingsError(f"{spec.path}: the tokenizer has no end-of-sequence token to end responses with")
+        raise SettingsError(f"{spec.path}: the tokenizer has no end-of-sequence token, which responses must end with")
     encoder = PromptEncoder(tokenizer, args.prompt)
     samples = {row["id"]: row for row in read_rows(args.samples, SAMPLES)}
-    ranking = None
-    if args.ranking:
-        ranking = [row["id"] for row in read_rows(args.ranking, RANKING) if row["duplicate_of"] is None]
+    ranking = read_distinct_ids(args.ranking) if args.ranking else None
     shape = PlantedShape(min_lines=args.planted["min_lines"], max_lines=args.planted["max_lines"])
-    # fresh rows: another seed than the pool's
+    # another seed than that of the training rows, so that the questions are new
     asked = questions(encoder, shape, options.evaluated_rows, args.planted["seed"] + 1)
 
     runs = []

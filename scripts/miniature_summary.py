@@ -1,4 +1,4 @@
-"""Rule ``miniature_summary``: all runs of the study → a table with intervals and a picture."""
+"""Rule ``miniature_summary``: summarise all runs of the miniature study in a table with intervals and a plot."""
 
 import argparse
 import json
@@ -12,10 +12,10 @@ from gateau.miniature.summary import plot_summary, summarise, to_markdown
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--runs", nargs="+", required=True, help="JSON of rule miniature_runs")
-    parser.add_argument("--csv", required=True, help="output: table")
-    parser.add_argument("--markdown", required=True, help="output: table for people")
-    parser.add_argument("--plot", required=True, help="output: PNG or SVG")
+    parser.add_argument("--runs", nargs="+", required=True, help="JSON files of rule miniature_runs")
+    parser.add_argument("--csv", required=True, help="output: table (.csv)")
+    parser.add_argument("--markdown", required=True, help="output: table for people (.md)")
+    parser.add_argument("--plot", required=True, help="output: plot (.png, .svg or .pdf)")
     args = parser.parse_args()
     table = summarise([row for path in args.runs for row in json.loads(Path(path).read_text(encoding="utf-8"))])
     write_text(args.csv, table.to_csv(index=False))

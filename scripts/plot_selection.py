@@ -1,28 +1,33 @@
-"""Rule ``plot_selection``: distributions of one experiment's HMP, CAS and final score, and each against length."""
+"""Rule ``plot_selection``: plot how one experiment's scores spread, and which samples are selected."""
 
 import argparse
+import json
+from pathlib import Path
 
 from gateau.command import run
 from gateau.schemas import RANKING, SCORES
 from gateau.selection.labelled import read_labels, total_tokens
 from gateau.selection.plots import plot_distributions
+from gateau.selection.selected import is_distinct, selected_ids
 from gateau.tables import read_table
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--ranking", required=True)
-    parser.add_argument("--scores", required=True)
-    parser.add_argument("--samples", required=True)
-    parser.add_argument("--experiment", required=True)
-    parser.add_argument("--output", required=True, help="output: PNG or SVG")
+    parser.add_argument("--ranking", required=True, help="ranking.parquet of rule selection")
+    parser.add_argument("--summary", required=True, type=Path, help="summary.json of rule selection")
+    parser.add_argument("--scores", required=True, help="scores.parquet of rule scores")
+    parser.add_argument("--samples", required=True, help="samples.parquet of rule samples")
+    parser.add_argument("--output", required=True, help="output: plot (.png, .svg or .pdf)")
     args = parser.parse_args()
 
-    ranking = read_table(args.ranking, RANKING).to_pandas().set_index("id")
-    scores = read_table(args.scores, SCORES).to_pandas().set_index("id")
-    ranking["length"] = total_tokens(scores)
+    summary = json.loads(args.summary.read_text(encoding="utf-8"))
+    ranking = read_table(args.ranking, RANKING).to_pandas().set_index("id", drop=False)
+    ranking["distinct"] = is_distinct(ranking)
+    ranking["selected"] = ranking["id"].isin(selected_ids(ranking, summary["selected"]))
+    ranking["length"] = total_tokens(read_table(args.scores, SCORES).to_pandas().set_index("id"))
     ranking["dataset"] = read_labels(args.samples).fillna("(no label)")
-    plot_distributions(ranking, args.experiment, args.output)
+    plot_distributions(ranking, summary["experiment"], args.output)
 
 
 if __name__ == "__main__":

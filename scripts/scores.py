@@ -1,4 +1,4 @@
-"""Rule ``scores``: the shards of the three passes → one row per sample, with its contextual awareness."""
+"""Rule ``scores``: join the shard files of the three passes into one row per sample, with its contextual awareness."""
 
 import argparse
 import logging
@@ -13,12 +13,15 @@ from gateau.tables import write_rows
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--index", required=True)
+    parser.add_argument("--index", required=True, help="index.parquet of rule index")
     for name in ("short", "long", "segments"):
-        parser.add_argument(f"--{name}", type=Path, required=True, help=f"folder of the {name} pass's shard files")
-    parser.add_argument("--shards", type=int, required=True, help="how many shard files each folder holds")
-    parser.add_argument("--segment-length", type=int, required=True)
-    parser.add_argument("--max-non-finite-share", type=float, default=0.01)
+        parser.add_argument(f"--{name}", type=Path, required=True, help=f"folder with the {name} pass's shard files")
+    parser.add_argument("--shards", type=int, required=True, help="number of shard files in each folder")
+    parser.add_argument("--segment-length", type=int, required=True, help="length of a context segment in tokens")
+    parser.add_argument(
+        "--max-non-finite-share", type=float, default=0.01,
+        help="fail if a larger share of the samples has NaN or infinite scores (default: %(default)s)",
+    )  # fmt: skip
     parser.add_argument("--output", required=True, help="output: scores.parquet")
     args = parser.parse_args()
 

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 
 import numpy as np
 import pandas as pd
@@ -128,7 +129,7 @@ def test_table_by_hand(tmp_path):
     assert cells.loc[("_random", 0.1), "far_beyond_full"] == pytest.approx(-0.125)
     assert pd.isna(cells.loc[("_before", 0.0), "far_beyond_full"])
     assert pd.isna(cells.loc[("_full", 1.0), "far_beyond_random"])
-    text = to_markdown(table)
+    text = re.sub(r" +", " ", to_markdown(table))
     assert "| 10% | good | 5 | 0.88 [" in text
     assert "| 0% | before | 5 | 0.25 [" in text
     assert "beyond a random draw of that size, interval above zero: good; below zero: bad." in text

@@ -1,4 +1,4 @@
-"""Norms, CAS, fusion, ranking, merging and the figures about them."""
+"""Norms, CAS, fusion, ranking, the policy of a selection, its figures and its plot."""
 
 import math
 
@@ -13,15 +13,18 @@ from gateau.methods import METHODS
 from gateau.selection.awareness import (
     IMPORTANCE,
     contextual_awareness,
-    contextual_awarenesses,
+    contextual_awareness_rows,
     far_evidence,
     segment_means,
 )
 from gateau.selection.fusion import SelectionOptions
 from gateau.selection.near_duplicates import duplicates_of, shingles, signature
 from gateau.selection.norms import NORMS
+from gateau.selection.plots import plot_distributions
+from gateau.selection.policy import Policy, Tables, select, summarise
 from gateau.selection.quality import auroc, quality_by_label, spearman
-from gateau.selection.ranking import n_selected, rank_samples
+from gateau.selection.ranking import rank_samples
+from gateau.selection.selected import distinct_ids, selected_ids
 
 VALUES = np.array([1.0, 3.0, 3.0, 10.0])
 
@@ -78,7 +81,7 @@ def test_cas_by_hand():
     assert contextual_awareness(nll.tolist(), attention, "softmax_neg_ppl") == pytest.approx(expected)
     assert contextual_awareness([1.0], [0.2], "inverse_ppl") == pytest.approx(1)
     assert contextual_awareness([1.0, 2.0], [0.0, 0.0], "inverse_ppl") == 0
-    with pytest.raises(ValueError, match=r"\(2,\) for segment attentions of shape \(1,\)"):
+    with pytest.raises(ValueError, match=r"\(2,\), but segment attentions have shape \(1,\)"):
         contextual_awareness([1.0, 2.0], [1.0], "inverse_ppl")
 
 
@@ -94,12 +97,12 @@ def test_cas_of_all_rows_at_once_is_that_of_each(importance):
         sum(w * a for w, a in zip(one, row, strict=True)) / (math.hypot(*one) * math.hypot(*row) or 1)
         for one, row in zip(weights, attention, strict=True)
     ]
-    found = contextual_awarenesses(nll, attention, importance)
+    found = contextual_awareness_rows(nll, attention, importance)
     np.testing.assert_allclose(found, expected, rtol=1e-12)
     assert found[7] == 0
     assert len(set(sizes.tolist())) == 5
     with pytest.raises(ValueError, match="shape"):
-        contextual_awarenesses(nll, [*attention[:-1], np.ones(9)], importance)
+        contextual_awareness_rows(nll, [*attention[:-1], np.ones(9)], importance)
 
 
 def test_two_importance_maps_are_one_under_a_cosine():
@@ -196,10 +199,11 @@ def test_bad_options_are_refused(options):
 
 
 def test_asking_for_more_than_there_is():
-    assert n_selected(5, None) == 5
-    assert n_selected(5, 3) == 3
-    with pytest.raises(SettingsError, match="only 5 samples"):
-        n_selected(5, 6)
+    ranking = pd.DataFrame({"id": list("abcdef"), "rank": range(1, 7), "duplicate_of": [None, "a", *[None] * 4]})
+    assert selected_ids(ranking, None) == distinct_ids(ranking) == list("acdef")
+    assert selected_ids(ranking.iloc[::-1], 3) == ["a", "c", "d"]
+    with pytest.raises(SettingsError, match="n_long is 6, but only 5 samples"):
+        selected_ids(ranking, 6)
 
 
 def test_quality_figures():
@@ -348,3 +352,89 @@ def test_key_tokens_by_hand(merged_scores):
     # gains 3, 3 and 1; the second token stays unlikely, the third gains too little
     merged_scores["token_nll_short"], merged_scores["token_nll_long"] = [[4.0, 8.0, 1.5]] * 60, [[1.0, 5.0, 0.5]] * 60
     assert set(rank_samples(merged_scores, SelectionOptions(), "key_tokens")["score"]) == {1.0}
+
+
+@pytest.fixture
+def pooled(merged_scores):
+    """Scores of 60 samples, of which every tenth has the text of the one before, and embeddings in four directions."""
+    ids = merged_scores["id"]
+    signatures = pd.Series([signature(f"{number - (number % 10 == 9)} " * 5) for number in range(60)], index=ids)
+    embeddings = pd.Series([np.eye(4)[number % 4] for number in range(60)], index=ids)
+    return Tables(merged_scores, signatures=signatures, embeddings=embeddings)
+
+
+def test_a_policy_ranks_and_takes_the_best(pooled):
+    selection = select(Policy("length", 7), pooled)
+    assert selection.ids == selection.ranking["id"].tolist()[:7]
+    expected = rank_samples(pooled.scores, SelectionOptions(), "length")
+    pd.testing.assert_frame_equal(selection.ranking[expected.columns], expected)
+    assert selection.ranking[["duplicate_of", "cluster"]].isna().all(axis=None)
+    with pytest.raises(SettingsError, match="only 60 samples"):
+        select(Policy("length", 61), pooled)
+
+
+def test_a_policy_leaves_out_near_duplicates(pooled):
+    selection = select(Policy("length", near_duplicates=0.8), pooled)
+    place = {row_id: rank for rank, row_id in enumerate(selection.ranking["id"])}
+    repeated = {f"s{n}": f"s{n + 1}" for n in range(8, 60, 10)}
+    left_out = [max(pair, key=place.__getitem__) for pair in repeated.items()]
+    assert sorted(set(place) - set(selection.ids)) == sorted(left_out)
+    kept = selection.ranking.set_index("id").loc[left_out, "duplicate_of"]
+    assert sorted(kept) == sorted(min(pair, key=place.__getitem__) for pair in repeated.items())
+    assert selection.ids == [row_id for row_id in selection.ranking["id"] if row_id not in left_out]
+    with pytest.raises(ValueError, match="signatures"):
+        select(Policy("length", near_duplicates=0.8), Tables(pooled.scores))
+
+
+def test_a_policy_takes_the_best_of_each_cluster_first(pooled):
+    selection = select(Policy("length", 6, per_cluster=1, clusters=4), pooled)
+    by_score = rank_samples(pooled.scores, SelectionOptions(), "length")["id"].tolist()
+    first = {}
+    for row_id in by_score:
+        first.setdefault(int(row_id[1:]) % 4, row_id)
+    assert selection.ids == [*first.values(), *(row_id for row_id in by_score if row_id not in first.values())][:6]
+    with pytest.raises(ValueError, match="embeddings"):
+        select(Policy("length", per_cluster=1), Tables(pooled.scores))
+
+
+def test_options_of_an_experiment_become_a_policy():
+    given = {"method": "cam", "n_long": 3, "near_duplicates": None, "per_cluster": 2, "clusters": None}
+    policy = Policy.from_options({**given, "layers": "second_half"})
+    assert policy == Policy("cam", 3, per_cluster=2, formula=SelectionOptions(layers="second_half"))
+    with pytest.raises(SettingsError, match="layers"):
+        Policy.from_options({**given, "layers": "none"})
+
+
+def test_the_summary_counts_what_was_ranked_and_selected(pooled):
+    scores = pooled.scores.copy()
+    scores.loc[0, "status"] = "too_long"
+    policy = Policy("hmg", 5, near_duplicates=0.8, per_cluster=1, clusters=4)
+    contrast = pd.DataFrame({"status": ["ok", "ok", "no_context"]})
+    tables = Tables(scores, contrast, signatures=pooled.signatures, embeddings=pooled.embeddings)
+    selection = select(policy, tables)
+    summary = summarise("mine", policy, tables, selection, pd.Series("a", index=scores["id"]))
+    assert summary["options"] == {"hmp_norm": "minmax", "near_duplicates": 0.8, "per_cluster": 1}
+    assert summary["samples_by_status"] == {"ok": 59, "too_long": 1}
+    assert summary["contrast_by_status"] == {"no_context": 1, "ok": 2}
+    assert "rewards_by_status" not in summary
+    counts = [summary[name] for name in ("ranked", "near_duplicates", "selected", "clusters", "clusters_selected_from")]
+    assert counts == [59, 6, 5, 4, 4]
+    assert summary["by_dataset"]["a"] == {"samples": 59, "auroc": None, "share_of_best_tenth": 1.0}
+
+
+def test_the_plot_is_made_for_outliers_many_labels_and_few_samples(pooled, tmp_path):
+    """And the same rows give the same bytes."""
+    scores = pooled.scores.assign(nll_short=[600.0, *pooled.scores["nll_short"][1:]])
+    ranking = select(Policy("gateau"), Tables(scores)).ranking
+    ranking = ranking.assign(
+        distinct=True, selected=ranking["rank"] <= 9, length=np.geomspace(10, 9000, 60).astype(int),
+        dataset=[f"set{number % 11}" for number in range(60)],
+    )  # fmt: skip
+    output = tmp_path / "plot.png"
+    plot_distributions(ranking, "title", output)
+    first = output.read_bytes()
+    assert first.startswith(b"\x89PNG")
+    plot_distributions(ranking, "title", output)
+    assert output.read_bytes() == first
+    plot_distributions(ranking.head(2).assign(selected=False), "title", tmp_path / "plot.svg")
+    assert "title: 0 of 2 ranked" in (tmp_path / "plot.svg").read_text()

@@ -1,39 +1,37 @@
-"""The miniature's table and picture: recall by method and share, and how far from a random draw and from all rows.
+"""Table and plot of the miniature study: recall by method and share, compared with a random draw and with all rows.
 
-Intervals are 95 % percentile bootstrap, drawing seeds and questions with replacement; two methods answer the same
-questions and are compared on the same drawn ones. The pool of rows and its scores are the same in all runs: how
-another pool would fare is not covered.
+Intervals are 95 % percentile bootstrap intervals, in which seeds and questions are drawn with replacement. Two methods
+answer the same questions and are compared on the same resampled ones. The pool of rows and its scores are the same in
+all runs, so the intervals do not cover how results would vary with another pool.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from gateau.files import atomic_path
+from gateau.reports import UNKNOWN, line_styles, make_figure, markdown_table, save_figure, with_interval
 
 SKILLS = {"far": "far recall", "short": "short recall"}
-RANDOM, FULL, BEFORE = "_random", "_full", "_before"  # no experiment is called so
+RANDOM, FULL, BEFORE = "_random", "_full", "_before"  # no experiment has such a name
 
 _RESAMPLES = 2000
 Array = NDArray[np.float64]
 
 
 def summarise(runs: Sequence[Mapping[str, Any]], seed: int = 0) -> pd.DataFrame:
-    """One row per experiment and share: mean recalls with intervals, NLLs, and differences.
+    """Return one row per experiment and share: mean recalls with intervals, NLLs and differences in recall.
 
-    These are to the random draws of the same share, and to all rows.
+    The differences are to random draws of the same share and to all rows. NLLs are in nats per token.
 
     Args:
         runs: of :func:`gateau.miniature.runs.as_json`.
+        seed: of the resamples.
     """
     frame = pd.DataFrame(runs).sort_values(["experiment", "share", "seed"])
     cells = dict(list(frame.groupby(["experiment", "share"])))
@@ -44,24 +42,24 @@ def summarise(runs: Sequence[Mapping[str, Any]], seed: int = 0) -> pd.DataFrame:
         }  # fmt: skip
         for skill in SKILLS:
             own = _recalled(group, skill)
-            row |= _with_interval(f"{skill}_recall", own.mean(), _resampled(own, None, seed))
+            row |= _interval_columns(f"{skill}_recall", own.mean(), _resampled(own, None, seed))
             row[f"{skill}_nll"] = float(np.mean([one["nll"] for one in group[skill]]))
             for what, other in (("random", (RANDOM, share)), ("full", (FULL, 1.0))):
                 if other in cells and name not in (other[0], BEFORE):
                     theirs = _recalled(cells[other], skill)
                     drawn = _resampled(own, theirs, seed)
-                    row |= _with_interval(f"{skill}_beyond_{what}", own.mean() - theirs.mean(), drawn)
+                    row |= _interval_columns(f"{skill}_beyond_{what}", own.mean() - theirs.mean(), drawn)
         rows.append(row)
     return pd.DataFrame(rows).sort_values(["share", "far_recall"], ascending=[True, False], ignore_index=True)
 
 
 def _recalled(group: pd.DataFrame, skill: str) -> Array:
-    """1 or 0, ``[seeds, questions]``."""
+    """Return 1 for a recalled answer and 0 for others, float ``[seeds, questions]``."""
     return np.array([one["recalled"] for one in group[skill]], dtype=np.float64)
 
 
 def _resampled(own: Array, other: Array | None, seed: int) -> Array:
-    """Means of drawn seeds and questions, less the other's on the same questions."""
+    """Return the mean over resampled seeds and questions, minus the other's on the same questions, float ``[R]``."""
     random = np.random.default_rng(seed)
     means = []
     for _ in range(_RESAMPLES):
@@ -72,41 +70,43 @@ def _resampled(own: Array, other: Array | None, seed: int) -> Array:
     return np.array(means)
 
 
-def _with_interval(name: str, value: float, drawn: Array) -> dict[str, float]:
+def _interval_columns(name: str, value: float, drawn: Array) -> dict[str, float]:
     low, high = np.quantile(drawn, (0.025, 0.975))
     return {name: float(value), f"{name}_low": float(low), f"{name}_high": float(high)}
 
 
 def to_markdown(table: pd.DataFrame) -> str:
-    """The table for people, and what it says about each method against chance."""
-    lines = [
+    """Return the table in Markdown, with an explanation and what it says about each method against chance."""
+    about = (
         "A tiny model with too little long-context training is fine-tuned for equally many steps on the best share of "
-        "the rows by each method. Recall: share of fresh questions answered exactly. In brackets 95 % intervals.",
-        "",
-        "| share | experiment | rows | far recall | beyond random | beyond full | short recall | beyond random | "
-        "beyond full |",
-        "|---:|---|---:|---:|---:|---:|---:|---:|---:|",
-    ]
+        "the rows by each method. Recall is the share of fresh questions that are answered exactly. In brackets are "
+        "95 % intervals."
+    )
+    measures = [f"{skill}_{what}" for skill in SKILLS for what in ("recall", "beyond_random", "beyond_full")]
+    titles = ["share", "experiment", "rows"]
+    titles += [title for skill in SKILLS.values() for title in (skill, "beyond random", "beyond full")]
     records: list[dict[str, Any]] = table.to_dict("records")  # type: ignore[assignment]  # keys are column names
-    for row in records:
-        cells = [
-            _cell(row, f"{skill}_{what}") for skill in SKILLS for what in ("recall", "beyond_random", "beyond_full")
-        ]
-        lines.append(
-            f"| {row['share']:.0%} | {row['experiment'].removeprefix('_')} | {row['rows']} | {' | '.join(cells)} |"
-        )
-    return "\n".join([*lines, "", *_conclusion(table)]) + "\n"
+    rows = [
+        [f"{row['share']:.0%}", _title(row["experiment"]), row["rows"], *(_cell(row, name) for name in measures)]
+        for row in records
+    ]
+    right = [0, *range(2, len(titles))]
+    return "\n".join([about, "", markdown_table(titles, rows, numbers=right), "", *_conclusion(table)]) + "\n"
+
+
+def _title(experiment: str) -> str:
+    return experiment.removeprefix("_")
 
 
 def _cell(row: Mapping[str, Any], name: str) -> str:
     if name not in row or pd.isna(row[name]):
-        return "–"
+        return UNKNOWN
     sign = "+" if "beyond" in name else ""
-    return f"{row[name]:{sign}.2f} [{row[f'{name}_low']:.2f}, {row[f'{name}_high']:.2f}]"
+    return with_interval(row[name], row[f"{name}_low"], row[f"{name}_high"], sign=sign)
 
 
 def _conclusion(table: pd.DataFrame) -> list[str]:
-    """By share: which methods are surely better or worse than a random draw, and than all rows, at far recall."""
+    """Return by share which methods are clearly better or worse at far recall than a random draw and than all rows."""
     lines = []
     for what, title in (("random", "a random draw of that size"), ("full", "all rows")):
         name = f"far_beyond_{what}"
@@ -122,23 +122,47 @@ def _conclusion(table: pd.DataFrame) -> list[str]:
     return lines
 
 
-def plot_summary(table: pd.DataFrame, output: str) -> None:
-    """Recall against share, a line per method; dashed what the model could before, dotted all rows."""
-    figure, axes = plt.subplots(1, len(SKILLS), figsize=(12, 5), sharey=True, constrained_layout=True)
-    methods = [name for name in dict.fromkeys(table["experiment"]) if name not in (FULL, BEFORE)]
-    for axis, (skill, title) in zip(axes, SKILLS.items(), strict=True):
+def plot_summary(table: pd.DataFrame, output: str | os.PathLike[str]) -> None:
+    """Plot recall against the share of rows, with one line per method and its intervals.
+
+    The shares are equally spaced, and methods stand side by side. Horizontal lines show the model before the study and
+    after training on all rows. The legend is ordered by the mean far recall.
+
+    Args:
+        table: of :func:`summarise`.
+        output: PNG, SVG or PDF.
+    """
+    chosen = table[~table["experiment"].isin([FULL, BEFORE])]
+    shares = sorted(chosen["share"].unique())
+    by_recall = chosen.groupby("experiment")["far_recall"].mean().sort_values(ascending=False, kind="stable")
+    styles = line_styles([name for name in sorted(by_recall.index) if name != RANDOM])
+    styles[RANDOM] = {"color": "0.45", "marker": "x", "linestyle": "--"}
+    figure, axes = make_figure(1, len(SKILLS), size=(12, 5.6), sharey=True)
+    for axis, (skill, title) in zip(axes[0], SKILLS.items(), strict=True):
         name = f"{skill}_recall"
-        for number, method in enumerate(methods):
-            own = table[table["experiment"] == method].sort_values("share")
+        for number, method in enumerate(by_recall.index):
+            own = chosen[chosen["experiment"] == method].sort_values("share")
             error = np.maximum([own[name] - own[f"{name}_low"], own[f"{name}_high"] - own[name]], 0)
-            places = own["share"] + 0.006 * (number - len(methods) / 2)  # side by side
-            axis.errorbar(places, own[name], yerr=error, marker="o", capsize=3, label=method.removeprefix("_"))
-        for method, style in ((BEFORE, "--"), (FULL, ":")):
+            offset = 0.5 * ((number + 0.5) / len(by_recall) - 0.5)
+            places = [shares.index(share) + offset for share in own["share"]]
+            axis.errorbar(
+                places, own[name], yerr=error, capsize=2, linewidth=1.4, elinewidth=1, markersize=5,
+                label=_title(method), **styles[method],
+            )  # fmt: skip
+        for method, text, line, place, side in (
+            (FULL, "all rows", ":", 1.0, "right"), (BEFORE, "before training", "-.", 0.0, "left"),
+        ):  # fmt: skip
             for value in table.loc[table["experiment"] == method, name]:
-                axis.axhline(value, linestyle=style, color="0.4", label=method.removeprefix("_"))
-        axis.set(title=title, xlabel="share of the rows, best first", ylim=(-0.02, 1.02))
-    axes[0].set_ylabel("recall")
-    axes[0].legend(fontsize="small")
-    with atomic_path(output) as temporary:
-        figure.savefig(temporary, format=output.rsplit(".", 1)[-1], dpi=120, metadata={"Software": None})
-    plt.close(figure)
+                axis.axhline(value, linestyle=line, color="black", linewidth=1.2)
+                axis.annotate(
+                    f" {text}: {value:.2f} ", (place, value), xycoords=("axes fraction", "data"), ha=side, va="bottom",
+                    fontsize=9,
+                )  # fmt: skip
+        axis.set(title=title.capitalize(), xlabel="share of the rows, best first", ylim=(-0.02, 1.04))
+        axis.set_xticks(range(len(shares)), [f"{share:.0%}" for share in shares])
+        axis.set_xlim(-0.6, len(shares) - 0.4)
+    axes[0, 0].set_ylabel("share of questions answered exactly")
+    seeds = int(chosen["seeds"].max()) if len(chosen) else 0
+    figure.suptitle(f"Recall after training on the best rows by each method (mean of {seeds} seeds, 95 % intervals)")
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=5)
+    save_figure(figure, output)

@@ -1,0 +1,1 @@
+"""Selection: from merged scores to rankings, selected rows, comparisons and plots."""

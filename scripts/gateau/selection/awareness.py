@@ -1,9 +1,11 @@
-"""CAM, contextual awareness: does the response attend to the segments that matter for it?
+"""CAM, contextual awareness measurement: does the response attend to the segments that matter for it?
 
-The importance of segment s_j is read off PPL(y | s_j, x): the lower, the more important. The paper leaves the map from
-perplexity to importance open; three are offered. The score is the cosine of the importance and attention vectors.
+The importance of segment s_j is derived from PPL(y | s_j, x): the lower the perplexity, the more important the segment.
+The paper does not define the map from perplexity to importance, so three are offered. The contextual awareness score
+(CAS) is the cosine of the importance vector and the attention vector.
 
-:func:`far_evidence` asks another question of the same perplexities: how far from the response does what helps it stand?
+:func:`far_evidence` uses the same perplexities for another question: how far from the response is the context that
+helps it?
 """
 
 from __future__ import annotations
@@ -26,34 +28,44 @@ DEFAULT_IMPORTANCE = "softmax_neg_ppl"
 
 
 def segment_means(profile: Sequence[float], length: int) -> list[float]:
-    """Mean of a per-token profile over each segment of ``length`` tokens; the last segment may be shorter."""
+    """Return the mean of a per-token profile over each segment of ``length`` tokens; the last one may be shorter."""
     values = np.asarray(profile, dtype=np.float64)
     return [float(values[start : start + length].mean()) for start in range(0, len(values), length)]
 
 
 def contextual_awareness(segment_nll: ArrayLike, segment_attention: ArrayLike, importance: str) -> Array:
-    """Cosine in [0, 1] of the segments' importance and attention; 1 for a single segment.
+    """Return the cosine of the segments' importance and attention, in [0, 1]; it is 1 for a single segment.
 
     Args:
-        segment_nll, segment_attention: ``[..., segments]``, of one row or of several with as many segments.
+        segment_nll: mean response NLL given each segment (nats per token), float ``[..., segments]``. The leading
+            dimensions may hold several rows with the same number of segments.
+        segment_attention: mean attention weight of each segment, in the same shape.
+        importance: a name in :data:`IMPORTANCE`.
 
-    Raises ValueError when the shapes differ or there is no segment.
+    Raises:
+        ValueError: the shapes differ, or there is no segment.
     """
     nll, attention = np.asarray(segment_nll, dtype=np.float64), np.asarray(segment_attention, dtype=np.float64)
     if nll.shape != attention.shape or not nll.shape[-1]:
-        raise ValueError(f"segment NLLs of shape {nll.shape} for segment attentions of shape {attention.shape}")
+        raise ValueError(f"segment NLLs have shape {nll.shape}, but segment attentions have shape {attention.shape}")
     weights = IMPORTANCE[importance](nll)
     scale = np.linalg.norm(weights, axis=-1) * np.linalg.norm(attention, axis=-1)
-    # no attention at all on the context is possible under a sliding window: nothing is aligned with anything then
+    # under a sliding window, no attention at all may reach the context: the cosine is then 0
     cosine = (weights * attention).sum(axis=-1) / np.where(scale > 0, scale, 1.0)
     bounded: Array = np.clip(cosine, 0.0, 1.0)
     return bounded
 
 
-def contextual_awarenesses(
+def contextual_awareness_rows(
     segment_nll: Sequence[ArrayLike], segment_attention: Sequence[ArrayLike], importance: str
 ) -> Array:
-    """:func:`contextual_awareness` of each row: ``[rows]``. Rows of as many segments are taken together."""
+    """Return :func:`contextual_awareness` of each row, float ``[rows]``; rows may differ in their number of segments.
+
+    Rows with the same number of segments are computed together.
+
+    Raises:
+        ValueError: a row's attention has another shape than its NLL, or a row has no segment.
+    """
     sizes = np.array([len(np.atleast_1d(nll)) for nll in segment_nll])
     found = np.empty(len(sizes))
     for size in np.unique(sizes):
@@ -66,14 +78,19 @@ def contextual_awarenesses(
 
 
 def far_evidence(segment_nll: Sequence[float]) -> float:
-    """How far away, and how plainly, the context holds what the response needs; in [0, 1).
+    """Return how far from the response the helpful context is, and how clearly it helps, in [0, 1).
 
-    A segment's evidence is how many nats per response token it helps more than the median segment does: what any
-    segment gives, such as the manner of writing, does not count. The score is the mean distance of the segments,
-    weighted by the square of their evidence (0 at the response, 1 at the start of the context), times 1 - exp(-the
-    largest evidence), so that noise over nothing scores low. Not of the paper; config/methods.md has the evidence.
+    The evidence of a segment is the number of nats per response token by which it helps more than the median segment.
+    What every segment gives, such as the style of writing, therefore does not count. The score is the mean distance of
+    the segments from the response (0 at the response, 1 at the start of the context), weighted by the square of their
+    evidence, times 1 - exp(-largest evidence), so that pure noise scores low. This score is not part of the paper;
+    config/methods.md reports the experiments behind it.
 
-    Raises ValueError without a segment.
+    Args:
+        segment_nll: mean response NLL given each segment, nats per token, in the order of the context.
+
+    Raises:
+        ValueError: there is no segment.
     """
     nll = np.asarray(segment_nll, dtype=np.float64)
     if not len(nll):

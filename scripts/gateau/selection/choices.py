@@ -1,4 +1,4 @@
-"""What the paper leaves open, each way it could be: norms, importance, layers, orientation and α, from one table."""
+"""All choices that the paper leaves open (norms, importance, layers, orientation, α), ranked from one score table."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from itertools import product
 import pandas as pd
 
 from gateau.methods import METHODS
+from gateau.reports import decimal, markdown_table, with_interval
 from gateau.selection.fusion import LAYERS, ORIENTATIONS, SelectionOptions
 from gateau.selection.norms import NORMS
 from gateau.selection.ranking import rank_samples
@@ -16,12 +17,12 @@ from gateau.selection.ranking import rank_samples
 _HMP_NORMS = ("minmax", "log", "rank")
 _SCORE_NORMS = ("softmax", "rank")
 _ALPHAS = (0.3, 0.5, 0.7, 0.8)
-# softmax_loglik is inverse_ppl up to a factor, which a cosine does not see
+# softmax_loglik equals inverse_ppl up to a factor, which does not change a cosine
 _IMPORTANCE = ("softmax_neg_ppl", "inverse_ppl")
 
 
 def choices() -> Iterator[tuple[str, SelectionOptions]]:
-    """Every method and options worth a look: HMG by norm, CAM by its three choices, and their sums."""
+    """Yield methods with their options: HMG by norm, CAM by its three choices, their sums, and gateau_robust."""
     cam = list(product(_IMPORTANCE, LAYERS, ORIENTATIONS))
     for norm in NORMS:
         yield "hmg", SelectionOptions(hmp_norm=norm)
@@ -34,21 +35,21 @@ def choices() -> Iterator[tuple[str, SelectionOptions]]:
 
 
 def rank_choices(scores: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """A ranking for each choice, by a name that spells it out."""
+    """Return a ranking for each choice, by :func:`choice_name`."""
     return {choice_name(method, options): rank_samples(scores, options, method) for method, options in choices()}
 
 
 def choice_name(method: str, options: SelectionOptions) -> str:
-    """The method and the options it reads, e.g. ``hmg hmp_norm=log``."""
+    """Return the method and the options that it reads, such as ``hmg hmp_norm=log``."""
     values = asdict(options)
     return " ".join([method, *(f"{name}={values[name]}" for name in METHODS[method].reads)])
 
 
 def marginal_means(table: pd.DataFrame) -> pd.DataFrame:
-    """Mean and best AUROC of the fused choices by each option's value: what matters, and how much.
+    """Return mean and best figures of the fused choices for each value of each option: what matters, and how much.
 
     Args:
-        table: of :func:`gateau.selection.comparison.to_frame`, experiments named by :func:`choice_name`.
+        table: of :func:`gateau.selection.comparison.to_frame`; experiments are named by :func:`choice_name`.
     """
     fused = table[table["method"] == "gateau"]
     rows = []
@@ -69,28 +70,39 @@ def marginal_means(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def choices_markdown(table: pd.DataFrame, best: int = 10) -> str:
-    """Marginal means, then HMG and CAM alone, then the best sums."""
-
-    def one(row: pd.Series) -> str:
-        return (
-            f"| {row['experiment']} | {row['auroc']:.2f} [{row['auroc_low']:.2f}, {row['auroc_high']:.2f}] | "
-            f"{row['precision_at_tenth']:.2f} | {row['spearman_with_length']:.2f} |"
-        )
-
-    head = ["| choice | AUROC | precision in the best 10 % | Spearman with length |", "|---|---:|---:|---:|"]
-    lines = [
-        "Sums of HMP and CAS, by each option over all values of the others.",
-        "",
-        "| option | value | mean AUROC | best AUROC | mean precision in the best 10 % | mean Spearman with length |",
-        "|---|---|---:|---:|---:|---:|",
-    ]
-    lines += [
-        f"| {row['option']} | {row['value']} | {row['mean_auroc']:.2f} | {row['best_auroc']:.2f} | "
-        f"{row['mean_precision']:.2f} | {row['mean_spearman_with_length']:.2f} |"
-        for row in marginal_means(table).to_dict("records")
-    ]
-    alone = table[table["method"].isin(["hmg", "cam", "gateau_robust", "random"])]
-    lines += ["", "HMG and CAM alone, and gateau_robust.", "", *head, *(one(row) for _, row in alone.iterrows())]
+    """Return three Markdown tables: means by option, HMG and CAM alone, and the ``best`` sums."""
     fused = table[table["method"] == "gateau"].head(best)
-    lines += ["", f"The best {len(fused)} sums.", "", *head, *(one(row) for _, row in fused.iterrows())]
-    return "\n".join(lines) + "\n"
+    alone = table[table["method"].isin(["hmg", "cam", "gateau_robust", "random"])]
+    means = [
+        [
+            row["option"], row["value"], decimal(row["mean_auroc"]), decimal(row["best_auroc"]),
+            decimal(row["mean_precision"]), decimal(row["mean_spearman_with_length"]),
+        ]
+        for row in marginal_means(table).to_dict("records")
+    ]  # fmt: skip
+    columns = [
+        "option", "value", "mean AUROC", "best AUROC", "mean precision in the best 10 %", "mean Spearman with length",
+    ]  # fmt: skip
+    return f"""Sums of HMP and CAS, for each value of an option over all values of the others.
+
+{markdown_table(columns, means, numbers=range(2, 6))}
+
+HMG and CAM alone, and gateau_robust.
+
+{_table(alone)}
+
+The best {len(fused)} sums.
+
+{_table(fused)}
+"""
+
+
+def _table(choices: pd.DataFrame) -> str:
+    rows = [
+        [
+            row["experiment"], with_interval(row["auroc"], row["auroc_low"], row["auroc_high"]),
+            decimal(row["precision_at_tenth"]), decimal(row["spearman_with_length"]),
+        ]
+        for row in choices.to_dict("records")
+    ]  # fmt: skip
+    return markdown_table(["choice", "AUROC", "precision in the best 10 %", "Spearman with length"], rows)

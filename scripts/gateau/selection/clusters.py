@@ -1,7 +1,7 @@
-"""Diversity: clusters of embeddings, and a ranking that takes the best of each cluster first.
+"""Diversity: clusters of embeddings, and a ranking that takes the best samples of each cluster first.
 
-After CaR (Ge et al. 2024): principal components that keep 95 % of the variance, k-means with √(n/2) clusters, and
-beside the best samples of all the best of every cluster.
+The method follows CaR (Ge et al. 2024): keep the principal components that explain 95 % of the variance, run k-means
+with √(n/2) clusters, and select the best samples of every cluster in addition to the best samples overall.
 """
 
 from __future__ import annotations
@@ -12,21 +12,28 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from gateau.selection.selected import is_distinct
+
 _VARIANCE = 0.95
 _STARTS = 4
 
 
 def cluster_count(samples: int) -> int:
-    """√(n/2), rounded up."""
+    """Return √(n/2), rounded up."""
     return math.ceil(math.sqrt(samples / 2))
 
 
 def clusters_of(embeddings: NDArray[np.float32], count: int, seed: int = 0) -> NDArray[np.int64]:
-    """A cluster number for each row of float ``[n, d]``, by direction alone: length does not count.
+    """Return a cluster number for each embedding, int ``[n]``. Only the direction of an embedding counts.
 
-    The same rows and seed give the same clusters; fewer than ``count`` if fewer rows differ.
+    The same rows and seed give the same clusters. If fewer than ``count`` rows differ, there are fewer clusters.
+
+    Args:
+        embeddings: float ``[n, d]``.
+        count: number of clusters.
+        seed: of the starting points of k-means.
     """
-    # slow to import, and needed by experiments with clusters alone
+    # slow to import, and only experiments with clusters need them
     from sklearn.cluster import KMeans
     from sklearn.decomposition import PCA
     from threadpoolctl import threadpool_limits
@@ -36,28 +43,35 @@ def clusters_of(embeddings: NDArray[np.float32], count: int, seed: int = 0) -> N
     count = min(count, len(np.unique(directions, axis=0)))
     if count < 2:
         return np.zeros(len(embeddings), dtype=np.int64)
-    with threadpool_limits(1):  # sums depend on the number of threads
+    with threadpool_limits(1):  # floating-point sums depend on the number of threads
         reduced = PCA(_VARIANCE, svd_solver="full").fit_transform(directions)
         found: NDArray[np.int32] = KMeans(count, n_init=_STARTS, random_state=seed).fit_predict(reduced)
     return found.astype(np.int64)
 
 
 def clusters_by_id(embeddings: pd.Series, count: int | None = None) -> pd.Series:
-    """The cluster of each id of ``embeddings``; None: √(n/2) clusters. The order of the rows does not matter."""
+    """Return the cluster number of each id. The order of the rows does not matter.
+
+    Args:
+        embeddings: an embedding, float ``[d]``, for each id.
+        count: number of clusters; None stands for √(n/2).
+    """
     ordered = embeddings.sort_index()
     found = clusters_of(np.stack(ordered.tolist()), count or cluster_count(len(ordered)))
     return pd.Series(found, index=ordered.index)
 
 
 def best_of_each_first(ranking: pd.DataFrame, per_cluster: int) -> pd.DataFrame:
-    """The ranking in the order in which samples are taken: the best ``per_cluster`` of every cluster, then the others.
+    """Return the ranking with the best ``per_cluster`` samples of every cluster first, then all others.
 
-    Both parts keep the order of scores, and ``rank`` is counted anew. Near duplicates take nobody's place.
+    Both parts are ordered by score, and ``rank`` is renumbered. Near duplicates never count among the best of a
+    cluster.
 
     Args:
         ranking: best score first, with columns cluster and duplicate_of.
+        per_cluster: number of samples.
     """
-    distinct = ranking["duplicate_of"].isna()
+    distinct = is_distinct(ranking)
     place = ranking[distinct].groupby("cluster").cumcount().reindex(ranking.index)
     first = distinct & (place < per_cluster)
     ordered = pd.concat([ranking[first], ranking[~first]], ignore_index=True)

@@ -1,25 +1,24 @@
-"""Methods side by side on labelled data: does a ranking put the wanted kind first, and is it length in disguise?
+"""Comparison of methods on labelled data: does a ranking put the wanted samples first, or does it only follow length?
 
-Intervals are percentile bootstrap over samples (95 %); all methods are resampled together, so that a difference between
-two of them has an interval of its own. A resample is a count for each sample: scores are sorted once, not once a draw.
+Intervals are 95 % percentile bootstrap intervals over samples. All methods are resampled together, so that the
+difference between two methods has an interval of its own. A resample is stored as a count for each sample, so that
+scores are sorted once and not once per resample.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from gateau.errors import DataError
-from gateau.files import atomic_path
+from gateau.reports import COLOURS, GREY, make_figure, markdown_table, save_figure, whole, with_interval
+from gateau.selection.selected import is_distinct
 
 _DRAWN_AT_ONCE = 2_000_000
 _TITLES = {
@@ -33,7 +32,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Figure:
-    """A value with the middle 95 % of its resampled values."""
+    """A value and its 95 % interval: the middle 95 % of its resampled values."""
 
     value: float
     low: float
@@ -42,10 +41,11 @@ class Figure:
 
 @dataclass(frozen=True)
 class Compared:
-    """One experiment's figures; ``behind`` is the AUROC of the best one less its own.
+    """The figures of one experiment.
 
-    Near duplicates are compared like all rows, for they do not change how a method scores; ``left_out`` counts those
-    that the experiment does not take.
+    ``n`` samples are compared, of which ``positives`` should come first. ``behind`` is the AUROC of the best experiment
+    minus that of this one. Near duplicates are compared like all other samples, because a method scores them the same
+    way; ``left_out`` counts those that the experiment does not select.
     """
 
     name: str
@@ -58,11 +58,11 @@ class Compared:
 
 
 def drawn_ranks(values: Array, counts: Array) -> Array:
-    """Mean rank of each sample's value among the drawn ones, ties sharing theirs: ``[R, n]``.
+    """Return the rank of each sample's value among the drawn ones, float ``[R, n]``. Ties share their mean rank.
 
     Args:
         values: float ``[n]``.
-        counts: how often each sample is drawn, float ``[R, n]``.
+        counts: how often each of R resamples draws each sample, float ``[R, n]``.
     """
     order = np.argsort(values, kind="stable")
     first = np.flatnonzero(np.r_[True, np.diff(values[order]) != 0])
@@ -73,7 +73,13 @@ def drawn_ranks(values: Array, counts: Array) -> Array:
 
 
 def aurocs(ranks: Array, counts: Array, positive: NDArray[np.bool_]) -> Array:
-    """AUROC of each draw, ties counting half: float ``[R]``; NaN where a side is empty."""
+    """Return the AUROC of each resample, float ``[R]``; NaN where it has no positive or no negative. Ties count half.
+
+    Args:
+        ranks: of :func:`drawn_ranks`.
+        counts: float ``[R, n]``.
+        positive: bool ``[n]``.
+    """
     n_positive = counts @ positive
     n_negative = counts.sum(axis=1) - n_positive
     of_positives = (counts * ranks) @ positive
@@ -83,7 +89,15 @@ def aurocs(ranks: Array, counts: Array, positive: NDArray[np.bool_]) -> Array:
 
 
 def precisions(scores: Array, counts: Array, positive: NDArray[np.bool_]) -> Array:
-    """Share of positives in the best tenth of each draw, of equal scores the earlier sample first: float ``[R]``."""
+    """Return the share of positives in the best tenth of each resample, float ``[R]``.
+
+    Of equal scores, the earlier sample comes first.
+
+    Args:
+        scores: float ``[n]``.
+        counts: float ``[R, n]``.
+        positive: bool ``[n]``.
+    """
     order = np.argsort(-scores, kind="stable")
     drawn = counts[:, order]
     best = max(scores.shape[0] // 10, 1)
@@ -93,7 +107,13 @@ def precisions(scores: Array, counts: Array, positive: NDArray[np.bool_]) -> Arr
 
 
 def correlations(first: Array, second: Array, counts: Array) -> Array:
-    """Spearman's correlation in each draw, of ranks by :func:`drawn_ranks`: float ``[R]``; 0 if a side is constant."""
+    """Return Spearman's correlation in each resample, float ``[R]``; 0 if a side is constant.
+
+    Args:
+        first: of :func:`drawn_ranks`.
+        second: of :func:`drawn_ranks`.
+        counts: float ``[R, n]``.
+    """
     centre = (counts.sum(axis=1, keepdims=True) + 1) / 2
     first, second = first - centre, second - centre
     scale = np.sqrt((counts * first**2).sum(axis=1) * (counts * second**2).sum(axis=1))
@@ -110,15 +130,17 @@ def compare(
     resamples: int = 1000,
     seed: int = 0,
 ) -> list[Compared]:
-    """Compare rankings on the samples that all of them rank, the one of the highest AUROC first.
+    """Compare rankings on the samples that all of them rank. The highest AUROC comes first.
 
-    A seeded random order is compared too, under the name ``(random)``.
+    A seeded random order is also compared, under the name ``(random)``.
 
     Args:
-        rankings: columns id, score, method and, where near duplicates were looked for, duplicate_of; by the name of
-            the experiment.
-        labels, lengths: data set label and length in tokens by sample id.
+        rankings: by the name of the experiment; columns id, score and method, and perhaps duplicate_of.
+        labels: data set label by sample id.
+        lengths: length in tokens by sample id.
         positive: labels of the samples that a good ranking puts first.
+        resamples: number of bootstrap resamples.
+        seed: of the resamples and of the random order.
 
     Raises:
         DataError: no sample, or every sample, has one of these labels.
@@ -128,14 +150,12 @@ def compare(
     if not wanted.any() or wanted.all():
         raise DataError(
             f"{int(wanted.sum())} of {len(ids)} ranked samples have a label of comparison.positive "
-            f"({', '.join(positive)}); the labels there are: {', '.join(sorted(set(labels.dropna())))}"
+            f"({', '.join(positive)}); the labels that exist are: {', '.join(sorted(set(labels.dropna())))}"
         )
     table = {name: ranking.set_index("id")["score"].reindex(ids).to_numpy(float) for name, ranking in rankings.items()}
     methods = {name: str(ranking["method"].iloc[0]) for name, ranking in rankings.items()}
     left_out = {
-        name: int(ranking["duplicate_of"].notna().sum())
-        for name, ranking in rankings.items()
-        if "duplicate_of" in ranking
+        name: int((~is_distinct(ranking)).sum()) for name, ranking in rankings.items() if "duplicate_of" in ranking
     }
     table["(random)"], methods["(random)"] = _random_scores(ids, seed), "random"
     length = lengths.reindex(ids).to_numpy(float)
@@ -160,7 +180,7 @@ def _random_scores(ids: Sequence[str], seed: int) -> Array:
 
 
 def _draws(n: int, resamples: int, seed: int) -> Iterator[Array]:
-    """How often each of ``n`` samples is drawn: float ``[R, n]``, as many resamples at once as memory should hold."""
+    """Yield how often each of ``n`` samples is drawn, float ``[R, n]``, in parts that fit into memory."""
     random = np.random.default_rng(seed)
     step = max(_DRAWN_AT_ONCE // n, 1)
     for start in range(0, resamples, step):
@@ -172,7 +192,7 @@ def _draws(n: int, resamples: int, seed: int) -> Iterator[Array]:
 def _measured(
     table: Mapping[str, Array], wanted: NDArray[np.bool_], length: Array, counts: Array
 ) -> dict[tuple[str, str], Array]:
-    """Every measure of every method on the same draws."""
+    """Return every measure of every method on the same resamples, float ``[R]`` each."""
     found: dict[tuple[str, str], Array] = {}
     length_ranks = drawn_ranks(length, counts)
     for name, scores in table.items():
@@ -189,7 +209,7 @@ def _figure(value: float, drawn: Array) -> Figure:
 
 
 def to_frame(compared: Sequence[Compared]) -> pd.DataFrame:
-    """One row per method, three columns per figure."""
+    """Return one row per method, with three columns per figure: value, low and high."""
     rows = []
     for one in compared:
         row: dict[str, object] = {"experiment": one.name, "method": one.method, "n": one.n, "positives": one.positives}
@@ -201,41 +221,53 @@ def to_frame(compared: Sequence[Compared]) -> pd.DataFrame:
 
 
 def to_markdown(compared: Sequence[Compared], positive: Sequence[str]) -> str:
-    """The table for people."""
+    """Return the comparison as a Markdown table with an explanation."""
     one = compared[0]
-    lines = [
-        f"{one.n} samples, {one.positives} of them {' or '.join(positive)}: does a method put these first? "
-        "In brackets 95 % bootstrap intervals. AUROC: the chance that one of them is ranked before one of the others. "
-        "Near duplicates are compared like all rows; the last column counts those that an experiment does not take.",
-        "",
-        f"| experiment | method | {' | '.join(_TITLES.values())} | AUROC behind the best | near duplicates left out |",
-        "|---|---|---:|---:|---:|---:|---:|",
+    about = (
+        f"{one.n} samples, {one.positives} of them {' or '.join(positive)}: does a method rank these first? "
+        "In brackets are 95 % bootstrap intervals. AUROC is the chance that one of them is ranked before one of the "
+        "others (0.5 = chance). Near duplicates are compared like all samples; the last column counts those that an "
+        "experiment does not select."
+    )
+    titles = ["experiment", "method", *_TITLES.values(), "AUROC behind the best", "near duplicates left out"]
+    rows = [
+        [one.name, one.method, *(_cell(one.figures[measure]) for measure in _TITLES), _cell(one.behind), one.left_out]
+        for one in compared
     ]
-    for one in compared:
-        cells = [_cell(one.figures[measure]) for measure in _TITLES] + [_cell(one.behind)]
-        lines.append(f"| {one.name} | {one.method} | {' | '.join(cells)} | {one.left_out} |")
-    return "\n".join(lines) + "\n"
+    return f"{about}\n\n{markdown_table(titles, rows, numbers=range(2, len(titles)))}\n"
 
 
 def _cell(figure: Figure) -> str:
-    return f"{figure.value:.2f} [{figure.low:.2f}, {figure.high:.2f}]"
+    return with_interval(figure.value, figure.low, figure.high)
 
 
-def plot_comparison(compared: Sequence[Compared], output: str) -> None:
-    """Each measure of each method with its interval."""
-    figure, axes = plt.subplots(
-        1, len(_TITLES), figsize=(13, 1.5 + 0.35 * len(compared)), sharey=True, constrained_layout=True
+def plot_comparison(compared: Sequence[Compared], output: str | os.PathLike[str]) -> None:
+    """Plot each measure of each method with its interval, the best AUROC at the top.
+
+    Methods whose AUROC cannot be told from the best one's are filled. The random order is grey, and dashed lines mark
+    chance.
+
+    Args:
+        compared: of :func:`compare`.
+        output: PNG, SVG or PDF.
+    """
+    figure, axes = make_figure(1, len(_TITLES), size=(13, 2.2 + 0.32 * len(compared)), sharey=True)
+    one = compared[0]
+    chance = {"auroc": 0.5, "precision_at_tenth": one.positives / one.n, "spearman_with_length": 0.0}
+    for axis, measure in zip(axes[0], _TITLES, strict=True):
+        for place, one in enumerate(reversed(compared)):
+            shown = one.figures[measure]
+            colour = GREY if one.method == "random" else COLOURS[0]
+            axis.plot([shown.low, shown.high], [place, place], color=colour, linewidth=1.8)
+            filled = colour if one.behind.low <= 0 else "white"
+            axis.plot(shown.value, place, marker="o", color=colour, markerfacecolor=filled, markersize=6)
+        axis.axvline(chance[measure], color="black", linestyle="--", linewidth=1)
+        low = -1.02 if measure == "spearman_with_length" else -0.02
+        axis.set(title=_TITLES[measure], xlim=(low, 1.02), xlabel="95 % interval; dashed: chance")
+    names = [one.name if one.name in (one.method, "(random)") else f"{one.name} ({one.method})" for one in compared]
+    axes[0, 0].set_yticks(range(len(compared)), names[::-1])
+    figure.suptitle(
+        f"Methods compared: {whole(one.positives)} of {whole(one.n)} samples should come first "
+        "(filled: AUROC within the noise of the best)"
     )
-    places = np.arange(len(compared))[::-1]
-    for axis, measure in zip(axes, _TITLES, strict=True):
-        figures = [one.figures[measure] for one in compared]
-        values = np.array([one.value for one in figures])
-        # a percentile interval may leave its value out
-        error = np.maximum([[one.value - one.low for one in figures], [one.high - one.value for one in figures]], 0)
-        axis.errorbar(values, places, xerr=error, fmt="o", capsize=3)
-        axis.axvline(0.0 if measure == "spearman_with_length" else 0.5, color="0.8", zorder=0)
-        axis.set(xlabel=_TITLES[measure], xlim=(-1.02, 1.02) if measure == "spearman_with_length" else (-0.02, 1.02))
-    axes[0].set_yticks(places, [one.name for one in compared])
-    with atomic_path(output) as temporary:
-        figure.savefig(temporary, format=output.rsplit(".", 1)[-1], dpi=120, metadata={"Software": None})
-    plt.close(figure)
+    save_figure(figure, output)

@@ -1,8 +1,10 @@
 """HMP, CAS and their fusion.
 
-HMP(c, x, y) = Norm(PPL_θS) - Norm(PPL_θL); score = α · Norm(HMP) + (1 - α) · Norm(CAS), norms over the data set. The
-paper selects the most *challenging* samples, whose attention is not on the important segments: ``challenge`` fuses
-1 - CAS. ``aligned`` fuses CAS, as the released code's sum does.
+HMP, the homologous models' perplexity score, is Norm(PPL of θ_S) - Norm(PPL of θ_L) of the response y given context c
+and instruction x. The final score is α · Norm(HMP) + (1 - α) · Norm(CAS). All norms are over the data set.
+
+The paper selects the most *challenging* samples, in which the attention is not on the important segments. The
+orientation ``challenge`` therefore fuses 1 - CAS. ``aligned`` fuses CAS, as the released code does.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from gateau.errors import SettingsError
-from gateau.selection.awareness import DEFAULT_IMPORTANCE, IMPORTANCE, contextual_awarenesses
+from gateau.selection.awareness import DEFAULT_IMPORTANCE, IMPORTANCE, contextual_awareness_rows
 from gateau.selection.norms import NORMS, SCORE_NORMS, Array, perplexity
 
 LAYERS = {"all": "segment_attention", "second_half": "segment_attention_second_half"}
@@ -22,7 +24,7 @@ ORIENTATIONS = ("challenge", "aligned")
 
 @dataclass(frozen=True)
 class SelectionOptions:
-    """The choices of GATEAU's formula. The defaults are the paper's; ``hmp_norm`` is as released."""
+    """The options of GATEAU's formula. The defaults are the paper's; that of ``hmp_norm`` is the released code's."""
 
     alpha: float = 0.8
     hmp_norm: str = "minmax"
@@ -33,7 +35,7 @@ class SelectionOptions:
 
     def __post_init__(self) -> None:
         if not 0 <= self.alpha <= 1:
-            raise SettingsError(f"selection.alpha is {self.alpha}; it must lie in [0, 1]")
+            raise SettingsError(f"selection.alpha is {self.alpha}; it must be between 0 and 1")
         for name, value, known in (
             ("hmp_norm", self.hmp_norm, NORMS),
             ("score_norm", self.score_norm, SCORE_NORMS),
@@ -46,24 +48,24 @@ class SelectionOptions:
 
 
 def guidance(scores: pd.DataFrame, norm: str) -> Array:
-    """HMP of each row: the normed perplexity of θ_S less that of θ_L."""
+    """Return HMP of each row, float ``[rows]``: the normed perplexity of θ_S minus that of θ_L."""
     ppl_short, ppl_long = (perplexity(scores[name].to_numpy(dtype=np.float64)) for name in ("nll_short", "nll_long"))
     difference: Array = NORMS[norm](ppl_short) - NORMS[norm](ppl_long)
     return difference
 
 
 def awareness(scores: pd.DataFrame, importance: str, layers: str) -> Array:
-    """CAS of each row, before orientation."""
-    return contextual_awarenesses(scores["segment_nll"].tolist(), scores[LAYERS[layers]].tolist(), importance)
+    """Return CAS of each row before orientation, float ``[rows]`` in [0, 1]."""
+    return contextual_awareness_rows(scores["segment_nll"].tolist(), scores[LAYERS[layers]].tolist(), importance)
 
 
 def oriented(cas: Array, orientation: str) -> Array:
-    """CAS such that more is better: 1 - CAS for ``challenge``."""
+    """Return CAS such that more is better: 1 - CAS for ``challenge``, CAS for ``aligned``."""
     return 1 - cas if orientation == "challenge" else cas
 
 
 def fused(scores: pd.DataFrame, options: SelectionOptions) -> Array:
-    """The final score of each row: α · Norm(HMP) + (1 - α) · Norm(CAS)."""
+    """Return the final score of each row, float ``[rows]``: α · Norm(HMP) + (1 - α) · Norm(CAS)."""
     norm = NORMS[options.score_norm]
     hmp = guidance(scores, options.hmp_norm)
     cas = oriented(awareness(scores, options.importance, options.layers), options.orientation)

@@ -1,4 +1,4 @@
-"""Merges the shards of the three passes into one row per sample, by id, complete or not at all."""
+"""Merging of the passes' shards into one row per sample, by id. A missing or doubled sample is an error."""
 
 from __future__ import annotations
 
@@ -18,7 +18,11 @@ _BAD = ("no_response", "too_long", "non_finite", "no_context")
 
 
 def shard_files(folder: Path, shards: int) -> list[str]:
-    """The files of one pass in the order of shards; files of another number of shards are not looked at."""
+    """Return the files of one pass in the order of shards. Files of a different number of shards are ignored.
+
+    Raises:
+        ScoreError: a shard is missing.
+    """
     files = sorted(folder.glob(f"*-of-{shards:04d}.parquet"))
     if len(files) != shards:
         raise ScoreError(f"{folder} holds {len(files)} of {shards} shards; rerun the workflow to make the missing ones")
@@ -28,12 +32,19 @@ def shard_files(folder: Path, shards: int) -> list[str]:
 def merge_scores(
     index_path: str, short: Sequence[str], long: Sequence[str], segments: Sequence[str], segment_length: int
 ) -> list[Row]:
-    """Rows of :data:`gateau.schemas.SCORES`, sorted by id.
+    """Return rows of :data:`gateau.schemas.SCORES`, sorted by id.
 
-    One shard is held in memory at a time. A sample's status is the worst that any of its passes reports.
+    One shard is held in memory at a time. The status of a sample is the worst one that any of its passes reports.
+
+    Args:
+        index_path: index.parquet.
+        short: files of the short pass, in the order of shards.
+        long: files of the long pass.
+        segments: files of the segment pass.
+        segment_length: in tokens.
 
     Raises:
-        ScoreError: a pass lacks a sample of the index, has one twice or one too many; lists which.
+        ScoreError: a pass lacks a sample of the index, has one twice, or has one that is not in the index.
     """
     index = {row["id"]: row for row in iterate_rows(index_path, INDEX)}
     merged: dict[str, Row] = {}
@@ -48,11 +59,14 @@ def merge_scores(
                 raise ScoreError(f"{long_path}: sample {key} is not in {index_path}; delete the shard files and rerun")
             short_row, segment_row = short_rows.pop(key, None), segment_rows.pop(key, None)
             if short_row is None or segment_row is None:
-                raise ScoreError(f"sample {key} is in {long_path}, not in {short_path} and {segment_path}; rerun them")
+                raise ScoreError(
+                    f"sample {key} is in {long_path}, but not in both {short_path} and {segment_path}; delete the "
+                    "shard files and rerun"
+                )
             merged[key] = _merge(index[key], short_row, row, segment_row, segment_length)
         for path, rest in ((short_path, short_rows), (segment_path, segment_rows)):
             if rest:
-                raise ScoreError(f"{path}: {_some(rest)} not in {long_path}; delete the shard files and rerun")
+                raise ScoreError(f"{path}: {_some(rest)} are not in {long_path}; delete the shard files and rerun")
     missing = [key for key in index if key not in merged]
     if missing:
         raise ScoreError(f"no scores for {_some(missing)} of {index_path}; delete the shard files and rerun")
@@ -60,10 +74,14 @@ def merge_scores(
 
 
 def merge_contrast(index_path: str, shards: Sequence[str]) -> list[Row]:
-    """Rows of :data:`gateau.schemas.CONTRAST`, sorted by id.
+    """Return rows of :data:`gateau.schemas.CONTRAST`, sorted by id.
+
+    Args:
+        index_path: index.parquet.
+        shards: files of the contrast's pass.
 
     Raises:
-        ScoreError: the shards lack a sample of the index, have one twice or one too many.
+        ScoreError: the shards lack a sample of the index, have one twice, or have one that is not in the index.
     """
     index = {row["id"]: row for row in iterate_rows(index_path, INDEX)}
     merged: dict[str, Row] = {}
@@ -88,7 +106,7 @@ def _by_id(path: str, result: Any) -> dict[str, Row]:
     rows = read_rows(path, shard_schema(result))
     by_id = {row["id"]: row for row in rows}
     if len(by_id) != len(rows):
-        raise ScoreError(f"{path}: some sample is scored twice; delete the file and rerun")
+        raise ScoreError(f"{path}: a sample is scored twice; delete the file and rerun")
     return by_id
 
 
@@ -131,11 +149,11 @@ def _mean(token_nll: Sequence[float] | None) -> float | None:
 
 
 def check_finite(rows: Sequence[Row], largest_share: float) -> None:
-    """Raise ScoreError when a larger share of the samples than this has NaN or infinite scores."""
+    """Raise ScoreError if more than this share of the samples has NaN or infinite scores."""
     bad = [row["id"] for row in rows if row["status"] == "non_finite"]
     if len(bad) > largest_share * len(rows):
         raise ScoreError(
             f"{len(bad)} of {len(rows)} samples have NaN or infinite scores ({', '.join(bad[:10])}), more than "
-            "scoring.max_non_finite_share allows; half precision is the usual cause: set scoring.dtype to bfloat16 or "
+            "scoring.max_non_finite_share allows; the usual cause is half precision: set scoring.dtype to bfloat16 or "
             "float32, and check that the model works at this length"
         )

@@ -1,7 +1,8 @@
-"""Scores of samples by method, all from the same stored passes: GATEAU, its ablations, baselines, and later papers.
+"""Scores of samples by method, all from the same stored passes: GATEAU, its ablations, baselines and later papers.
 
-A method is a function of the merged scores and the options, whose larger values are better. To add one, write the
-function, name it in :data:`SCORES`, and describe it in :mod:`gateau.methods`.
+A method is a function of the merged scores (rows of :data:`gateau.schemas.SCORES`) and the options. It returns one
+score per row, float ``[rows]``; larger is better. To add a method, write the function, name it in :data:`SCORES`, and
+describe it in :mod:`gateau.methods`.
 """
 
 from __future__ import annotations
@@ -23,55 +24,55 @@ _SMALLEST_GROUP = 20
 
 
 def gateau_robust(scores: pd.DataFrame, options: SelectionOptions) -> Array:
-    """Ranks of log-perplexity HMP, compared among rows of like length, and of far evidence: α = 0.3."""
-    hmp = _among_equals(guidance(scores, "log"), _length(scores))
+    """Return 0.3 · rank of HMP by log-perplexities among rows of similar length + 0.7 · rank of far evidence."""
+    hmp = _relative_to_length_group(guidance(scores, "log"), _length(scores))
     evidence = np.array([far_evidence(nll) for nll in scores["segment_nll"]])
     total: Array = _ROBUST_ALPHA * rank(hmp) + (1 - _ROBUST_ALPHA) * rank(evidence)
     return total
 
 
 def hmg(scores: pd.DataFrame, options: SelectionOptions) -> Array:
-    """HMP alone."""
+    """Return HMP alone."""
     return guidance(scores, options.hmp_norm)
 
 
 def cam(scores: pd.DataFrame, options: SelectionOptions) -> Array:
-    """CAS alone, oriented."""
+    """Return CAS alone, oriented."""
     return oriented(awareness(scores, options.importance, options.layers), options.orientation)
 
 
 def no_norm(scores: pd.DataFrame, options: SelectionOptions) -> Array:
-    """The ablation without any norm: raw perplexities and cosines are added."""
+    """Return the fused score without any norm (an ablation): raw perplexities and cosines are added."""
     return fused(scores, replace(options, hmp_norm="none", score_norm="none"))
 
 
 def perplexity_guidance(scores: pd.DataFrame, options: SelectionOptions) -> Array:
-    """Mean NLL under θ_L: what the long model finds hard."""
+    """Return the mean NLL under θ_L in nats per token: what the long model finds hard."""
     return _column(scores, "nll_long")
 
 
 def ifd(scores: pd.DataFrame, options: SelectionOptions) -> Array:
-    """Logarithm of IFD = PPL(y | c, x) / PPL(y), high first; rows whose response alone has no perplexity come last."""
+    """Return log IFD = log(PPL(y | c, x) / PPL(y)). Rows whose response alone has no perplexity come last."""
     ratio = _column(scores, "nll_long") - _column(scores, "nll_response_only")
     return np.where(np.isnan(ratio), np.nanmin(ratio, initial=0.0) - 1, ratio)
 
 
 def length(scores: pd.DataFrame, options: SelectionOptions) -> Array:
-    """Tokens of context, instruction and response."""
+    """Return the tokens of context, instruction and response together."""
     return _length(scores)
 
 
 def reward(scores: pd.DataFrame, options: SelectionOptions) -> Array:
-    """What models.reward thinks of the response; with ``per_cluster``, the baseline CaR (2024)."""
+    """Return the reward of the response by models.reward. With ``per_cluster``, this is the baseline CaR (2024)."""
     return _column(scores, "reward")
 
 
 def dependency(scores: pd.DataFrame, options: SelectionOptions) -> Array:
-    """In the manner of LADM (2025): attention to far segments, weighted by how unevenly it is spread.
+    """Return the attention to far segments, weighted by how unevenly it is spread, after LADM (2025).
 
-    LADM sums the attention between all pairs of spans; here the response is the only span that asks, for its attention
-    is what the long pass stores. Score: Σ_j m_j d_j · std(m), m_j the share of the attention on segment j and d_j its
-    distance from the response (0 to 1).
+    The score is Σ_j m_j d_j · std(m). m_j is the share of the attention on segment j, and d_j its distance from the
+    response (0 to 1). LADM sums the attention between all pairs of spans; here the response is the only query, because
+    the long pass stores only its attention.
     """
 
     def one(attention: list[float]) -> float:
@@ -84,10 +85,10 @@ def dependency(scores: pd.DataFrame, options: SelectionOptions) -> Array:
 
 
 def key_tokens(scores: pd.DataFrame, options: SelectionOptions) -> Array:
-    """In the manner of LongPPL (2025): how much the long model gains on the tokens that need long context.
+    """Return the long model's gain on tokens that need long context, after LongPPL (2025).
 
-    Such a token is likely under θ_L (above e^-2) and e^2 times likelier than under θ_S: thresholds as there.
-    Score: the gain in nats on these tokens, over all response tokens.
+    Such a token has a probability above e^-2 under θ_L, e^2 times that under θ_S or more; the thresholds are LongPPL's.
+    The score is the gain in nats on these tokens, averaged over all response tokens.
     """
 
     def one(short: list[float], long: list[float]) -> float:
@@ -108,10 +109,11 @@ def _column(scores: pd.DataFrame, name: str) -> Array:
     return values
 
 
-def _among_equals(values: Array, lengths: Array) -> Array:
-    """``values`` less the median of rows of like length: groups of equal size, ten of them if there are rows enough.
+def _relative_to_length_group(values: Array, lengths: Array) -> Array:
+    """Return ``values`` minus the median of their length group.
 
-    A model stretched beyond its window loses with every token, needed or not.
+    A model that is stretched beyond its window loses with every further token, whether the token is needed or not. The
+    groups have equal size; there are ten if each then has at least twenty rows.
     """
     groups = min(_LENGTH_GROUPS, max(len(values) // _SMALLEST_GROUP, 1))
     group = np.minimum(rank(lengths) * groups, groups - 1).astype(int)

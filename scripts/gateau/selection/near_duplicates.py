@@ -1,4 +1,4 @@
-"""Near duplicates in a ranking, by MinHash: signatures of the texts, and which sample repeats a better ranked one."""
+"""Near duplicates in a ranking, found by MinHash: signatures of texts, and which sample repeats a better ranked one."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from numpy.typing import NDArray
 PERMUTATIONS = 128  # the standard error of an estimated similarity is at most 0.044
 _SCHEME = "affine32"
 _SHINGLE = 5
-# scripts written without spaces: each character counts as a word
+# in scripts without spaces, each character counts as a word
 _WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|[^\W\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]+")
 
 
 def shingles(text: str) -> set[str]:
-    """All runs of five words, in lower case; of a shorter text, the whole."""
+    """Return all runs of five words in lower case. A shorter text is one run."""
     words = _WORD.findall(text.lower())
     return {" ".join(words[start : start + _SHINGLE]) for start in range(max(len(words) - _SHINGLE + 1, 1))}
 
 
 def signature(text: str) -> NDArray[np.uint32]:
-    """MinHash signature of a text's shingles: uint32 ``[128]``, the same on every machine."""
+    """Return the MinHash signature of a text's shingles, uint32 ``[128]``. It is the same on every machine."""
     hashed = MinHash(num_perm=PERMUTATIONS, seed=1, scheme=_SCHEME)
     hashed.update_batch([shingle.encode() for shingle in shingles(text)])
     values: NDArray[np.uint32] = hashed.hashvalues.astype(np.uint32)
@@ -31,12 +31,14 @@ def signature(text: str) -> NDArray[np.uint32]:
 
 
 def duplicates_of(ids: Sequence[str], signatures: Iterable[NDArray[np.uint32]], similarity: float) -> dict[str, str]:
-    """Which ids, in order of rank, nearly repeat a better one that is kept: the id, and the kept one it is most like.
+    """Return the ids that nearly repeat a better ranked one that is kept, each with the kept id most like it.
 
     Args:
-        similarity: estimated Jaccard index of the shingles from which on two texts count as the same.
+        ids: best ranked first.
+        signatures: of the same texts in the same order, uint32 ``[128]`` each.
+        similarity: two texts count as the same from this estimated Jaccard index of their shingles on.
     """
-    # it only proposes: better too many than to miss one
+    # the index only proposes candidates, so a lower threshold makes sure that it misses none
     index = MinHashLSH(threshold=0.9 * similarity, num_perm=PERMUTATIONS, weights=(0.1, 0.9))
     kept: dict[str, MinHash] = {}
     found: dict[str, str] = {}

@@ -1,4 +1,4 @@
-"""Norms over the data set: each maps n values to n values on a scale of its own."""
+"""Norms over the data set. Each maps n values, float ``[n]``, to n values on its own scale."""
 
 from __future__ import annotations
 
@@ -10,51 +10,50 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
-
-_LARGEST_NLL = 700.0  # exp of more overflows float64
+_LARGEST_NLL = 700.0  # exp of a larger number overflows float64
 
 
 def perplexity(nll: Array) -> Array:
-    """exp(mean NLL), bounded to stay finite."""
+    """Return exp(mean NLL), capped at e^700 so that it stays finite."""
     bounded: Array = np.exp(np.minimum(nll, _LARGEST_NLL))
     return bounded
 
 
 def minmax(values: Array) -> Array:
-    """(v - min) / (max - min), in [0, 1]; all zeros for constant values. One outlier squeezes all others together."""
+    """Return (v - min) / (max - min), in [0, 1]; zeros for constant values. One outlier compresses all other values."""
     spread = values.max() - values.min()
     return (values - values.min()) / spread if spread > 0 else np.zeros_like(values)
 
 
 def softmax(values: Array) -> Array:
-    """exp(v) / Σ exp(v) along the last axis, shifted by the maximum so that it cannot overflow."""
+    """Return exp(v) / Σ exp(v) along the last axis. The maximum is subtracted first, so that exp cannot overflow."""
     weights = np.exp(values - values.max(axis=-1, keepdims=True))
     normed: Array = weights / weights.sum(axis=-1, keepdims=True)
     return normed
 
 
 def rank(values: Array) -> Array:
-    """(rank - 0.5) / n, in (0, 1); ties share their mean rank."""
+    """Return (rank - 0.5) / n, in (0, 1). Equal values share their mean rank."""
     return (pd.Series(values).rank().to_numpy() - 0.5) / len(values)
 
 
 def zscore(values: Array) -> Array:
-    """(v - mean) / standard deviation; all zeros for constant values."""
+    """Return (v - mean) / standard deviation; zeros for constant values."""
     deviation = values.std()
     return (values - values.mean()) / deviation if deviation > 0 else np.zeros_like(values)
 
 
 def log(values: Array) -> Array:
-    """Natural logarithm; of a perplexity, the mean NLL."""
+    """Return the natural logarithm. Of a perplexity, that is the mean NLL."""
     return np.log(values)
 
 
 def none(values: Array) -> Array:
-    """The values themselves."""
+    """Return the values unchanged."""
     return values
 
 
-# HMP and CAS may be negative or zero: a logarithm is for perplexities alone
+# HMP and CAS may be zero or negative, so the logarithm is offered for perplexities only
 SCORE_NORMS = ("minmax", "softmax", "rank", "zscore", "none")
 NORMS: dict[str, Callable[[Array], Array]] = {
     "minmax": minmax, "softmax": softmax, "rank": rank, "zscore": zscore, "log": log, "none": none,

@@ -1,45 +1,176 @@
-"""Pictures of a selection."""
+"""The plot of a selection: how scores spread, where each data set stands, and what is selected."""
 
 from __future__ import annotations
 
-import matplotlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-from gateau.files import atomic_path
+from gateau.reports import COLOURS, GREY, MARKERS, make_figure, save_figure, symmetric_log_axis, whole
 
-_LABELS = 8
-_SCORES = {"hmp": "HMP", "cas": "CAS (cosine)", "score": "final score"}
+_BINS = 30
+_OTHERS = "other labels"
+_OUTLIERS = 3.0  # in interquartile ranges beyond the quartiles
+_LOG_LENGTHS = 10.0  # the longest sample is that many times as long as the shortest
 
 
-def plot_distributions(ranking: pd.DataFrame, title: str, output: str) -> None:
-    """Above, a histogram of HMP, CAS and the final score; below, each against length in tokens; coloured by data set.
+@dataclass(frozen=True)
+class _Group:
+    """The samples of one label, and how they are drawn."""
+
+    rows: pd.DataFrame
+    colour: str
+    marker: str
+
+
+def plot_distributions(ranking: pd.DataFrame, title: str, output: str | os.PathLike[str]) -> None:
+    """Plot HMP, CAS and the score as histograms, and HMP, CAS and the rank against the length in tokens.
+
+    Samples are coloured by label; labels beyond the eight most frequent ones share grey. Selected samples are filled,
+    the others are hollow. In the histograms a black line counts the selected samples. Dashed lines mark the cut.
 
     Args:
-        ranking: columns hmp, cas, score, length, dataset. The most frequent labels get colours, the rest is grey.
+        ranking: columns rank, score, hmp, cas, length (tokens), dataset (label) and selected (bool).
+        title: the name of the experiment.
+        output: PNG, SVG or PDF.
     """
-    common = ranking["dataset"].value_counts().index[:_LABELS]
-    groups = {str(label): ranking[ranking["dataset"] == label] for label in sorted(common)}
-    if len(rest := ranking[~ranking["dataset"].isin(common)]):
-        groups["others"] = rest
-    colours = dict(zip(groups, [*plt.get_cmap("tab10").colors[:_LABELS], "0.6"], strict=False))  # type: ignore[attr-defined]
-    figure, axes = plt.subplots(2, len(_SCORES), figsize=(13, 7), constrained_layout=True)
-    for (column, name), (above, below) in zip(_SCORES.items(), axes.T, strict=True):
-        above.hist(
-            [group[column] for group in groups.values()],
-            bins=30,
-            stacked=True,
-            label=list(groups),
-            color=list(colours.values()),
+    groups = _groups(ranking)
+    figure, axes = make_figure(2, 3, size=(14, 8.4))
+    (hmp, cas, score), (hmp_length, cas_length, rank_length) = axes
+
+    label = "HMP: normed perplexity, short - long model"
+    width = symmetric_log_axis(hmp, "x", ranking["hmp"].to_numpy(dtype=np.float64))
+    symmetric_log_axis(hmp_length, "y", ranking["hmp"].to_numpy(dtype=np.float64))
+    note = "" if width is None else f"\n(logarithmic axis beyond ±{width:g})"
+    _histogram(hmp, groups, "hmp", _edges(ranking["hmp"], width))
+    hmp.set(title="Guidance of the homologous models", xlabel=label + note)
+    _histogram(cas, groups, "cas", _edges(ranking["cas"], None))
+    cas.set(title="Contextual awareness", xlabel="CAS: cosine of importance and attention")
+    _score_histogram(score, ranking, groups)
+
+    for axis, column, name in ((hmp_length, "hmp", "HMP"), (cas_length, "cas", "CAS"), (rank_length, "rank", "Rank")):
+        _against_length(axis, groups, column, len(ranking))
+        axis.set(title=f"{name} by length", ylabel=name, xlabel="length (tokens)")
+        if ranking["length"].max() > _LOG_LENGTHS * ranking["length"].min():
+            axis.set_xscale("log")
+    _mark_last_selected(rank_length, ranking)
+
+    n_selected = int(ranking["selected"].sum())
+    figure.suptitle(f"{title}: {whole(n_selected)} of {whole(len(ranking))} ranked samples are selected")
+    figure.legend(handles=_legend(groups), loc="outside lower center", ncols=4)
+    save_figure(figure, output)
+
+
+def _groups(ranking: pd.DataFrame) -> dict[str, _Group]:
+    """Return the samples of each of the most frequent labels, those with most selected samples first.
+
+    Colours follow the names, so that a label looks the same in the plots of all experiments.
+    """
+    counts = ranking.groupby("dataset")["selected"].agg(["size", "sum"]).reset_index()
+    named = counts.sort_values(["size", "dataset"], ascending=[False, True]).head(len(COLOURS))
+    looks = dict(zip(sorted(named["dataset"]), zip(COLOURS, MARKERS, strict=True), strict=False))
+    order = named.sort_values(["sum", "size", "dataset"], ascending=[False, False, True])["dataset"]
+    groups = {str(name): _Group(ranking[ranking["dataset"] == name], *looks[name]) for name in order}
+    if len(counts) > len(named):
+        groups[_OTHERS] = _Group(ranking[~ranking["dataset"].isin(named["dataset"])], GREY, "o")
+    return groups
+
+
+def _edges(values: pd.Series, width: float | None) -> NDArray[np.float64]:
+    """Return edges of bins that look equally wide on an axis with an asinh scale of this width, None for linear."""
+    low, high = float(values.min()), float(values.max())
+    if low == high:
+        return np.linspace(low - 0.5, high + 0.5, _BINS + 1)
+    if width is None:
+        return np.linspace(low, high, _BINS + 1)
+    edges: NDArray[np.float64] = width * np.sinh(
+        np.linspace(np.arcsinh(low / width), np.arcsinh(high / width), _BINS + 1)
+    )
+    edges[0], edges[-1] = low, high  # not off by rounding, which would lose a sample
+    return edges
+
+
+def _histogram(axis: Any, groups: Mapping[str, _Group], column: str, edges: NDArray[np.float64]) -> None:
+    inside = [np.clip(one.rows[column], edges[0], edges[-1]) for one in groups.values()]
+    axis.hist(inside, bins=edges, stacked=True, color=[one.colour for one in groups.values()], alpha=0.75)
+    selected = np.concatenate(
+        [values[one.rows["selected"]] for values, one in zip(inside, groups.values(), strict=True)]
+    )
+    if len(selected):
+        axis.hist(selected, bins=edges, histtype="step", color="black", linewidth=1.4)
+    axis.set_ylabel("samples")
+    axis.yaxis.get_major_locator().set_params(integer=True)
+
+
+def _score_histogram(axis: Any, ranking: pd.DataFrame, groups: Mapping[str, _Group]) -> None:
+    """Draw the scores without far outliers, which the first and the last bar count, and the cut."""
+    scores = ranking["score"]
+    lower, upper = scores.quantile(0.25), scores.quantile(0.75)
+    reach = _OUTLIERS * (upper - lower)
+    near = scores[scores.between(lower - reach, upper + reach)] if reach > 0 else scores
+    edges = _edges(near, None)
+    _histogram(axis, groups, "score", edges)
+    below, above = int((scores < edges[0]).sum()), int((scores > edges[-1]).sum())
+    note = f"\n({below} below and {above} above are in the outer bars)" if below + above else ""
+    axis.locator_params("x", nbins=6)
+    axis.set(title="Score", xlabel=f"score by method {ranking['method'].iloc[0]}{note}")
+    lowest = scores[ranking["selected"]].min()
+    if (scores[~ranking["selected"] & ranking["distinct"]] <= lowest).all() and not ranking["selected"].all():
+        axis.axvline(np.clip(lowest, edges[0], edges[-1]), color="black", linestyle="--", linewidth=1.2)
+        axis.annotate(
+            f" cut at {lowest:.4g}", (np.clip(lowest, edges[0], edges[-1]), 1.0), xycoords=("data", "axes fraction"),
+            va="top", fontsize=9,
+        )  # fmt: skip
+
+
+def _against_length(axis: Any, groups: Mapping[str, _Group], column: str, count: int) -> None:
+    size = float(np.clip(6000 / count, 4, 24))
+    for chosen in (False, True):
+        for one in groups.values():
+            rows = one.rows[one.rows["selected"] == chosen]
+            colours = {"color": one.colour} if chosen else {"facecolors": "none", "edgecolors": one.colour}
+            axis.scatter(
+                rows["length"], rows[column], s=size, marker=one.marker, linewidths=0.8, alpha=0.9 if chosen else 0.6,
+                **colours,
+            )  # fmt: skip
+
+
+def _mark_last_selected(axis: Any, ranking: pd.DataFrame) -> None:
+    """Put rank 1 at the top, shade the selected ranks, and mark the last selected sample."""
+    axis.set_ylim(len(ranking) + 1, 0)
+    axis.set_ylabel("rank (1 = best)")
+    axis.yaxis.get_major_locator().set_params(integer=True)
+    chosen = ranking[ranking["selected"]]
+    if chosen.empty:
+        return
+    last = chosen.sort_values("rank").iloc[-1]
+    axis.axhspan(0.5, last["rank"] + 0.5, color="black", alpha=0.06, linewidth=0)
+    axis.axhline(last["rank"] + 0.5, color="black", linestyle="--", linewidth=1.2)
+    axis.scatter(last["length"], last["rank"], s=110, facecolors="none", edgecolors="black", linewidths=1.2)
+    where = f"rank {whole(int(last['rank']))}, {whole(int(last['length']))} tokens"
+    axis.set_xlabel(f"length (tokens)\n(circle: last selected, {where})")
+
+
+def _legend(groups: Mapping[str, _Group]) -> list[Any]:
+    from matplotlib.lines import Line2D
+
+    def entry(label: str, colour: str, marker: str, fill: str) -> Any:
+        return Line2D([], [], linestyle="none", color=colour, marker=marker, markerfacecolor=fill, label=label)
+
+    entries = [
+        entry(
+            f"{name}: {whole(len(one.rows))} samples, {whole(int(one.rows['selected'].sum()))} selected",
+            one.colour, one.marker, one.colour,
         )
-        above.set(xlabel=name, ylabel="samples")
-        for label, group in groups.items():
-            below.scatter(group["length"], group[column], s=9, alpha=0.7, color=colours[label], linewidths=0)
-        below.set(xlabel="length (tokens)", ylabel=name)
-    axes[0, 0].legend(fontsize="small")
-    figure.suptitle(f"{title}: {len(ranking)} ranked samples")
-    with atomic_path(output) as temporary:
-        figure.savefig(temporary, format=output.rsplit(".", 1)[-1], dpi=120, metadata={"Software": None})
-    plt.close(figure)
+        for name, one in groups.items()
+    ]  # fmt: skip
+    return [
+        *entries,
+        entry("selected (filled; black line in histograms)", "black", "o", "black"),
+        entry("not selected", "black", "o", "none"),
+    ]

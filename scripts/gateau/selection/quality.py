@@ -1,4 +1,4 @@
-"""How a ranking treats labelled groups of samples: does it put one kind before the others?"""
+"""How a ranking treats labelled groups of samples: does it rank one group before the others?"""
 
 from __future__ import annotations
 
@@ -10,7 +10,14 @@ from numpy.typing import NDArray
 
 
 def auroc(scores: NDArray[np.float64], positive: NDArray[np.bool_]) -> float | None:
-    """Chance that a random positive scores above a random negative, ties counting half; None if one side is empty."""
+    """Return the chance that a random positive scores above a random negative; None if one side is empty.
+
+    Ties count half. Computed from the rank sum of the positives (Mann-Whitney U).
+
+    Args:
+        scores: float ``[n]``.
+        positive: bool ``[n]``.
+    """
     n_positive, n_negative = int(positive.sum()), int((~positive).sum())
     if not n_positive or not n_negative:
         return None
@@ -19,7 +26,7 @@ def auroc(scores: NDArray[np.float64], positive: NDArray[np.bool_]) -> float | N
 
 
 def spearman(first: NDArray[np.float64], second: NDArray[np.float64]) -> float | None:
-    """Rank correlation; None when either side is constant."""
+    """Return Spearman's rank correlation of two float ``[n]``; None if either is constant."""
     ranks = [pd.Series(values).rank().to_numpy() for values in (first, second)]
     if min(values.std() for values in ranks) == 0:
         return None
@@ -27,7 +34,7 @@ def spearman(first: NDArray[np.float64], second: NDArray[np.float64]) -> float |
 
 
 def quality_by_label(ranking: pd.DataFrame, labels: pd.Series) -> dict[str, dict[str, Any]]:
-    """For each label: how many samples, AUROC of the score for it against the rest, and its share of the best tenth.
+    """Return for each label the number of samples, AUROC against all others, and its share of the best tenth.
 
     Args:
         ranking: columns id, rank, score.

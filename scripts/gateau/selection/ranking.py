@@ -1,4 +1,4 @@
-"""From merged scores to a ranking by one method, ties broken by id."""
+"""A ranking of merged scores by one method. Ties are broken by id."""
 
 from __future__ import annotations
 
@@ -22,16 +22,19 @@ def rank_samples(
 
     Args:
         scores: rows of :data:`gateau.schemas.SCORES`.
-        contrast: rows of :data:`gateau.schemas.CONTRAST`, for a method that names one.
-        rewards: rows of :data:`gateau.schemas.REWARDS`, for a method that reads them. In both a sample has to be ok.
+        options: of GATEAU's formula.
+        method: a name in :data:`gateau.methods.METHODS`.
+        contrast: rows of :data:`gateau.schemas.CONTRAST`, for a method that names one. Samples that are not ok there
+            are not ranked.
+        rewards: rows of :data:`gateau.schemas.REWARDS`, for a method that reads them; likewise.
 
     Returns:
-        Columns id, rank, score, hmp, cas and method, best first; hmp and cas by the options, whatever the method reads.
-        The order depends on scores and ids alone.
+        Columns id, rank, score, hmp, cas and method, best first. hmp and cas follow the options even if the method does
+        not read them. The order depends on scores and ids only, not on the order of the rows.
 
     Raises:
-        ScoreError: no sample can be ranked, or the scores are not finite.
-        SettingsError: no such method.
+        ScoreError: no sample can be ranked, or a score is not finite.
+        SettingsError: the method does not exist.
     """
     if method not in METHODS:
         raise SettingsError(f"method is {method!r}; choose one of {', '.join([*METHODS, *UNRANKED])}")
@@ -44,12 +47,12 @@ def rank_samples(
     usable = usable.sort_values("id")
     if usable.empty:
         counts = (scores if further is None else further)["status"].value_counts().to_dict()
-        raise ScoreError(f"no sample can be ranked (status: {counts}); see the docs of each status in README")
+        raise ScoreError(f"no sample can be ranked (status: {counts}); the README explains each status")
     score = SCORES[method](usable, options)
     if not np.isfinite(score).all():
         raise ScoreError(
-            f"{int((~np.isfinite(score)).sum())} samples get no finite score by method {method} under hmp_norm "
-            f"{options.hmp_norm} and score_norm {options.score_norm}; choose norms that withstand outliers, such as "
+            f"method {method} gives {int((~np.isfinite(score)).sum())} samples a score that is not finite (hmp_norm "
+            f"{options.hmp_norm}, score_norm {options.score_norm}); choose norms that are robust to outliers, such as "
             "log and rank"
         )
     ranking = pd.DataFrame(
@@ -67,18 +70,9 @@ def rank_samples(
 
 
 def _with_column(scores: pd.DataFrame, name: str, table: pd.DataFrame | None, column: str) -> pd.DataFrame:
-    """``scores`` of the samples that are ok in ``table`` too, a column of which becomes ``name``."""
+    """Return the rows of ``scores`` that are ok in ``table`` too, with its ``column`` as column ``name``."""
     if table is None:
-        raise ValueError(f"the method reads {column} of a table that is not given")
+        raise ValueError(f"the method reads column {column} of a table that is not given")
     values = table[table["status"] == "ok"].set_index("id")[column]
     kept = scores[scores["id"].isin(values.index)]
     return kept.assign(**{name: kept["id"].map(values)})
-
-
-def n_selected(n_ranked: int, n_long: int | None) -> int:
-    """How many of the ranked samples an experiment takes. Raises SettingsError when it asks for more than there are."""
-    if n_long is None:
-        return n_ranked
-    if n_long > n_ranked:
-        raise SettingsError(f"n_long is {n_long}, but only {n_ranked} samples can be taken; lower it or add data")
-    return n_long

@@ -1,4 +1,4 @@
-"""The selected rows, in LongAlign's format, best first, their messages untouched."""
+"""Which samples of a ranking are selected, and the file of the selected rows in LongAlign's format."""
 
 from __future__ import annotations
 
@@ -11,17 +11,53 @@ from typing import Any
 
 import pandas as pd
 
-from gateau.errors import ScoreError
+from gateau.errors import ScoreError, SettingsError
 from gateau.files import atomic_path
-from gateau.schemas import SAMPLES
-from gateau.tables import iterate_rows
+from gateau.schemas import RANKING, SAMPLES
+from gateau.tables import iterate_rows, open_table
+
+
+def is_distinct(ranking: pd.DataFrame) -> pd.Series:
+    """Return for each row of a ranking whether it may be selected: it does not nearly repeat a better ranked one."""
+    return ranking["duplicate_of"].isna()
+
+
+def distinct_ids(ranking: pd.DataFrame) -> list[str]:
+    """Return the ids that are not near duplicates, best first.
+
+    Args:
+        ranking: columns id, rank and duplicate_of, in any order of rows.
+    """
+    return ranking[is_distinct(ranking)].sort_values("rank")["id"].tolist()
+
+
+def read_distinct_ids(path: str | os.PathLike[str]) -> list[str]:
+    """Return :func:`distinct_ids` of a ranking.parquet, of which only the needed columns are read."""
+    with open_table(path, RANKING) as file:
+        return distinct_ids(file.read(columns=["id", "rank", "duplicate_of"]).to_pandas())
+
+
+def selected_ids(ranking: pd.DataFrame, n_long: int | None) -> list[str]:
+    """Return the ids that an experiment selects, best first.
+
+    Args:
+        ranking: columns id, rank and duplicate_of.
+        n_long: how many; None takes all that are not near duplicates.
+
+    Raises:
+        SettingsError: ``n_long`` is larger than the number of samples that can be selected.
+    """
+    ids = distinct_ids(ranking)
+    if n_long is not None and n_long > len(ids):
+        raise SettingsError(f"n_long is {n_long}, but only {len(ids)} samples can be selected; lower it or add data")
+    return ids[:n_long]
 
 
 def write_selected(samples: str | os.PathLike[str], ids: Sequence[str], output: str | os.PathLike[str]) -> pd.Series:
-    """Write the rows of ``ids`` as jsonl in that order; return every sample's data set label by id.
+    """Write the rows of ``ids`` as JSONL in that order, messages unchanged, and return all data set labels by id.
 
-    The rows pass through an unnamed file in the order of the table and are then fetched by offset, so that memory holds
-    no more text than one row group.
+    The rows are first written to an unnamed file in the order of the table and then fetched by offset, so that memory
+    never holds more text than one row group.
 
     Raises:
         ScoreError: an id is not in the sample table.
@@ -36,7 +72,9 @@ def write_selected(samples: str | os.PathLike[str], ids: Sequence[str], output: 
                 places[row["id"]] = pool.tell()
                 pool.write(_longalign(row).encode("utf-8") + b"\n")
         if absent := wanted - places.keys():
-            raise ScoreError(f"{samples}: {len(absent)} ranked samples are missing, e.g. {min(absent)}; rerun samples")
+            raise ScoreError(
+                f"{samples}: {len(absent)} ranked samples are missing, for example {min(absent)}; rerun rule samples"
+            )
         with atomic_path(output) as temporary, temporary.open("wb") as selected:
             for row_id in ids:
                 pool.seek(places[row_id])

@@ -1,4 +1,4 @@
-"""How much a selection depends on what should not matter: rank correlation with the ranking as it is, and overlap."""
+"""How much a ranking changes with settings that should not matter: rank correlation and overlap of the best tenth."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from gateau.reports import decimal, markdown_table
 from gateau.selection.fusion import SelectionOptions
 from gateau.selection.quality import spearman
 from gateau.selection.ranking import rank_samples
@@ -23,23 +24,40 @@ _FEWEST = 2
 def sensitivity(
     scores: pd.DataFrame, options: SelectionOptions, others: Mapping[str, pd.DataFrame], seed: int = 0
 ) -> pd.DataFrame:
-    """Rank correlation and overlap of the best tenth with the ranking by ``options``, for every change.
+    """Compare the ranking by ``options`` with the ranking after each change.
 
     Args:
-        others: further score tables of the same samples by the name of what differs (segment length, window, model).
+        scores: rows of :data:`gateau.schemas.SCORES`.
+        options: of method gateau.
+        others: further score tables of the same samples, by the name of what differs (segment length, window, model).
+        seed: of the segments that are drawn.
 
     Returns:
-        Columns method, change, spearman, overlap_of_best_tenth.
+        Columns method, change, spearman and overlap_of_best_tenth (the share of the best tenth that both have).
     """
     scores = scores[scores["status"] == "ok"]
     rows = []
     for method in METHODS_TRIED:
-        as_it_is = rank_samples(scores, options, method)
+        unchanged = rank_samples(scores, options, method)
         for change, table, changed in _changes(scores, options, method, others, seed):
             rows.append(
-                {"method": method, "change": change, **_agreement(as_it_is, rank_samples(table, changed, method))}
+                {"method": method, "change": change, **_agreement(unchanged, rank_samples(table, changed, method))}
             )
     return pd.DataFrame(rows)
+
+
+def sensitivity_markdown(table: pd.DataFrame) -> str:
+    """Return the table of :func:`sensitivity` in Markdown."""
+    rows = [
+        [row["method"], row["change"], decimal(row["spearman"], 3), decimal(row["overlap_of_best_tenth"])]
+        for row in table.to_dict("records")
+    ]
+    about = (
+        "How much a ranking changes: Spearman's correlation with the unchanged ranking, and the share of the best 10 % "
+        "that both have."
+    )
+    columns = ["method", "change", "Spearman", "shared of the best 10 %"]
+    return f"{about}\n\n{markdown_table(columns, rows, numbers=range(2, 4))}\n"
 
 
 def _changes(
@@ -60,9 +78,13 @@ def _changes(
 
 
 def keep_segments(scores: pd.DataFrame, share: float, how: str, seed: int = 0) -> pd.DataFrame:
-    """Scores (status ok) as if the segment pass had seen this share of each row's segments alone, two at least.
+    """Return the scores as if the segment pass had seen only a share of each row's segments, at least two.
 
-    ``how`` is ``drawn`` (seeded) or ``attended`` (those with the most attention, which the long pass knows before).
+    Args:
+        scores: rows of :data:`gateau.schemas.SCORES` with status ok.
+        share: of the segments, in (0, 1].
+        how: ``drawn`` (a seeded draw) or ``attended`` (those with the most attention, known from the long pass).
+        seed: of the draw.
     """
     random = np.random.default_rng(seed)
 
@@ -81,7 +103,7 @@ def keep_segments(scores: pd.DataFrame, share: float, how: str, seed: int = 0) -
 
 
 def _agreement(first: pd.DataFrame, second: pd.DataFrame) -> dict[str, float]:
-    """Over the samples that both rank."""
+    """Return correlation and overlap on the samples that both rank."""
     common = sorted(set(first["id"]) & set(second["id"]))
     ranks = [ranking.set_index("id").loc[common, "rank"].to_numpy(dtype=np.float64) for ranking in (first, second)]
     best = max(len(common) // 10, 1)

@@ -1,7 +1,7 @@
 """What an experiment trains on: the best long samples, some short chats, and rows held out from every experiment.
 
-Draws follow a seeded digest of each row's id: they do not depend on the order of files, a larger draw holds the smaller
-one, and the held-out rows are the same for all experiments.
+Draws are ordered by a seeded digest of each row's id. They therefore do not depend on the order of files, a larger draw
+contains the smaller one, and the held-out rows are the same for all experiments.
 """
 
 from __future__ import annotations
@@ -42,15 +42,18 @@ def mix(
     short: pd.DataFrame | None,
     ranking: Sequence[str] | None,
 ) -> Mixture:
-    """Mix one experiment's training rows.
+    """Mix the training rows of one experiment.
 
     Args:
-        long, short: ``id``, ``n_tokens``, ``n_targets`` of every row that can be trained on, in the order of the token
-            tables; ``short`` is None without short data.
+        experiment: its name, for messages and the summary.
+        options: what it asks for.
+        long: columns id, n_tokens and n_targets of every long row that can be trained on, in the order of the token
+            table.
+        short: the same of the short chats; None without short data.
         ranking: ids, best first, for a method that ranks (unless ``n_long`` is 0).
 
     Raises:
-        DataError: the experiment asks for more rows than there are.
+        DataError: the experiment asks for more rows than exist.
     """
     held_long, held_short = _held_out("long", long, options), _held_out("short", short, options)
     order, unusable = _long_order(options, long, ranking)
@@ -59,7 +62,7 @@ def mix(
     if n_long > len(order):
         raise DataError(
             f"experiment {experiment} asks for {n_long} long samples (n_long), but only {len(order)} can be used "
-            f"({_long_account(options, long, ranking, unusable, len(held_long))}); lower n_long or add data"
+            f"({_long_account(long, ranking, unusable, len(held_long))}); lower n_long or add data"
         )
     short_order = [place for place in _drawn("short", short, options.seed) if place not in held_short]
     if options.n_short > len(short_order):
@@ -93,7 +96,7 @@ def mix(
 def _long_order(
     options: MixtureOptions, long: pd.DataFrame, ranking: Sequence[str] | None
 ) -> tuple[list[int], list[str]]:
-    """Rows of the long table in the order in which the method takes them, and ranked ids that have no tokens."""
+    """Return rows of the long table in the order in which the method takes them, and ranked ids without tokens."""
     if options.n_long == 0 or options.method == "full":
         return list(range(len(long))), []
     if options.method == "random":
@@ -106,9 +109,7 @@ def _long_order(
     ]
 
 
-def _long_account(
-    options: MixtureOptions, long: pd.DataFrame, ranking: Sequence[str] | None, unusable: Sequence[str], n_held: int
-) -> str:
+def _long_account(long: pd.DataFrame, ranking: Sequence[str] | None, unusable: Sequence[str], n_held: int) -> str:
     counts = f"{len(long)} have tokens, {n_held} of them held out"
     if ranking is not None:
         counts += f"; {len(ranking)} are ranked, {len(unusable)} of them without tokens"
@@ -116,7 +117,7 @@ def _long_account(
 
 
 def _drawn(purpose: str, table: pd.DataFrame | None, seed: int) -> list[int]:
-    """All rows in a seeded order of their own for each purpose."""
+    """Return all rows in a seeded order, a different one for each purpose."""
     if table is None:
         return []
     keys = [hashlib.sha256(f"{seed}:{purpose}:{row_id}".encode()).digest() for row_id in table["id"]]

@@ -14,7 +14,8 @@ from typing import Literal
 
 from gateau.errors import DataError
 from gateau.evaluation.results.measures import Measure, ScoredItem
-from gateau.files import Row, atomic_path, number_of, read_jsonl, text_of
+from gateau.files import Row, number_of, read_jsonl, text_of
+from gateau.reports import make_figure, save_figure
 
 # unit, the scale's ends, and what a score is multiplied with
 _SCALES = {"containment": ("%", 0.0, 1.0, 100.0), "judge": ("1-10", 1.0, 10.0, 1.0)}
@@ -186,15 +187,13 @@ def needle_markdown(cells: Sequence[NeedleCell], overall: NeedleMean) -> str:
 def plot_needle(
     cells: Sequence[NeedleCell], overall: NeedleMean, title: str, output: str | Path, highest: float = 1.0
 ) -> None:
-    """Heatmap of depth × length as PNG. Colours always run from 0 to ``highest``; cells without answers are grey."""
-    # matplotlib is imported here so that making prompts does not wait for it
-    import matplotlib
-    from matplotlib.figure import Figure
+    """Plot a heatmap of depth × length. Colours always run from 0 to ``highest``; cells without answers are grey."""
+    import matplotlib  # here, so that making prompts does not wait for it
 
     lengths, depths, by_cell = _grid(cells)
     means = [[by_cell[length, depth].mean for length in lengths] for depth in depths]
-    figure = Figure(figsize=(3 + 0.8 * len(lengths), 2.5 + 0.5 * len(depths)), layout="constrained")
-    axes = figure.subplots()
+    figure, panels = make_figure(size=(3 + 0.8 * len(lengths), 2.5 + 0.5 * len(depths)))
+    axes = panels[0, 0]
     colours = matplotlib.colormaps["viridis"].with_extremes(bad="0.85")
     image = axes.imshow(
         [[math.nan if mean is None else mean for mean in row] for row in means],
@@ -213,10 +212,11 @@ def plot_needle(
             )  # fmt: skip
     axes.set_xticks(range(len(lengths)), [f"{length:,}" for length in lengths], rotation=45, ha="right")
     axes.set_yticks(range(len(depths)), [f"{depth:g}" for depth in depths])
-    axes.set(xlabel="length (tokens)", ylabel="depth of the needle (%)", title=f"{title}\n{overall}")
+    axes.set(xlabel="length of the context (tokens)", ylabel="depth of the needle (%)")
+    axes.grid(visible=False)
+    figure.suptitle(f"{title}\n{overall}", fontsize="medium", fontweight="normal")
     figure.colorbar(image, label="mean score; in each cell, (number of answers)")
-    with atomic_path(output) as temporary:
-        figure.savefig(temporary, format="png", dpi=120, metadata={"Software": None})
+    save_figure(figure, output)
 
 
 def _grid(cells: Sequence[NeedleCell]) -> tuple[list[int], list[float], dict[tuple[int, float], NeedleCell]]:
