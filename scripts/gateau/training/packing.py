@@ -107,3 +107,8 @@ class MixtureReader:
         """The micro-batch of these rows of the mixture, packed in this order."""
         rows = (self._rows[number] for number in sequences)
         return pack([self._readers[row["source"]].read(row["row"]) for row in rows])
+
+    def sizes(self, sequences: Sequence[int]) -> list[tuple[int, int]]:
+        """Return the numbers of tokens and of targets of these rows of the mixture."""
+        rows = (self._rows[number] for number in sequences)
+        return [(row["n_tokens"], row["n_targets"]) for row in rows]
