@@ -37,6 +37,7 @@ _MFU = 0.4
 
 
 def main() -> None:
+    """Print environment, memory, disk, time and previews."""
     args = parser().parse_args()
     if any(number is not None and number <= 0 for number in (args.devices, args.gpu_memory_gib)):
         raise SettingsError("--devices and --gpu-memory-gib take positive numbers")

@@ -29,6 +29,7 @@ _UNMEASURED = "no measurement"
 
 
 def main() -> None:
+    """Print the estimate, and write it as JSON if a file is given."""
     args = parser().parse_args()
     if not (0 < args.mfu <= 1) or args.bandwidth_tbs <= 0 or (args.peak_tflops is not None and args.peak_tflops <= 0):
         raise SettingsError("--peak-tflops and --bandwidth-tbs take positive numbers, --mfu a share above 0 up to 1")
@@ -129,7 +130,7 @@ def _print_measured(stages: Sequence[Stage], results: Path, peak: float | None) 
     print(markdown_table(titles, rows))
     print(
         "\nSeconds include start and loading. A job that was continued, or found samples in the progress store, did "
-        "less than is estimated. GB host: resident memory of the processes (Python and its libraries: 0.4), not of a GPU."
+        "less than is estimated. GB host: resident memory of processes (Python and its libraries: 0.4), not of a GPU."
     )
 
 
@@ -138,9 +139,10 @@ def _measured_row(stage: Stage, results: Path, peak: float | None) -> list[str]:
     if found is None:
         return [stage.title, _UNMEASURED, *[""] * 7]
     seconds = max(found.seconds, 1e-9)
+    tokens = stage.tokens.likely / seconds if stage.tokens else None
     speed = stage.flops.likely / (seconds * max(stage.devices, 1)) if stage.flops else None
     return [
-        stage.title, str(found.jobs), f"{found.seconds:,.1f}", si(stage.tokens and stage.tokens.likely / seconds),
+        stage.title, str(found.jobs), f"{found.seconds:,.1f}", si(tokens),
         si(speed), f"{speed / peak:.1%}" if speed and peak else UNKNOWN,
         f"{found.mean_load:.0f} %" if found.mean_load is not None else UNKNOWN, gigabytes(found.max_rss),
         gigabytes(stage.memory),

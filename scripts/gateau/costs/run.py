@@ -6,7 +6,7 @@ import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -285,7 +285,7 @@ class Run:
             wanted = there if count is None else count
             if wanted > there:
                 raise DataError(f"n_{source} is {wanted}, but about {there} rows can be used; lower it or add data")
-            part = rows.each(lambda some, wanted=wanted: spread(some, min(wanted, len(some))))
+            part = rows.each(partial(spread, count=wanted))
             if source == "long" and experiment.is_ranked and wanted < there:  # whichever are ranked first
                 part = replace(part, low=extremes(rows.low, wanted)[0], high=extremes(rows.high, wanted)[1])
             parts.append(part)
