@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gateau.errors import DataError
+from gateau.evaluation.answering.questions import Question, check_items
 from gateau.files import Row
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from gateau.evaluation.answering.questions import Question
     from gateau.evaluation.judging.ratings import Rating
     from gateau.evaluation.judging.requests import JudgeRequest
 
@@ -108,6 +108,22 @@ class Benchmark:
     planned_turns: Callable[[Options], list[PlannedTurn]] | None = None
     published: Callable[[Any], list[tuple[str, float, bool]]] | None = None
     parts: Callable[[str], Sequence[str]] = lambda measure: (measure,)
+
+    def ask(self, assets: str | Path, options: Options, tokenizer: PreTrainedTokenizerBase) -> list[Question]:
+        """Return all questions, in order.
+
+        Args:
+            assets: the benchmark's folder of rule ``assets``.
+            options: the benchmark's part of the configuration, ``evaluate.<benchmark>``.
+            tokenizer: the model's. It may be None unless the benchmark has ``planned_turns``.
+
+        Raises:
+            DataError: a file of the assets is missing or cannot be used, or two questions have the same item.
+            SettingsError: the options give no questions.
+        """
+        found = list(self.questions(Path(assets), options, tokenizer))
+        check_items(found)
+        return found
 
 
 def predictions_file(path: str | Path, name: str = "predictions.jsonl") -> Path:
