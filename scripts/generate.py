@@ -1,11 +1,12 @@
 """Rule ``generate``: one shard of one model's answers to one benchmark, in process or through a model server.
 
-Whatever was answered before, under the same model and settings, is read from the progress folder.
+Answers that were stored before under the same model and settings are read from the progress folder.
 """
 
 import argparse
 import json
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +16,17 @@ from gateau.chatting import FORMATS, choose_format
 from gateau.command import progress, run
 from gateau.digests import meaning_digest
 from gateau.errors import SettingsError
+from gateau.evaluation import benchmarks
 from gateau.evaluation.answering.answers import AnswerStore, answer_shard, deal_batches, summarise, write_answers
 from gateau.evaluation.answering.generation import Generator, plan_batches
 from gateau.evaluation.answering.prompting import Prompter
 from gateau.evaluation.answering.questions import Question
 from gateau.evaluation.answering.through_server import ModelServer, answer_through
-from gateau.evaluation.benchmarks.catalogue import BENCHMARKS, questions
 from gateau.model_files import ModelSpec, tokenizer_fingerprint, weights_fingerprint
 from gateau.models import Runtime, load_config, load_model, load_tokenizer, resolved
+from gateau.places import PACKAGE
 
-_PACKAGE = Path(__file__).resolve().parent / "gateau"
+# the code that decides an answer beside the settings
 _CODE = (
     "chatting.py",
     "formats.py",
@@ -38,15 +40,17 @@ _CODE = (
 def main() -> None:
     args = _arguments()
     if not 0 <= args.shard < args.shards:
-        raise SettingsError(f"shard {args.shard} of {args.shards}: shards count from 0")
+        raise SettingsError(f"shard {args.shard} of {args.shards}: shards count from 0; lower --shard")
     spec = resolved(ModelSpec.from_config(args.model))
     torch.set_num_threads(args.threads)
     tokenizer, config = load_tokenizer(spec), load_config(spec)
     window = getattr(config.get_text_config(), "max_position_embeddings", None)
     format_name = choose_format(args.format, spec, tokenizer)
     prompter = Prompter(tokenizer, format_name, args.max_length, window)
-    asked = questions(args.benchmark, args.assets, args.options, tokenizer)
-    _check_needle(args.benchmark, asked, prompter)
+    benchmark = benchmarks.load(args.benchmark)
+    asked = benchmark.ask(args.assets, args.options, tokenizer)
+    if benchmark.cut_advice:
+        _check_uncut(asked, prompter, benchmark.cut_advice)
     logging.info("%s: %d questions, chat format %s, window %s", args.benchmark, len(asked), format_name, window)
     settings = {
         "weights": weights_fingerprint(spec.path, spec.revision),
@@ -67,7 +71,7 @@ def main() -> None:
     else:
         runtime = Runtime(args.device, args.dtype, args.attention, setting="evaluate.generate")
         described = runtime.describe(config)
-        code = meaning_digest(_PACKAGE / name for name in _CODE)
+        code = meaning_digest(PACKAGE / name for name in _CODE)
         settings |= {"dtype": described["dtype"], "attention": described["attention"], "code": code}
         batches = plan_batches(asked, prompter, args.batch_tokens)
         costs = [len(question.users[0]) + question.max_new_tokens for question in asked]
@@ -83,41 +87,54 @@ def main() -> None:
 
 
 def _stops_file(spec: ModelSpec) -> str | None:
-    """What a local model's generation_config.json says: its stop tokens decide answers."""
+    """Return the text of a local model's generation_config.json, whose stop tokens decide answers."""
     file = spec.directory / "generation_config.json"
     return file.read_text(encoding="utf-8") if spec.is_local and file.is_file() else None
 
 
-def _check_needle(benchmark: str, asked: list[Question], prompter: Prompter) -> None:
-    """A haystack that loses its middle may lose its needle: then the score would be the window's, not the model's."""
-    if benchmark != "needle":
-        return
+def _check_uncut(asked: Sequence[Question], prompter: Prompter, advice: str) -> None:
+    """Raise SettingsError if the text of a question would be cut."""
     for question in asked:
         if prompter.prompt(question).truncated_tokens:
             raise SettingsError(
-                f"needle: {question.item} does not fit into the model's window or evaluate.generate.max_length; lower "
-                "evaluate.needle.lengths, or evaluate models with long windows apart"
+                f"{question.benchmark}: {question.item} does not fit into the model's window or "
+                f"evaluate.generate.max_length; {advice}, or evaluate models with long windows in a run of their own"
             )
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--benchmark", choices=BENCHMARKS, required=True)
+    parser.add_argument("--benchmark", choices=benchmarks.names(), required=True, help="what is asked")
     parser.add_argument("--assets", required=True, help="the benchmark's folder of rule assets")
-    parser.add_argument("--options", type=_json, default={}, help="evaluate.<benchmark>, as JSON")
+    parser.add_argument(
+        "--options", type=_json, default={}, help="evaluate.<benchmark> of the configuration, as JSON (default: {})"
+    )
     parser.add_argument("--model", type=json.loads, required=True, help="path and options of the model, as JSON")
-    parser.add_argument("--format", choices=("auto", *FORMATS), default="auto", help="the chat format")
-    parser.add_argument("--max-length", type=int, default=64000, help="most tokens of a question's text")
-    parser.add_argument("--batch-tokens", type=int, default=16384, help="most tokens of a batch, padding included")
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--dtype", default="auto")
-    parser.add_argument("--attention", default="auto")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--server", type=json.loads, help="an OpenAI-compatible server that has the model, as JSON")
-    parser.add_argument("--shard", type=int, default=0)
-    parser.add_argument("--shards", type=int, default=1)
-    parser.add_argument("--progress-dir", required=True, help="folder of answers; any number of jobs may share it")
-    parser.add_argument("--output", required=True, help="output: jsonl")
+    parser.add_argument(
+        "--format", choices=("auto", *FORMATS), default="auto", help="chat format (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--max-length", type=int, default=64000, help="largest length of a question in tokens (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--batch-tokens",
+        type=int,
+        default=16384,
+        help="largest size of a batch in tokens, padding and new tokens included (default: %(default)s)",
+    )
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda (default: %(default)s)")
+    parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16 or float16 (default: %(default)s)")
+    parser.add_argument("--attention", default="auto", help="attention backend (default: %(default)s)")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads (default: %(default)s)")
+    parser.add_argument(
+        "--server",
+        type=json.loads,
+        help="section of an OpenAI-compatible server that answers, as JSON (default: answer in process)",
+    )
+    parser.add_argument("--shard", type=int, default=0, help="number of this shard, from 0 (default: %(default)s)")
+    parser.add_argument("--shards", type=int, default=1, help="number of shards (default: %(default)s)")
+    parser.add_argument("--progress-dir", required=True, help="folder of stored answers, which many jobs can share")
+    parser.add_argument("--output", required=True, help="output: answers, jsonl")
     return parser.parse_args()
 
 

@@ -1,8 +1,8 @@
-"""Rule ``judge``: ratings of one model's answers to one benchmark, or of any requests; one judgment per request.
+"""Rule ``judge``: ratings of one model's answers to one benchmark, or of any requests; one judgment for each request.
 
-Answers are cached as they come, so that a rerun makes only the missing calls. The key is read from an environment
-variable and from nowhere else. Too many answers without a rating are an error, and nothing is written then. With
---dry-run nothing is called: calls, tokens and cost are printed.
+Each answer is cached as soon as it arrives, so a rerun makes only the missing calls. The API key is read only from an
+environment variable. Too many answers without a rating are an error, and then no judgments are written. With --dry-run,
+the judge is not called; the numbers of calls and tokens and the cost are printed.
 """
 
 import argparse
@@ -13,10 +13,9 @@ from typing import Any
 
 from gateau.command import run
 from gateau.errors import SettingsError
-from gateau.evaluation.benchmarks.judged import JUDGED
+from gateau.evaluation import benchmarks
 from gateau.evaluation.client.calls import AnswerCache, Usage
 from gateau.evaluation.judging.judge import (
-    JudgeRequest,
     JudgeSettings,
     check_null_share,
     check_requests,
@@ -26,7 +25,7 @@ from gateau.evaluation.judging.judge import (
     summarise,
     write_judgments,
 )
-from gateau.evaluation.judging.ratings import RATINGS
+from gateau.evaluation.judging.requests import JudgeRequest
 from gateau.files import write_json
 
 
@@ -55,7 +54,7 @@ def main() -> None:
         print(f"calls to make: {expected.calls}, more where an answer has no rating")
         print(f"prompt tokens, estimated: {expected.usage.prompt_tokens}")
         print(f"completion tokens, at most: {expected.usage.completion_tokens}")
-        print(f"cost, estimated: {_told(_cost(expected.usage, args))}")
+        print(f"cost, estimated: {_shown(_cost(expected.usage, args))}")
         return
     outcome = judge(requests, settings, cache)
     check_null_share(outcome.results, args.max_null_share)
@@ -66,14 +65,16 @@ def main() -> None:
     nulls = sum(judgment.rating is None for judgment in outcome.results)
     logging.info(
         "%d judgments, %d without a rating; cost of all their answers, cached ones too: %s",
-        len(requests), nulls, _told(cost),
+        len(requests), nulls, _shown(cost),
     )  # fmt: skip
 
 
 def _requests(args: argparse.Namespace) -> list[JudgeRequest]:
     if args.requests:
         return read_requests(args.requests, args.rating)
-    requests = JUDGED[args.benchmark](Path(args.predictions), Path(args.assets))
+    judge_requests = benchmarks.load(args.benchmark).judge_requests
+    assert judge_requests is not None  # --benchmark offers no other
+    requests = judge_requests(Path(args.predictions), Path(args.assets))
     check_requests(requests)
     return requests
 
@@ -84,44 +85,103 @@ def _cost(usage: Usage, args: argparse.Namespace) -> float | None:
     return usage.cost(args.prompt_price, args.completion_price)
 
 
-def _told(cost: float | None) -> str:
+def _shown(cost: float | None) -> str:
     return "unknown without --prompt-price and --completion-price" if cost is None else f"{cost:.4f}"
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     asked = parser.add_mutually_exclusive_group(required=True)
-    asked.add_argument("--benchmark", choices=tuple(JUDGED), help="whose predictions are rated")
-    asked.add_argument("--requests", help="jsonl of {id, messages} and perhaps {rating}")
+    asked.add_argument("--benchmark", choices=benchmarks.judged(), help="benchmark whose predictions are rated")
+    asked.add_argument("--requests", help="jsonl of {id, messages} and optionally {rating}")
     parser.add_argument("--predictions", help="with --benchmark: the predictions of one model, a folder or a file")
-    parser.add_argument("--assets", help="with --benchmark: its folder of rule assets")
-    parser.add_argument("--rating", choices=tuple(RATINGS), help="of --requests that name none: how it is written")
-    parser.add_argument("--model", required=True, help="the judge, as its server names it")
-    parser.add_argument("--base-url", default=JudgeSettings.base_url, help="an OpenAI-compatible server")
-    parser.add_argument("--key-variable", default=JudgeSettings.key_variable, help="environment variable with the key")
-    parser.add_argument("--cache", required=True, help="folder of answers, shared by any number of runs")
-    parser.add_argument("--temperature", type=float, default=JudgeSettings.temperature)
-    parser.add_argument("--seed", type=int, help="sent with each call, plus the attempt's number")
-    parser.add_argument("--max-tokens", type=int, default=JudgeSettings.max_tokens, help="most tokens of an answer")
+    parser.add_argument("--assets", help="with --benchmark: the benchmark's folder of rule assets")
     parser.add_argument(
-        "--extra-body", type=_object, default={}, help="JSON laid over each call's body; null takes a key out of it"
+        "--rating", choices=tuple(benchmarks.ratings()), help="kind of rating of those --requests that name none"
     )
-    parser.add_argument("--concurrency", type=int, default=JudgeSettings.concurrency, help="calls at the same time")
-    parser.add_argument("--tries", type=int, default=JudgeSettings.tries, help="of a call before it is given up")
+    parser.add_argument("--model", required=True, help="name of the judge on its server")
     parser.add_argument(
-        "--backoff-seconds", type=float, default=JudgeSettings.backoff_seconds, help="before the second try; doubles"
+        "--base-url",
+        default=JudgeSettings.base_url,
+        help="address of an OpenAI-compatible server (default: %(default)s)",
     )
-    parser.add_argument("--timeout-seconds", type=float, default=JudgeSettings.timeout_seconds, help="of one try")
     parser.add_argument(
-        "--null-retries", type=int, default=JudgeSettings.null_retries, help="how often to ask again without a rating"
+        "--key-variable",
+        default=JudgeSettings.key_variable,
+        help="environment variable with the API key (default: %(default)s)",
     )
-    parser.add_argument("--budget-tokens", type=int, help="most tokens of this run's calls; cached answers are free")
-    parser.add_argument("--max-null-share", type=float, default=0.05, help="of judgments without a rating")
-    parser.add_argument("--prompt-price", type=float, help="per million tokens, in any currency")
-    parser.add_argument("--completion-price", type=float, help="per million tokens, in any currency")
+    parser.add_argument("--cache", required=True, help="folder of cached answers, which many runs can share")
+    parser.add_argument(
+        "--temperature", type=float, default=JudgeSettings.temperature, help="of the judge (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--seed", type=int, help="sent with each call, plus the number of the attempt (default: no seed is sent)"
+    )
+    parser.add_argument(
+        "--max-tokens",
+        type=int,
+        default=JudgeSettings.max_tokens,
+        help="largest length of an answer in tokens (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--extra-body",
+        type=_object,
+        default={},
+        help="further fields of each call, as JSON; null removes a field (default: {})",
+    )
+    parser.add_argument(
+        "--concurrency",
+        type=int,
+        default=JudgeSettings.concurrency,
+        help="calls at the same time (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--tries",
+        type=int,
+        default=JudgeSettings.tries,
+        help="tries of a call before the run fails (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--backoff-seconds",
+        type=float,
+        default=JudgeSettings.backoff_seconds,
+        help="pause before the second try, which then doubles (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--timeout-seconds",
+        type=float,
+        default=JudgeSettings.timeout_seconds,
+        help="longest wait for one try (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--null-retries",
+        type=int,
+        default=JudgeSettings.null_retries,
+        help="further attempts if an answer has no rating (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--budget-tokens",
+        type=int,
+        help="largest number of tokens of this run's calls; cached answers are free (default: no limit)",
+    )
+    parser.add_argument(
+        "--max-null-share",
+        type=float,
+        default=0.05,
+        help="largest share of judgments without a rating, from 0 to 1 (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--prompt-price", type=float, help="price of a million prompt tokens, in any currency (default: unknown)"
+    )
+    parser.add_argument(
+        "--completion-price", type=float, help="price of a million tokens of answers, same currency (default: unknown)"
+    )
     parser.add_argument("--dry-run", action="store_true", help="call nothing; print calls, tokens and cost")
-    parser.add_argument("--output", help="output: jsonl of judgments; needed unless --dry-run")
-    parser.add_argument("--summary", help="output: JSON of judge, ratings and nulls by kind, tokens, cost and calls")
+    parser.add_argument("--output", help="output: judgments, jsonl; required unless --dry-run is given")
+    parser.add_argument(
+        "--summary",
+        help="output: judge, ratings and missing ratings by kind, tokens, cost and calls, JSON (default: not written)",
+    )
     args = parser.parse_args()
     if args.benchmark and not (args.predictions and args.assets):
         parser.error("--benchmark needs --predictions and --assets")
@@ -137,7 +197,7 @@ def _arguments() -> argparse.Namespace:
 def _object(text: str) -> dict[str, Any]:
     value = json.loads(text)
     if not isinstance(value, dict):
-        raise argparse.ArgumentTypeError(f"{text} is no JSON object")
+        raise argparse.ArgumentTypeError(f"{text} is not a JSON object")
     return value
 
 

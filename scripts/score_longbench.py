@@ -1,15 +1,16 @@
-"""LongBench's automatic scores of prediction files, made here or by the released code, and a judge's; works alone.
+"""Score LongBench predictions by its automatic metrics and, with judgments, by a judge's ratings.
 
-Each file is named after its data set (``qasper.jsonl``; ``qasper_e.jsonl`` is LongBench-E's) and holds one JSON object
-a line with ``pred``, ``answers``, ``all_classes`` and optionally ``length`` and ``_id``. The tables go to standard
-output too.
+The script also works without the workflow, on files that the released code wrote. Each file is named after its data set
+(``qasper.jsonl``; ``qasper_e.jsonl`` is LongBench-E's). Each line is a JSON object with ``pred``, ``answers``,
+``all_classes`` and optionally ``length`` and ``_id``. The tables are also printed to standard output.
 """
 
 import argparse
 
 from gateau.command import progress, run
 from gateau.evaluation.benchmarks.longbench.data_sets import prediction_files
-from gateau.evaluation.benchmarks.longbench.judge import PROTOCOL, judged_items, judged_report, judged_scores
+from gateau.evaluation.benchmarks.longbench.judge import judged_items
+from gateau.evaluation.benchmarks.longbench.judge_scores import PROTOCOL, judged_report, judged_scores
 from gateau.evaluation.benchmarks.longbench.scores import longbench_measures, markdown, report, score_file
 from gateau.evaluation.judging.join import markdown_table, read_ratings
 from gateau.evaluation.results.measures import write_items, write_scores
@@ -43,17 +44,26 @@ def main() -> None:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--predictions", required=True, help="a folder of <data set>.jsonl, or one such file")
-    parser.add_argument("--protocol", choices=("strict", "fixed"), default="strict", help="default: %(default)s")
-    parser.add_argument("--judgments", help="jsonl of scripts/judge.py, of the 12 data sets that are judged")
-    parser.add_argument("--judge", help="who judged, as tables show it; needed with --judgments")
-    parser.add_argument("--max-null-share", type=float, default=0.05, help="of judgments without a rating")
-    parser.add_argument("--data", default="LongBench", help="whose items they are (default: %(default)s)")
-    parser.add_argument("--output", required=True, help="output: scores as JSON")
-    parser.add_argument("--items", help="output: jsonl of scored items")
-    parser.add_argument("--table", help="output: Markdown")
+    parser.add_argument(
+        "--protocol", choices=("strict", "fixed"), default="strict", help="of the metrics (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--judgments", help="judgments of scripts/judge.py on the 12 data sets that are judged, jsonl (default: none)"
+    )
+    parser.add_argument("--judge", help="name of the judge in tables; required with --judgments")
+    parser.add_argument(
+        "--max-null-share",
+        type=float,
+        default=0.05,
+        help="largest share of judgments without a rating, from 0 to 1 (default: %(default)s)",
+    )
+    parser.add_argument("--data", default="LongBench", help="name of the items in tables (default: %(default)s)")
+    parser.add_argument("--output", required=True, help="output: scores, JSON")
+    parser.add_argument("--items", help="output: scored items, jsonl (default: not written)")
+    parser.add_argument("--table", help="output: tables, Markdown (default: not written)")
     args = parser.parse_args()
     if bool(args.judgments) != bool(args.judge):
-        parser.error("--judgments and --judge are given together or not at all")
+        parser.error("--judgments and --judge must be given together")
     return args
 
 

@@ -1,4 +1,7 @@
-"""LongBench-Chat's score: the mean of a judge's ratings, and English and Chinese cases apart; works alone."""
+"""Score LongBench-Chat: the mean of a judge's ratings over all, the English and the Chinese cases.
+
+The script also works without the workflow.
+"""
 
 import argparse
 import logging
@@ -8,9 +11,9 @@ from gateau.evaluation.benchmarks.longbench_chat.cases import (
     LANGUAGES,
     PROTOCOLS,
     RATING,
-    chat_scores,
     read_predictions,
 )
+from gateau.evaluation.benchmarks.longbench_chat.scores import chat_scores
 from gateau.evaluation.judging.join import markdown_table, read_ratings
 from gateau.evaluation.results.measures import write_items, write_scores
 from gateau.files import write_text
@@ -18,15 +21,20 @@ from gateau.files import write_text
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--predictions", required=True, help="jsonl, or a folder with predictions.jsonl")
-    parser.add_argument("--judgments", required=True, help="jsonl of scripts/judge.py")
-    parser.add_argument("--judge", required=True, help="who judged, as tables show it")
+    parser.add_argument("--predictions", required=True, help="predictions, jsonl, or a folder with predictions.jsonl")
+    parser.add_argument("--judgments", required=True, help="judgments of scripts/judge.py, jsonl")
+    parser.add_argument("--judge", required=True, help="name of the judge in tables")
     parser.add_argument("--protocol", choices=PROTOCOLS, required=True, help="how the model was asked")
-    parser.add_argument("--max-null-share", type=float, default=0.05, help="of judgments without a rating")
-    parser.add_argument("--data", default="LongBench-Chat", help="whose items they are (default: %(default)s)")
-    parser.add_argument("--output", required=True, help="output: scores as JSON")
-    parser.add_argument("--items", help="output: jsonl of scored items")
-    parser.add_argument("--table", help="output: Markdown")
+    parser.add_argument(
+        "--max-null-share",
+        type=float,
+        default=0.05,
+        help="largest share of judgments without a rating, from 0 to 1 (default: %(default)s)",
+    )
+    parser.add_argument("--data", default="LongBench-Chat", help="name of the items in tables (default: %(default)s)")
+    parser.add_argument("--output", required=True, help="output: scores, JSON")
+    parser.add_argument("--items", help="output: scored items, jsonl (default: not written)")
+    parser.add_argument("--table", help="output: tables, Markdown (default: not written)")
     args = parser.parse_args()
 
     predictions = read_predictions(args.predictions)

@@ -1,7 +1,9 @@
-"""MT-Bench's score: the mean of a judge's ratings over all rows, of each turn and of each category; works alone."""
+"""Score MT-Bench: the mean of a judge's ratings over all rows, of each turn, and of each category.
+
+The script also works without the workflow.
+"""
 
 import argparse
-import json
 import logging
 
 from gateau.command import run
@@ -11,29 +13,38 @@ from gateau.evaluation.benchmarks.mt_bench.questions import (
     TURNS,
     item_id,
     judge_requests,
-    judgment_rows,
-    mt_bench_scores,
     read_answers,
     read_questions,
 )
+from gateau.evaluation.benchmarks.mt_bench.scores import judgment_rows, mt_bench_scores
 from gateau.evaluation.judging.join import markdown_table, read_ratings
 from gateau.evaluation.judging.judge import read_judgments
 from gateau.evaluation.results.measures import write_items, write_scores
-from gateau.files import write_text
+from gateau.files import write_jsonl, write_text
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--predictions", required=True, help="FastChat's model_answer file, or a folder with it alone")
-    parser.add_argument("--judgments", required=True, help="jsonl of scripts/judge.py")
+    parser.add_argument(
+        "--predictions", required=True, help="FastChat's model_answer file, or a folder that holds only this file"
+    )
+    parser.add_argument("--judgments", required=True, help="judgments of scripts/judge.py, jsonl")
     parser.add_argument("--assets", required=True, help="folder of questions, references and the judge's prompts")
-    parser.add_argument("--judge", required=True, help="who judged, as tables show it")
-    parser.add_argument("--max-null-share", type=float, default=0.05, help="of judgments without a rating")
-    parser.add_argument("--data", default="MT-Bench", help="whose items they are (default: %(default)s)")
-    parser.add_argument("--output", required=True, help="output: scores as JSON")
-    parser.add_argument("--items", help="output: jsonl of scored items")
-    parser.add_argument("--table", help="output: Markdown")
-    parser.add_argument("--fastchat-judgments", help="output: jsonl as FastChat's single mode stores it")
+    parser.add_argument("--judge", required=True, help="name of the judge in tables")
+    parser.add_argument(
+        "--max-null-share",
+        type=float,
+        default=0.05,
+        help="largest share of judgments without a rating, from 0 to 1 (default: %(default)s)",
+    )
+    parser.add_argument("--data", default="MT-Bench", help="name of the items in tables (default: %(default)s)")
+    parser.add_argument("--output", required=True, help="output: scores, JSON")
+    parser.add_argument("--items", help="output: scored items, jsonl (default: not written)")
+    parser.add_argument("--table", help="output: tables, Markdown (default: not written)")
+    parser.add_argument(
+        "--fastchat-judgments",
+        help="output: judgments as FastChat's single mode stores them, jsonl (default: not written)",
+    )
     args = parser.parse_args()
 
     questions, answers = read_questions(args.assets), read_answers(args.predictions)
@@ -63,8 +74,8 @@ def main() -> None:
         write_text(args.table, markdown_table(f"MT-Bench, protocol {PROTOCOL}, judge {args.judge}", measures))
     if args.fastchat_judgments:
         rows = judgment_rows(questions, model, requests, read_judgments(args.judgments), args.judge)
-        # ASCII, because FastChat opens it in the platform's encoding
-        write_text(args.fastchat_judgments, "".join(json.dumps(row) + "\n" for row in rows))
+        # ASCII, because FastChat opens the file with the platform's encoding
+        write_jsonl(args.fastchat_judgments, rows, ascii_only=True)
     first = measures[0]
     logging.info("%s: %.2f (%.2f to %.2f), n = %d", args.predictions, first.score, first.low, first.high, first.n)
 

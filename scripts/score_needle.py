@@ -1,7 +1,7 @@
-"""Score needle-in-a-haystack predictions by key phrases and, with a judge's ratings, by these; works alone.
+"""Score needle-in-a-haystack predictions by key phrases and, with judgments, by a judge's ratings.
 
-Each line of the predictions is a JSON object: length (tokens), depth (percent), pred (the answer's text), and an id
-where a cell has several answers.
+The script also works without the workflow. Each line of the predictions is a JSON object with length (tokens), depth
+(percent), pred (the answer's text), and an id if a cell has several answers.
 """
 
 import argparse
@@ -13,18 +13,17 @@ from typing import Any
 from gateau.command import run
 from gateau.evaluation.benchmarks.base import predictions_file
 from gateau.evaluation.benchmarks.needle import judge as needle_judged
-from gateau.evaluation.benchmarks.needle.prompts import KEYS, contains_keys
+from gateau.evaluation.benchmarks.needle.predictions import NeedlePrediction, read_predictions
 from gateau.evaluation.benchmarks.needle.scores import (
     NeedleCell,
     NeedleMean,
-    NeedlePrediction,
     needle_cells,
     needle_markdown,
     needle_mean,
     needle_measures,
     plot_needle,
-    read_predictions,
 )
+from gateau.evaluation.benchmarks.needle.settings import KEYS, contains_keys
 from gateau.evaluation.judging.join import Ratings, read_ratings
 from gateau.evaluation.results.measures import write_items, write_scores
 from gateau.files import write_text
@@ -92,27 +91,32 @@ def _report(
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--predictions", required=True, help="jsonl, or a folder with predictions.jsonl")
+    parser.add_argument("--predictions", required=True, help="predictions, jsonl, or a folder with predictions.jsonl")
     parser.add_argument(
         "--key",
         action="append",
-        help=f"phrase that a right answer holds; all of them must be there ({', '.join(KEYS)})",
+        help=f"phrase that a right answer contains; can be repeated, and all are required (default: {', '.join(KEYS)})",
     )
-    parser.add_argument("--judgments", help="jsonl of scripts/judge.py")
-    parser.add_argument("--judge", help="who judged, as tables show it; needed with --judgments")
-    parser.add_argument("--max-null-share", type=float, default=0.05, help="of judgments without a rating")
-    parser.add_argument("--data", default="Needle", help="whose items they are (default: %(default)s)")
-    parser.add_argument("--title", default="Needle in a haystack", help="stands above the heatmap")
-    parser.add_argument("--output", required=True, help="output: JSON with scores per answer, per cell and overall")
-    parser.add_argument("--items", help="output: jsonl of scored items")
-    parser.add_argument("--table", help="output: Markdown")
-    parser.add_argument("--heatmap", help="output: PNG")
-    parser.add_argument("--judge-heatmap", help="output: PNG of the ratings")
+    parser.add_argument("--judgments", help="judgments of scripts/judge.py, jsonl (default: none)")
+    parser.add_argument("--judge", help="name of the judge in tables; required with --judgments")
+    parser.add_argument(
+        "--max-null-share",
+        type=float,
+        default=0.05,
+        help="largest share of judgments without a rating, from 0 to 1 (default: %(default)s)",
+    )
+    parser.add_argument("--data", default="Needle", help="name of the items in tables (default: %(default)s)")
+    parser.add_argument("--title", default="Needle in a haystack", help="title of the heatmaps (default: %(default)s)")
+    parser.add_argument("--output", required=True, help="output: scores of each answer, of each cell and overall, JSON")
+    parser.add_argument("--items", help="output: scored items, jsonl (default: not written)")
+    parser.add_argument("--table", help="output: tables, Markdown (default: not written)")
+    parser.add_argument("--heatmap", help="output: heatmap of the scores, PNG (default: not written)")
+    parser.add_argument("--judge-heatmap", help="output: heatmap of the ratings, PNG (default: not written)")
     args = parser.parse_args()
     if bool(args.judgments) != bool(args.judge):
-        parser.error("--judgments and --judge are given together or not at all")
+        parser.error("--judgments and --judge must be given together")
     if args.judge_heatmap and not args.judgments:
-        parser.error("--judge-heatmap needs --judgments")
+        parser.error("--judge-heatmap requires --judgments")
     return args
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -160,3 +160,25 @@ def _tensor_spans(handle: BinaryIO, size: int) -> list[tuple[int, int]]:
     start = 8 + length
     tensors = [entry["data_offsets"] for name, entry in header.items() if name != "__metadata__"]
     return [(0, start), *sorted((start + first, start + last) for first, last in tensors)]
+
+
+def local_copy(spec: ModelSpec) -> ModelSpec:
+    """Return the same model as a local directory, so that no loader uses the network.
+
+    A model of the hub is looked up in the local cache.
+
+    Raises:
+        ModelError: there is no config.json, neither in the model's directory nor in the cache.
+    """
+    if spec.is_local:
+        spec.config()
+        return spec
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(spec.path, "config.json", revision=spec.revision)
+    if not isinstance(found, str):
+        raise ModelError(
+            f"{spec.path}: its config.json is not cached here; fetch it with `hf download {spec.path} config.json`, or "
+            "give a local directory"
+        )
+    return replace(spec, path=str(Path(found).parent), revision=None)

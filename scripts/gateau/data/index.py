@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from gateau.balancing import forward_cost
 from gateau.prompts import EncodedSample, PromptEncoder
 from gateau.schemas import SAMPLES
 from gateau.tables import open_table
+from gateau.work import forward_cost
 
 _SEGMENT = 128
 

@@ -22,8 +22,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gateau.balancing import forward_cost
 from gateau.errors import SettingsError
+from gateau.work import forward_cost
 
 MicroBatch = list[int]
 PLANS = ("sort", "pack", "step_pack")

@@ -176,7 +176,7 @@ def finetune(experiment: str, spec: ModelSpec, options: TrainOptions, run: RunOp
     trainer = SequenceMeanTrainer(
         model,
         arguments,
-        RankSteps(plan.steps, rank, reader, lengths),
+        RankSteps(plan.steps, rank, reader),
         _held_out(mixture, plan, lengths, world_size, rank, reader),
         plan.epochs,
         run.peak_tflops,
@@ -395,7 +395,7 @@ def _held_out(
         rows = [n for n, row in enumerate(mixture) if row["split"] == "held_out" and row["source"] == source]
         if rows:
             step = assign_to_ranks(rows, lengths, plan.options.method, world_size, plan.options.token_budget)
-            steps[source] = RankSteps([step], rank, reader, lengths)
+            steps[source] = RankSteps([step], rank, reader)
     return steps
 
 

@@ -122,3 +122,8 @@ class MixtureReader:
         """Return a packed batch of these rows of the mixture, in this order."""
         rows = (self._rows[number] for number in sequences)
         return pack([self._readers[row["source"]].read(row["row"]) for row in rows])
+
+    def sizes(self, sequences: Sequence[int]) -> list[tuple[int, int]]:
+        """Return the numbers of tokens and of targets of these rows of the mixture."""
+        rows = (self._rows[number] for number in sequences)
+        return [(row["n_tokens"], row["n_targets"]) for row in rows]

@@ -26,7 +26,7 @@ from gateau.training.batching import Step
 from gateau.training.checkpoints import mark_complete, prune
 from gateau.training.objective import SequenceMeanLoss
 from gateau.training.packing import MixtureReader, PackedBatch
-from gateau.training.throughput import peak_flops, training_flops
+from gateau.work import DecoderShape, peak_flops, training_flops
 
 logger = logging.getLogger(__name__)
 
@@ -40,19 +40,19 @@ class RankStep:
     Attributes:
         batches: this rank's micro-batches.
         n_sequences: number of sequences of all ranks.
-        lengths: tokens of each sequence of all ranks.
+        sizes: tokens and targets of each sequence of all ranks.
     """
 
     batches: list[PackedBatch]
     n_sequences: int
-    lengths: list[int]
+    sizes: list[tuple[int, int]]
 
 
 class RankSteps(Dataset[RankStep]):
     """The steps of a plan for one rank. Each step is read from the token tables when it is accessed."""
 
-    def __init__(self, steps: Sequence[Step], rank: int, reader: MixtureReader, lengths: Sequence[int]) -> None:
-        self._steps, self._rank, self._reader, self._lengths = steps, rank, reader, lengths
+    def __init__(self, steps: Sequence[Step], rank: int, reader: MixtureReader) -> None:
+        self._steps, self._rank, self._reader = steps, rank, reader
 
     def __len__(self) -> int:
         return len(self._steps)
@@ -60,7 +60,7 @@ class RankSteps(Dataset[RankStep]):
     def __getitem__(self, number: int) -> RankStep:
         step = self._steps[number]
         batches = [self._reader.batch(batch) for batch in step.ranks[self._rank]]
-        return RankStep(batches, len(step.sequences), [self._lengths[sequence] for sequence in step.sequences])
+        return RankStep(batches, len(step.sequences), self._reader.sizes(step.sequences))
 
 
 class _Remaining(Sampler[int]):
@@ -147,7 +147,7 @@ class SequenceMeanTrainer(Trainer):
                 f"the loss is {float(total)} in step {self.state.global_step + 1}: lower train.learning_rate, or look "
                 "for a damaged row among those of this step in plan.parquet"
             )
-        self.speed.end(inputs.lengths)
+        self.speed.end(inputs.sizes)
         return total
 
     def _loss(self, model: Any, batch: PackedBatch) -> torch.Tensor:
@@ -218,7 +218,7 @@ class Speed:
     """
 
     def __init__(self, config: Any, frozen_weights: bool, world_size: int, peak: float | None, n_steps: int) -> None:
-        self._config, self._frozen_weights = config, frozen_weights
+        self._shape, self._frozen_weights = DecoderShape.from_config(config), frozen_weights
         self._peak, self._n_steps = peak and peak * world_size, n_steps
         self._started = self._line_at = 0.0
         self._tokens = self._flops = self._seconds = 0.0
@@ -228,14 +228,15 @@ class Speed:
         """Note the start time of the first step."""
         self._started = self._started or time.monotonic()
 
-    def end(self, lengths: Sequence[int]) -> None:
-        """Count a finished step. ``lengths`` are the tokens of each sequence of all ranks."""
+    def end(self, sizes: Sequence[tuple[int, int]]) -> None:
+        """Count a finished step. ``sizes`` are the tokens and targets of each sequence of all ranks."""
         now = time.monotonic()
         elapsed, self._started = now - self._started, now
-        flops = training_flops(self._config, lengths, self._frozen_weights)
-        self._tokens, self._flops = self._tokens + sum(lengths), self._flops + flops
+        tokens = sum(length for length, _ in sizes)
+        flops = sum(training_flops(self._shape, *size, self._frozen_weights) for size in sizes)
+        self._tokens, self._flops = self._tokens + tokens, self._flops + flops
         self._seconds += elapsed
-        self.total_tokens, self.total_flops = self.total_tokens + sum(lengths), self.total_flops + flops
+        self.total_tokens, self.total_flops = self.total_tokens + tokens, self.total_flops + flops
         self.total_seconds, self.n_done = self.total_seconds + elapsed, self.n_done + 1
 
     def metrics(self) -> dict[str, float]:

@@ -1,8 +1,8 @@
-"""One shard's answers: what is stored is read, the rest is asked for, and the shard's whole result is written.
+"""One shard's answers: stored ones are read, missing ones are generated, and the shard's whole result is written.
 
-Each answered batch is one small file under a folder that is named by all that decides an answer apart from the
-question: written whole or not at all, so nothing has to be repaired after ``kill -9``, and any number of jobs may share
-it. A batch counts only as the whole that was planned, so that a rerun gives the very same answers.
+Each answered batch is a small file. Its folder is named by a digest of all settings that decide an answer. A file is
+written whole or not at all, so nothing has to be repaired after ``kill -9``, and many jobs can share the folder. A
+batch is stored under exactly the questions that were planned together, so a rerun gives identical answers.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from gateau.digests import settings_digest
 from gateau.errors import DataError
 from gateau.evaluation.answering.questions import AnsweredTurn, Generation, Question
-from gateau.files import write_json, write_text
+from gateau.files import Row, read_jsonl, write_json, write_jsonl
 
 logger = logging.getLogger(__name__)
 
@@ -26,16 +27,20 @@ Watch = Callable[[Iterable[list[int]], int], Iterator[list[int]]]
 
 
 class AnswerStore:
-    """Answers of one model under one set of ``settings``, by batch."""
+    """Answers of one model under one set of settings, by batch.
+
+    Args:
+        directory: folder of all stores.
+        settings: all that decides an answer, except the questions; a JSON-ready mapping.
+    """
 
     def __init__(self, directory: str | Path, settings: Mapping[str, Any]) -> None:
-        digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
-        self.directory = Path(directory) / digest[:24]
+        self.directory = Path(directory) / settings_digest(settings, length=24)
         if not (self.directory / "settings.json").exists():
             write_json(self.directory / "settings.json", dict(settings))
 
     def get(self, batch: Sequence[Question]) -> list[Generation] | None:
-        """The answers to a batch, None when it has not been answered."""
+        """Return the answers to a batch, or None if they are not stored."""
         path = self._path(batch)
         try:
             rows = json.loads(path.read_text(encoding="utf-8"))
@@ -43,11 +48,11 @@ class AnswerStore:
         except FileNotFoundError:
             return None
         except (ValueError, LookupError, TypeError) as error:
-            logger.warning("%s is damaged (%s); its questions are asked again", path, type(error).__name__)
+            logger.warning("%s is damaged (%s); its questions are answered again", path, type(error).__name__)
             return None
 
     def put(self, batch: Sequence[Question], generations: Sequence[Generation]) -> None:
-        """Keep the answers; on return they are on the disk."""
+        """Store the answers to a batch. When this returns, they are on the disk."""
         write_json(self._path(batch), [asdict(generation) for generation in generations])
 
     def _path(self, batch: Sequence[Question]) -> Path:
@@ -56,12 +61,18 @@ class AnswerStore:
 
 
 def read_generation(row: Mapping[str, Any]) -> Generation:
-    """A generation from its JSON. Raises LookupError or TypeError for something else."""
+    """Return a generation from its JSON. Raises LookupError or TypeError for anything else."""
     return Generation(row["benchmark"], row["item"], tuple(AnsweredTurn(**turn) for turn in row["turns"]))
 
 
 def deal_batches(batches: Sequence[list[int]], costs: Sequence[int], shards: int) -> list[list[list[int]]]:
-    """Batches of each shard: the costliest first, each to the shard that has least to do."""
+    """Return the batches of each shard. The costliest batches go first, each to the shard with the least work so far.
+
+    Args:
+        batches: positions of the questions of each batch.
+        costs: relative cost of each question.
+        shards: number of shards.
+    """
     shares: list[list[list[int]]] = [[] for _ in range(shards)]
     loads = [0] * shards
     order = sorted(range(len(batches)), key=lambda number: (-sum(costs[p] for p in batches[number]), number))
@@ -79,7 +90,15 @@ def answer_shard(
     load: Callable[[], Answers],
     watch: Watch,
 ) -> dict[int, Generation]:
-    """Answers by position. ``load`` is called only when something is missing."""
+    """Return a shard's answers by the position of their question.
+
+    Args:
+        questions: all questions of the benchmark.
+        batches: positions of the questions of each batch of this shard.
+        store: where answers are stored.
+        load: returns the function that answers a batch. It loads the model, so it is called only if some are missing.
+        watch: yields the missing batches, whose number it is given, and reports progress.
+    """
     done: dict[int, Generation] = {}
     missing = []
     for batch in batches:
@@ -103,38 +122,43 @@ def answer_shard(
 
 
 def write_answers(path: str | Path, questions: Sequence[Question], answers: Mapping[int, Generation]) -> None:
-    """A shard's rows, by position: ``number`` of ``of`` questions, benchmark, item, record, and the answered turns."""
-    lines = [
-        json.dumps(
-            {"number": number, "of": len(questions), "record": questions[number].record, **asdict(answers[number])},
-            ensure_ascii=False,
-        )
+    """Write a shard's answers, one line each.
+
+    A line holds the position of the question (``number``), the number of all questions (``of``), and benchmark, item,
+    record and answered turns.
+    """
+    rows = (
+        {"number": number, "of": len(questions), "record": questions[number].record, **asdict(answers[number])}
         for number in sorted(answers)
-    ]
-    write_text(path, "".join(line + "\n" for line in lines))
+    )
+    write_jsonl(path, rows)
 
 
-def read_answers(paths: Iterable[str | Path]) -> list[dict[str, Any]]:
-    """All shards' rows in the questions' order. Raises DataError unless each question is there exactly once."""
-    rows: dict[int, dict[str, Any]] = {}
+def read_answers(paths: Iterable[str | Path]) -> list[Row]:
+    """Return the rows of all shards in the questions' order.
+
+    Raises:
+        DataError: a question has no answer or several answers.
+    """
+    rows: dict[int, Row] = {}
     of: set[int] = set()
     for path in paths:
-        for line in Path(path).read_text(encoding="utf-8").split("\n")[:-1]:
-            row = json.loads(line)
+        # with more shards than batches, some shards have no answers
+        for _, row in read_jsonl(path) if Path(path).stat().st_size else ():
             if row["number"] in rows:
                 raise DataError(f"{path}: item {row['item']} is answered twice; remove the shards and run again")
             rows[row["number"]] = row
             of.add(row["of"])
     if len(of) != 1 or sorted(rows) != list(range(*of)):
         raise DataError(
-            f"{len(rows)} answers where {' or '.join(map(str, sorted(of)))} questions were asked: the shards do not "
-            "belong together; remove them and run again"
+            f"{len(rows)} answers were found, but {' or '.join(map(str, sorted(of)))} questions were asked. The shards "
+            "do not belong together; remove them and run again"
         )
     return [rows[number] for number in sorted(rows)]
 
 
 def summarise(answers: Iterable[Generation]) -> dict[str, int]:
-    """What a reader of the log should know: how answers ended and what of the questions was lost."""
+    """Return counts for the log: how answers ended, and in how many turns a text was cut or changed."""
     counts: dict[str, int] = {}
     for turn in (turn for answer in answers for turn in answer.turns):
         for name, hit in (

@@ -1,9 +1,9 @@
-"""Answers of a model in process: prompts as in training, decoding that is spelt out, batches where lengths allow.
+"""Answers of a model in process: prompts as in training, decoding with explicit settings, batches of similar lengths.
 
-Batches are planned over all questions of a benchmark before they are dealt to shards, so an answer does not depend on
-the number of shards. A batch holds questions that decode alike, padded on the left to the longest; prompts too long to
-share ``batch_tokens`` are asked alone, without padding or mask, and so are those whose tokens are drawn: their seed
-must mean the same in every company.
+Batches are planned over all questions of a benchmark and then assigned to shards, so answers do not depend on the
+number of shards. A batch holds questions with the same decoding, padded on the left to the longest prompt. Prompts that
+are too long to share ``batch_tokens`` are asked alone, without padding. Questions that are sampled are asked alone too,
+so that their seed always gives the same answer.
 """
 
 from __future__ import annotations
@@ -22,21 +22,25 @@ from gateau.evaluation.answering.questions import AnsweredTurn, Generation, Ques
 
 
 def prompt_sha256(ids: Sequence[int]) -> str:
-    """Names a prompt by its token ids."""
+    """Return the SHA-256 of a prompt's token ids, separated by commas."""
     return hashlib.sha256(",".join(map(str, ids)).encode()).hexdigest()
 
 
 def plan_batches(questions: Sequence[Question], prompter: Prompter, batch_tokens: int) -> list[list[int]]:
-    """Positions of questions that are answered together, in a fixed order.
+    """Return the positions of the questions of each batch, in a fixed order.
 
-    ``batch_tokens`` bounds (longest prompt + new tokens) × questions of a batch; one question alone may exceed it.
+    Args:
+        questions: all questions of the benchmark.
+        prompter: makes the model's prompts.
+        batch_tokens: largest (longest prompt + new tokens) × number of questions of a batch. A single question may
+            exceed it.
     """
     groups: defaultdict[Hashable, list[tuple[int, int, int]]] = defaultdict(list)
     for position, question in enumerate(questions):
         prompt = prompter.prompt(question)
         alone = position if question.temperature > 0 else None
         decoding = (prompt.max_new_tokens, question.stop_at_newline, len(question.users), question.wrapped, alone)
-        # data sets keep to themselves, so that adding one leaves the batches of the others as they are
+        # batches do not mix data sets, so that adding one leaves the batches of the others as they are
         kind = question.item.rpartition("/")[0]
         groups[(kind, *decoding)].append((len(prompt.ids), position, prompt.max_new_tokens))
     batches: list[list[int]] = []
@@ -52,7 +56,12 @@ def plan_batches(questions: Sequence[Question], prompter: Prompter, batch_tokens
 
 
 class Generator:
-    """Answers questions with one model."""
+    """A model that answers questions.
+
+    Args:
+        model: the model, whose generation config is replaced.
+        prompter: makes its prompts.
+    """
 
     def __init__(self, model: PreTrainedModel, prompter: Prompter) -> None:
         self._model, self._prompter = model, prompter
@@ -60,13 +69,14 @@ class Generator:
         self._newline = self._tokenizer("\n", add_special_tokens=False).input_ids[-1]
         own = getattr(model.generation_config, "eos_token_id", None)
         self._own_stops = {self._tokenizer.eos_token_id, *(own if isinstance(own, list) else [own])} - {None}
-        # transformers would lay the model's own defaults, a repetition penalty for one, under every decoding
+        # otherwise transformers would apply the model's own defaults, such as a repetition penalty, to every decoding
         model.generation_config = GenerationConfig(eos_token_id=sorted(self._own_stops) or None)
 
     def answer(self, questions: Sequence[Question]) -> list[Generation]:
-        """Answers to one batch of :func:`plan_batches`, in its order.
+        """Return the answers to one batch of :func:`plan_batches`, in its order.
 
-        Raises SettingsError when the device's memory does not suffice.
+        Raises:
+            SettingsError: the device has too little memory.
         """
         turns: list[list[tuple[str, str]]] = [[] for _ in questions]
         answered: list[list[AnsweredTurn]] = [[] for _ in questions]
@@ -81,7 +91,11 @@ class Generator:
         ]
 
     def _answer_turn(self, questions: Sequence[Question], prompts: Sequence[Prompt]) -> list[AnsweredTurn]:
-        """Later turns can differ in the room the window leaves, so rows that may say the same amount go together."""
+        """Return the answers to one turn.
+
+        In later turns, the window may leave different room for the answers, so rows with the same room are generated
+        together.
+        """
         by_room: defaultdict[int, list[int]] = defaultdict(list)
         for number, prompt in enumerate(prompts):
             by_room[prompt.max_new_tokens].append(number)
@@ -111,7 +125,7 @@ class Generator:
 
     @torch.no_grad()
     def _generate(self, prompts: Sequence[list[int]], question: Question, max_new_tokens: int) -> list[list[int]]:
-        """New token ids of each prompt, its stop token included, all decoded as ``question`` says."""
+        """Return the new token ids of each prompt, with the stop token, decoded with the settings of ``question``."""
         longest = max(map(len, prompts))
         config = self._decoding(question, max_new_tokens)
         inputs = torch.tensor([[config.pad_token_id] * (longest - len(ids)) + ids for ids in prompts])
@@ -133,7 +147,7 @@ class Generator:
         return self._own_stops | {self._newline} if question.stop_at_newline else self._own_stops
 
     def _decoding(self, question: Question, max_new_tokens: int) -> GenerationConfig:
-        """Nothing is left to the model's own generation config but its stop tokens."""
+        """Return a generation config that takes only the stop tokens from the model's own."""
         stops = sorted(self._stops(question))
         sampled = {"temperature": question.temperature, "top_p": 1.0, "top_k": 0} if question.temperature > 0 else {}
         padding = self._tokenizer.pad_token_id
@@ -148,5 +162,5 @@ class Generator:
 
 
 def _until_stop(ids: list[int], stops: set[int]) -> list[int]:
-    """Ids up to and with the first stop token: what follows is padding."""
+    """Return the ids up to and including the first stop token. What follows is padding."""
     return next((ids[: place + 1] for place, token in enumerate(ids) if token in stops), ids)

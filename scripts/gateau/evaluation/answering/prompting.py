@@ -1,12 +1,12 @@
 """From a question to token ids: the chat format of training, LongBench's cut through the middle, the model's window.
 
-The text of a question is cut to ``max_length`` tokens as LongBench cuts it: the first and the last half of the ids are
-decoded separately, without control tokens, and joined by nothing; the chat wrap comes after. Where the model's window
-is smaller, the text is cut to what leaves room for the answer, at most a quarter of the window; what was cut is told
-with each answer.
+The text of a question is cut to ``max_length`` tokens in LongBench's way: the first and the last half of the ids are
+decoded separately, without control tokens, and concatenated. The chat format is applied afterwards. If the model's
+window is smaller, the text is cut further to leave room for the answer, at most a quarter of the window. Each answer
+says how many tokens were cut.
 
-A control token of the model's chat template inside a text would be taken for the template's own. A benchmark's text is
-not ours to reject, so a space breaks such a token up, which is told with each answer too.
+If a text contains a control token of the model's chat template, the model would take it for the template's own. The
+text of a benchmark cannot be rejected, so a space breaks up such a token. Each answer says how many were broken up.
 """
 
 from __future__ import annotations
@@ -25,9 +25,14 @@ Turns = Sequence[tuple[str, str]]
 
 @dataclass(frozen=True)
 class Prompt:
-    """``ids`` up to where the answer begins. ``user`` is the text as asked. ``max_new_tokens`` is 0 without any room.
+    """A prompt, ready for the model.
 
-    ``truncated_tokens`` of the text were cut, ``control_tokens`` in it broken up.
+    Attributes:
+        ids: token ids up to where the answer begins.
+        user: the user's text as it is asked, after cuts.
+        max_new_tokens: largest number of tokens of the answer; 0 if the window has no room.
+        truncated_tokens: number of tokens of the text that were cut.
+        control_tokens: number of control tokens in the text that were broken up.
     """
 
     ids: list[int]
@@ -38,7 +43,7 @@ class Prompt:
 
 
 def truncate_middle(tokenizer: PreTrainedTokenizerBase, text: str, max_length: int) -> tuple[str, int]:
-    """``text`` of at most ``max_length`` tokens, first and last half kept, and how many tokens were cut."""
+    """Return ``text`` cut to ``max_length`` tokens, keeping its first and last half, and how many tokens were cut."""
     ids = tokenizer(text, add_special_tokens=False, verbose=False).input_ids
     if len(ids) <= max_length:
         return text, 0
@@ -48,12 +53,13 @@ def truncate_middle(tokenizer: PreTrainedTokenizerBase, text: str, max_length: i
 
 
 class Prompter:
-    """Makes the prompts of one model.
+    """Maker of the prompts of one model.
 
     Args:
+        tokenizer: the model's.
         format_name: longalign, tokenizer_template or plain, see :func:`gateau.chatting.choose_format`.
-        max_length: most tokens of a question's text.
-        window: tokens that prompt and answer may have together; None knows no bound.
+        max_length: largest length of a question's text in tokens.
+        window: largest length of prompt and answer together in tokens, or None if there is no limit.
     """
 
     def __init__(
@@ -64,9 +70,14 @@ class Prompter:
         self._control = sorted(control_tokens(tokenizer)) if format_name == "tokenizer_template" else []
 
     def prompt(self, question: Question, turns: Turns = ()) -> Prompt:
-        """The prompt of the user's next message after ``turns`` of (user as asked, answer).
+        """Return the prompt of the user's next message.
 
-        Raises SettingsError when the chat template cannot render the conversation.
+        Args:
+            question: what is asked.
+            turns: the turns so far, each with the user's text as asked and the answer.
+
+        Raises:
+            SettingsError: the chat template cannot render the conversation.
         """
         text, broken = self._break_control_tokens(question, question.users[len(turns)])
         turns = [(user, self._break_control_tokens(question, answer)[0]) for user, answer in turns]

@@ -1,26 +1,34 @@
-"""What a model is asked and what it answers: a question has all that decides the answer, and what the scorer needs.
+"""What a model is asked and what it answers.
 
-:mod:`gateau.evaluation.benchmarks.catalogue` turns assets into questions, :mod:`gateau.evaluation.answering.generation` answers them.
+A question holds all that decides its answer, and what the scorer needs. The benchmarks make questions of their assets;
+:mod:`gateau.evaluation.answering.generation` answers them.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from gateau.digests import settings_digest
 from gateau.errors import DataError
 
 
 @dataclass(frozen=True)
 class Question:
-    """One conversation that is asked for: ``users`` are the messages of its user, each asked after the answer before.
+    """One conversation that a model is asked to complete.
 
-    ``wrapped`` questions go through the model's chat format; the others are continued as they are (few-shot and code).
-    ``stop_at_newline`` ends the answer at its first line, which must then hold at least one token. ``record`` holds the
-    fields of the prediction row beside the answer; it does not decide the answer.
+    Attributes:
+        benchmark: name of the benchmark.
+        item: names the question within the benchmark.
+        users: messages of the user. Each is asked after the answer to the one before.
+        system: the system line.
+        wrapped: whether the model's chat format is used. Other questions are continued as they are (few-shot, code).
+        max_new_tokens: largest number of tokens of an answer.
+        temperature: of the decoding; 0 is greedy.
+        seed: of the decoding.
+        stop_at_newline: whether the answer ends with its first line, which then has at least one token.
+        record: fields of the prediction row beside the answer. They do not decide the answer.
     """
 
     benchmark: str
@@ -36,40 +44,47 @@ class Question:
 
     @property
     def digest(self) -> str:
-        """Of all that decides the answer, the model apart."""
-        asked = {name: value for name, value in asdict(self).items() if name != "record"}
-        return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
+        """Digest of all that decides the answer, except the model."""
+        return settings_digest({name: value for name, value in asdict(self).items() if name != "record"})
 
 
 def check_items(questions: Sequence[Question]) -> None:
-    """Raises DataError when there are no questions, or two of one item."""
+    """Raise DataError if there are no questions, or two of the same item."""
     if not questions:
         raise DataError("no questions: the benchmark's assets are empty, or no data set of it is chosen")
     seen: set[str] = set()
     for question in questions:
         if question.item in seen:
-            raise DataError(
-                f"{question.benchmark}: item {question.item} is asked twice; every item needs an id of its own"
-            )
+            raise DataError(f"{question.benchmark}: item {question.item} is asked twice; each item needs its own id")
         seen.add(question.item)
 
 
 @dataclass(frozen=True)
 class AnsweredTurn:
-    """One answer and how it came about."""
+    """One answer, and how it was made.
+
+    Attributes:
+        text: the answer.
+        prompt_sha256: SHA-256 of the prompt's token ids, separated by commas.
+        prompt_tokens: length of the prompt in tokens.
+        new_tokens: length of the answer in tokens.
+        truncated_tokens: number of tokens of the question's text that were cut.
+        control_tokens: number of control tokens in the texts that were broken up.
+        finish_reason: ``stop``, ``length`` (``max_new_tokens`` is reached) or ``window`` (the model's window is full).
+    """
 
     text: str
-    prompt_sha256: str  # of the token ids, comma-separated
+    prompt_sha256: str
     prompt_tokens: int
     new_tokens: int
     truncated_tokens: int
     control_tokens: int
-    finish_reason: str  # stop, length, or window: the model's window ended it
+    finish_reason: str
 
 
 @dataclass(frozen=True)
 class Generation:
-    """A conversation: one answer for each message of the question's user."""
+    """The answers to a question, one for each message of its user."""
 
     benchmark: str
     item: str

@@ -1,11 +1,11 @@
-"""Answers of a model behind an OpenAI-compatible server (vLLM, SGLang, transformers serve): the same prompts and rows.
+"""Answers of a model behind an OpenAI-compatible server (vLLM, SGLang, transformers serve), with the same prompts.
 
-``send: messages`` leaves the chat template to the server, which takes it from the model as exported; the server's count
-of prompt tokens is compared with ours, because another template would show there and nowhere else. ``send: tokens``
-sends the very token ids to the completions endpoint, for servers that take them. Questions without a chat format go to
-that endpoint either way, as text.
+With ``send: messages``, the server applies the chat template of the exported model. Its count of prompt tokens is
+compared with this project's, because only the count shows that it uses another template. With ``send: tokens``, token
+ids are sent to the completions endpoint, for servers that accept them. Questions without a chat format are sent to that
+endpoint as text in both cases.
 
-Tokens are not drawn as they are in process, so answers with a temperature differ between the two.
+Servers sample in another way than the model in process, so answers with a temperature differ between the two.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ModelServer:
-    """Where a model is served, and whether it is sent messages or token ids."""
+    """The server of a model, and whether it is sent messages or token ids."""
 
     settings: ServerSettings
     send: Literal["messages", "tokens"] = "messages"
 
     @classmethod
     def from_config(cls, value: Mapping[str, Any]) -> ModelServer:
-        """From an entry of ``evaluate.servers``."""
+        """Return the server that an entry of ``evaluate.servers`` describes."""
         names = {field.name for field in fields(ServerSettings)}
         given = {name: option for name, option in value.items() if name in names}
-        # never the judge's key unasked
+        # the judge's key is never sent unless it is named
         settings = ServerSettings(**{"key_variable": "MODEL_SERVER_KEY", **given})
         return cls(settings, value.get("send", "messages"))
 
@@ -51,16 +51,23 @@ def answer_through(
     identity: Mapping[str, Any],
     cache: str | Path,
 ) -> list[Generation]:
-    """Answers in the questions' order. ``identity`` names the weights behind the served name, for the cache.
+    """Return the answers in the questions' order.
+
+    Args:
+        server: the model's server.
+        questions: what is asked.
+        prompter: makes the model's prompts.
+        identity: names the weights behind the served name. The cache keeps answers of different weights apart.
+        cache: folder of cached answers.
 
     Raises:
-        ServerError: the server refuses or does not answer; what was answered is cached.
-        SettingsError: messages are to be sent for a model that is asked plainly: a chat server adds its template.
+        ServerError: the server refuses or does not answer. Answers that have arrived are cached.
+        SettingsError: messages would be sent for a model without a chat format, but a chat server adds its template.
     """
     if server.send == "messages" and prompter.format_name == "plain" and any(one.wrapped for one in questions):
         raise SettingsError(
-            "the model is asked without a chat format (plain), which a chat server would add; set send: tokens for "
-            "it in evaluate.servers, or evaluate.generate.format"
+            "the model is asked without a chat format (plain), but a chat server would add one; set send: tokens for "
+            "the model in evaluate.servers, or set evaluate.generate.format"
         )
     salt = repr(sorted(identity.items()))
     differing: list[str] = []
@@ -88,14 +95,14 @@ def answer_through(
     outcome = run_jobs([job(question) for question in questions], server.settings, AnswerCache(cache))
     if differing:
         logger.warning(
-            "the server counts other prompt tokens than the model's chat format gives, in %d prompts (%s): see that it "
-            "serves this very model with its chat template, or set send: tokens", len(differing), differing[0],
+            "in %d prompts, the server counts other numbers of tokens than the model's chat format gives (%s); check "
+            "that it serves this model with its chat template, or set send: tokens", len(differing), differing[0],
         )  # fmt: skip
     return outcome.results
 
 
 def request(send: str, question: Question, prompt: Prompt, turns: Turns) -> tuple[str, dict[str, Any]]:
-    """Endpoint and body of one question, the model's name left out."""
+    """Return endpoint and body of one question, without the model's name."""
     body: dict[str, Any] = {"temperature": question.temperature, "max_tokens": prompt.max_new_tokens, "top_p": 1.0}
     if question.temperature > 0:
         body["seed"] = question.seed

@@ -11,54 +11,16 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
-from gateau.errors import DataError
+from gateau.errors import DataError, SettingsError
+from gateau.evaluation import benchmarks
 from gateau.evaluation.assets.pinned import AssetTable, fetch_assets, file_sha256
-from gateau.evaluation.benchmarks.longbench.data_sets import DATA_SETS
 from gateau.files import write_json
 
 SOURCE = "source.json"
-PROTOCOLS = ("gateau", "longalign")
-
-# by benchmark, the asset behind each canonical name
-_FILES = {
-    "longbench": {
-        "dataset2prompt.json": "longbench_prompts",
-        "dataset2maxlen.json": "longbench_new_tokens",
-        "prompt_for_qa.txt": "longbench_judge_qa",
-        "prompt_for_sum.txt": "longbench_judge_summary",
-    },
-    "longbench_chat": {
-        "test_cases.json": "longbench_chat_cases_{protocol}",
-        "few_shots.json": "longbench_chat_few_shots",
-        "prompt_fs.txt": "longbench_chat_judge",
-    },
-    "needle": {},
-    "mt_bench": {
-        "question.jsonl": "mt_bench_questions",
-        "judge_prompts.jsonl": "mt_bench_judge",
-        "reference_answer.jsonl": "mt_bench_references",
-    },
-}
-_DATA, _ESSAYS = "longbench_data", "needle_essays"
-_LABELS = {
-    "longbench": "LongBench",
-    "longbench_chat": "LongBench-Chat, test cases of {protocol}",
-    "needle": "Paul Graham's essays",
-    "mt_bench": "MT-Bench",
-}
-_OWN_LABELS = {
-    "longbench": "own small set in LongBench's format",
-    "longbench_chat": "own small set in LongBench-Chat's format",
-    "needle": "own small haystack",
-    "mt_bench": "own small set in MT-Bench's format",
-}
-BENCHMARKS = tuple(_FILES)
-# the real data.zip unpacks to less than a tenth of this
-_MOST_DATA_BYTES = 4 << 30
 
 
 def write_pinned(
@@ -67,33 +29,35 @@ def write_pinned(
     cache: str | Path,
     output: str | Path,
     root: str | Path | None = None,
-    protocol: str = "gateau",
+    options: Mapping[str, Any] | None = None,
 ) -> None:
-    """Fetch and verify the pinned files of ``benchmark`` and copy them to the folder ``output``.
+    """Fetch and verify the pinned files of a benchmark and copy them to the folder ``output``.
 
     Args:
-        cache, root: see :func:`gateau.evaluation.assets.pinned.fetch_assets`.
-        protocol: whose test cases, for LongBench-Chat.
+        benchmark: its name.
+        table: what is pinned.
+        cache: see :func:`gateau.evaluation.assets.pinned.fetch_assets`.
+        output: the folder, which is replaced as a whole.
+        root: see :func:`gateau.evaluation.assets.pinned.fetch_assets`.
+        options: the benchmark's options that decide which files are taken.
 
     Raises:
-        DataError: a file cannot be had or is not the pinned one; ``output`` is a folder of something else.
+        DataError: a file cannot be had or is not the pinned one, or ``output`` is a folder of something else.
+        SettingsError: the benchmark has no released files.
     """
-    names = {name: asset.format(protocol=protocol) for name, asset in _FILES[benchmark].items()}
-    extra = {"longbench": [_DATA], "needle": [_ESSAYS]}.get(benchmark, [])
-    places = fetch_assets(table, cache, root, [*names.values(), *extra])
+    pinned = benchmarks.load(benchmark).pinned
+    if pinned is None:
+        raise SettingsError(f"{benchmark} has no released files; set evaluate.assets.source: own")
+    names = pinned.files(options or {})
+    places = fetch_assets(table, cache, root, [*names.values(), *pinned.unpacked])
 
     def fill(folder: Path) -> None:
         for name, asset in names.items():
             shutil.copyfile(places[asset], folder / name)
-        if benchmark == "longbench":
-            unpack_longbench(places[_DATA], folder / "data")
-        if benchmark == "needle":
-            (folder / "haystack").mkdir()
-            for path in places[_ESSAYS].glob("*.txt"):
-                shutil.copyfile(path, folder / "haystack" / path.name)
+        if pinned.unpack:
+            pinned.unpack(places, folder)
 
-    owner = {"gateau": "GATEAU", "longalign": "LongAlign"}[protocol]
-    _write_folder(Path(output), fill, benchmark, "pinned", _LABELS[benchmark].format(protocol=owner))
+    _write_folder(Path(output), fill, benchmark, "pinned", pinned.data(options or {}))
 
 
 def write_own(benchmark: str, sets: str | Path, output: str | Path) -> None:
@@ -105,29 +69,7 @@ def write_own(benchmark: str, sets: str | Path, output: str | Path) -> None:
     def fill(folder: Path) -> None:
         shutil.copytree(source, folder, dirs_exist_ok=True)
 
-    _write_folder(Path(output), fill, benchmark, "own", _OWN_LABELS[benchmark])
-
-
-def unpack_longbench(archive: Path, folder: Path) -> None:
-    """Write LongBench's 21 data sets and LongBench-E's 13 out of its ``data.zip`` into the new ``folder``.
-
-    Raises DataError when one is absent or the zip is damaged.
-    """
-    names = [f"{item.name}.jsonl" for item in DATA_SETS.values()]
-    names += [f"{item.name}_e.jsonl" for item in DATA_SETS.values() if item.extended]
-    folder.mkdir()
-    try:
-        with zipfile.ZipFile(archive) as members:
-            sizes = [members.getinfo(f"data/{name}").file_size for name in names]
-            if sum(sizes) > _MOST_DATA_BYTES:
-                raise DataError(f"{archive}: {sum(sizes)} bytes of data sets, far more than LongBench's; delete it")
-            for name in names:
-                with members.open(f"data/{name}") as packed, (folder / name).open("wb") as output:
-                    shutil.copyfileobj(packed, output, 1 << 20)
-    except (zipfile.BadZipFile, KeyError, EOFError) as error:
-        raise DataError(
-            f"{archive}: not LongBench's data.zip ({error}); delete it, and its pin in pins.json, to fetch it again"
-        ) from error
+    _write_folder(Path(output), fill, benchmark, "own", benchmarks.load(benchmark).own_data)
 
 
 def _write_folder(output: Path, fill: Callable[[Path], None], benchmark: str, source: str, label: str) -> None:

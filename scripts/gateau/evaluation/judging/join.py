@@ -9,44 +9,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from string import Formatter
 
 from gateau.errors import DataError, JudgeError, SettingsError
-from gateau.evaluation.judging.judge import JudgeRequest, Judgment, check_null_share, read_judgments
-from gateau.evaluation.judging.ratings import RATINGS
+from gateau.evaluation import benchmarks
+from gateau.evaluation.judging.judge import Judgment, check_null_share, read_judgments
 from gateau.evaluation.results.measures import Measure, ScoredItem, measure_items
 
 logger = logging.getLogger(__name__)
 
-# the system message of LongBench's and LongBench-Chat's judge
-EVALUATOR = "You're a good assistant at evaluating the quality of texts."
-
 Ratings = Mapping[str, float | None]
-
-
-def request(item: str, rating: str, system: str, user: str) -> JudgeRequest:
-    """A request of two messages."""
-    messages = ({"role": "system", "content": system}, {"role": "user", "content": user})
-    return JudgeRequest(item, messages, rating=rating)
-
-
-def one_line(prediction: str) -> str:
-    """A prediction as LongBench's judges are shown it: its newlines are spaces, and it is stripped."""
-    return prediction.replace("\n", " ").strip()
-
-
-def fill(template: str, path: str | Path, *values: object, **named: object) -> str:
-    """``str.format`` with the template's own slots. Raises DataError when they are others than ``values`` or ``named``.
-
-    Of ``named``, slots may be left out, because one set of names serves several templates.
-    """
-    try:
-        slots = [name for _, name, _, _ in Formatter().parse(template) if name is not None]
-        if values and slots != [""] * len(values):
-            raise DataError(f"{path}: {len(values)} empty slots {{}} are filled; found {slots}; fetch the file again")
-        return template.format(*values, **named)
-    except (LookupError, ValueError) as error:
-        raise DataError(f"{path}: its slots cannot be filled ({error!r}); fetch the file again") from error
 
 
 def read_ratings(path: str | Path, items: Mapping[str, str], max_null_share: float) -> dict[str, float | None]:
@@ -54,7 +25,7 @@ def read_ratings(path: str | Path, items: Mapping[str, str], max_null_share: flo
 
     Args:
         path: judgments, see :func:`gateau.evaluation.judging.judge.read_judgments`.
-        items: by id, how the item is rated (a key of ``RATINGS``).
+        items: by id, how the item is rated (a name in :func:`gateau.evaluation.benchmarks.ratings`).
         max_null_share: share of judgments that may be without a rating, from 0 to 1.
 
     Raises:
@@ -66,7 +37,7 @@ def read_ratings(path: str | Path, items: Mapping[str, str], max_null_share: flo
     judgments = read_judgments(path)
     _check_ids(path, items, judgments)
     for item, rating in items.items():
-        value, scale = judgments[item].rating, RATINGS[rating]
+        value, scale = judgments[item].rating, benchmarks.ratings()[rating]
         if value is not None and not _on_scale(value, scale.lowest, scale.highest):
             raise DataError(
                 f"{path}: id {item!r}: rating {value!r} is not on the scale from {scale.lowest:g} to "

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gateau.errors import DataError, JudgeError
+from gateau.evaluation import benchmarks
 from gateau.evaluation.client.calls import CHAT, AnswerCache, Call, Usage
 from gateau.evaluation.client.jobs import Ask, Job, Outcome, run_jobs
 from gateau.evaluation.client.server import ServerSettings
-from gateau.evaluation.judging.ratings import RATINGS
+from gateau.evaluation.judging.requests import JudgeRequest
 from gateau.files import write_text
 
 
@@ -38,16 +39,7 @@ class JudgeSettings(ServerSettings):
         super().__post_init__()
         self._check("max_tokens")
         self._check("temperature", "null_retries", zero=True)
-        judge_call(JudgeRequest("", (), "mt_bench"), self)  # an extra_body without a bound is refused before any work
-
-
-@dataclass(frozen=True)
-class JudgeRequest:
-    """One rating to ask for; ``messages`` are ``{"role", "content"}``, ``rating`` is a key of :data:`RATINGS`."""
-
-    id: str
-    messages: tuple[dict[str, str], ...]
-    rating: str
+        judge_call(JudgeRequest("", (), rating=""), self)  # an extra_body without a bound is refused before any work
 
 
 @dataclass(frozen=True)
@@ -90,7 +82,7 @@ async def _rate(request: JudgeRequest, settings: JudgeSettings, ask: Ask) -> Jud
     for attempt in range(settings.null_retries + 1):
         answer = await ask(judge_call(request, settings, attempt))
         usage += answer.usage
-        rating = RATINGS[request.rating].read(answer.text)
+        rating = benchmarks.ratings()[request.rating].read(answer.text)
         if rating is not None:
             break
     return Judgment(request.id, rating, answer.text, attempt + 1, usage, answer.finish_reason)
@@ -118,7 +110,7 @@ def forecast(requests: Sequence[JudgeRequest], settings: JudgeSettings, cache: A
                 missing[key] = call
                 break
             cached.add(key)
-            if RATINGS[request.rating].read(answer.text) is not None:
+            if benchmarks.ratings()[request.rating].read(answer.text) is not None:
                 break
     usage = Usage(estimated=True)
     for call in missing.values():
@@ -173,8 +165,10 @@ def check_requests(requests: Sequence[JudgeRequest]) -> None:
     for request in requests:
         if request.id in seen:
             raise DataError(f"id {request.id!r} stands twice; every request needs its own id")
-        if request.rating not in RATINGS:
-            raise DataError(f"id {request.id!r}: rating {request.rating!r} is none of {', '.join(RATINGS)}")
+        if request.rating not in benchmarks.ratings():
+            raise DataError(
+                f"id {request.id!r}: rating {request.rating!r} is none of {', '.join(benchmarks.ratings())}"
+            )
         seen.add(request.id)
 
 
@@ -211,10 +205,10 @@ def _request(row: dict[str, Any], where: str, rating: str | None) -> JudgeReques
             raise DataError(f"{where}: id {request.id!r}: a message has exactly the texts role and content")
         if message["role"] not in {"system", "user", "assistant"}:
             raise DataError(f"{where}: id {request.id!r}: role {message['role']!r} is not system, user or assistant")
-    if request.rating not in RATINGS:
+    if request.rating not in benchmarks.ratings():
         raise DataError(
-            f"{where}: id {request.id!r}: rating {request.rating!r} is none of {', '.join(RATINGS)}; name one in the "
-            "request, or one for all requests"
+            f"{where}: id {request.id!r}: rating {request.rating!r} is none of "
+            f"{', '.join(benchmarks.ratings())}; name one in the request, or one for all requests"
         )
     return request
 

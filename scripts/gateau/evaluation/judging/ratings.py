@@ -24,26 +24,20 @@ class Rating:
         return rating if self.lowest <= rating <= self.highest else None
 
 
-def _last_double_brackets(text: str) -> str | None:
+def last_double_brackets(text: str) -> str | None:
+    """Return the first number inside the last ``[[…]]`` of ``text``, or None."""
     inside = re.findall(r"\[\[([^\[\]]*)\]\]", text)
     number = re.search(r"-?\d+(?:\.\d+)?", inside[-1]) if inside else None
     return number.group() if number else None
 
 
-def _first_double_brackets(text: str) -> str | None:
+def first_double_brackets(text: str) -> str | None:
+    """Return the first ``[[number]]`` of ``text``, or None."""
     found = re.search(r"\[\[(\d+(?:\.\d*)?)\]\]", text)
     return found.group(1) if found else None
 
 
-def _first_brackets(text: str) -> str | None:
+def first_brackets(text: str) -> str | None:
+    """Return the first ``[[number]]`` of ``text``, else the first ``[number]``, or None."""
     found = re.search(r"\[(\d+(?:\.\d*)?)\]", text)
-    return _first_double_brackets(text) or (found.group(1) if found else None)
-
-
-RATINGS = {
-    "longbench_qa": Rating(1, 3, _last_double_brackets),
-    "longbench_summary": Rating(1, 5, _last_double_brackets),
-    "longbench_chat": Rating(1, 10, _last_double_brackets),
-    "needle": Rating(1, 10, _first_double_brackets),
-    "mt_bench": Rating(1, 10, _first_brackets),
-}
+    return first_double_brackets(text) or (found.group(1) if found else None)

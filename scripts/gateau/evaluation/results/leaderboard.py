@@ -16,18 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from gateau.errors import DataError
-from gateau.evaluation.benchmarks.longbench.data_sets import DATA_SETS, category_means
+from gateau.evaluation import benchmarks
 from gateau.evaluation.results.intervals import Comparison, stratified_difference
 from gateau.evaluation.results.measures import Measure, ScoredItem, read_items, read_measures
 from gateau.files import atomic_path
-
-_TITLES = {
-    "longbench": "LongBench",
-    "longbench_e": "LongBench-E",
-    "longbench_chat": "LongBench-Chat",
-    "needle": "Needle in a haystack",
-    "mt_bench": "MT-Bench",
-}
 
 
 @dataclass(frozen=True)
@@ -75,34 +67,28 @@ def read_entries(folders: Mapping[str, Sequence[str | Path]]) -> tuple[list[Entr
     return entries, items
 
 
-def published_entries(path: str | Path, benchmarks: Iterable[str]) -> list[Entry]:
-    """Reference rows of the benchmarks that are evaluated. They have no interval: only the means were published."""
+def published_entries(path: str | Path, evaluated: Iterable[str]) -> list[Entry]:
+    """Return reference rows of the benchmarks that are evaluated, without intervals: only means were published.
+
+    Args:
+        path: JSON with ``source`` and a block for each benchmark that has published scores.
+        evaluated: names of the benchmarks.
+    """
     table = json.loads(Path(path).read_text(encoding="utf-8"))
-    wanted = set(benchmarks)
     entries = []
-    for benchmark in ("longbench", "longbench_chat"):
-        if benchmark not in wanted:
+    for benchmark in sorted(evaluated):
+        published = benchmarks.load(benchmark).published
+        if published is None:
             continue
         block = table[benchmark]
         for model, scores in block["scores"].items():
-            for name, score, headline in _published(benchmark, scores):
+            for name, score, headline in published(scores):
                 measure = Measure(
                     benchmark, name, block["protocol"], block["unit"], score, score, score, 0, block["data"],
                     block.get("judge"), headline=headline,
                 )  # fmt: skip
                 entries.append(Entry(model, table["source"], measure))
     return entries
-
-
-def _published(benchmark: str, scores: Any) -> list[tuple[str, float, bool]]:
-    if benchmark == "longbench_chat":
-        return [("all", scores, True)]
-    ordered = {name: {"score": scores[name]} for name in DATA_SETS if name in scores}
-    means = category_means(ordered, extended=False)
-    return [
-        *((name, row["score"], False) for name, row in ordered.items()),
-        *((category, row["score"], True) for category, row in means.items()),
-    ]
 
 
 def compare(entries: Sequence[Entry], items: Mapping[str, Sequence[ScoredItem]], baseline: str) -> list[Difference]:
@@ -139,7 +125,7 @@ def _strata(measure: Measure, own: Mapping[_Key, Any], theirs: Mapping[_Key, Any
 
     Each data set weighs the same in its category's mean. Ratings that one of the two lacks leave their item out.
     """
-    names = [item.name for item in DATA_SETS.values() if item.category == measure.name] or [measure.name]
+    names = benchmarks.of_measure(measure.benchmark).parts(measure.name)
     keys = [(measure.benchmark, measure.protocol, name) for name in names]
     pairs = [(theirs.get(key, {}), own.get(key, {})) for key in keys]
     found = [[their[item] - our[item] for item in sorted(their.keys() & our.keys())] for their, our in pairs]
@@ -198,7 +184,7 @@ def _section_tables(entries: Sequence[Entry], headline: bool) -> list[tuple[str,
 def _title(section: Section, entries: Sequence[Entry]) -> str:
     benchmark, protocol, data, judge = section
     unit = ", ".join(dict.fromkeys(entry.measure.unit for entry in entries))
-    title = f"{_TITLES[benchmark]}, protocol {protocol}, in {unit}; items: {data}"
+    title = f"{benchmarks.titles()[benchmark]}, protocol {protocol}, in {unit}; items: {data}"
     if judge:
         title += f"; judge: {judge}"
     if all(entry.source != "measured" for entry in entries):
@@ -220,7 +206,7 @@ def _difference_table(differences: Sequence[Difference]) -> Table:
     columns = ["model", "benchmark", "protocol", "measure", "difference (95 % interval)", "unit", "p", "n"]
     rows = [
         [
-            one.model, _TITLES[one.benchmark], one.protocol, one.name,
+            one.model, benchmarks.titles()[one.benchmark], one.protocol, one.name,
             f"{one.difference:+.2f} ({one.low:+.2f} to {one.high:+.2f})", one.unit, f"{one.p_value:.3f}", str(one.n),
         ]
         for one in differences

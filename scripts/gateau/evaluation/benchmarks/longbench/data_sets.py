@@ -1,18 +1,18 @@
 """LongBench's 21 data sets (arXiv 2308.14508), and predictions of them, one file per data set.
 
-Automatic scores are :mod:`gateau.evaluation.benchmarks.longbench.scores`'s part, a judge's are
-:mod:`gateau.evaluation.benchmarks.longbench.judge`'s.
+:mod:`gateau.evaluation.benchmarks.longbench.scores` has the automatic scores,
+:mod:`gateau.evaluation.benchmarks.longbench.judge_scores` those of a judge.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from gateau.errors import DataError
+from gateau.files import Row, read_jsonl
 
 Category = Literal["single-doc QA", "multi-doc QA", "summarisation", "few-shot", "synthetic", "code"]
 
@@ -23,9 +23,16 @@ CATEGORIES: tuple[Category, ...] = (
 
 @dataclass(frozen=True)
 class DataSet:
-    """One data set. ``new_tokens``: most tokens of an answer. ``first_line``: only that of the prediction is scored.
+    """One data set.
 
-    ``extended``: LongBench-E has it too.
+    Attributes:
+        name: as in its file's name.
+        category: the group of data sets that it belongs to.
+        language: of its texts.
+        metric: name of its automatic metric.
+        new_tokens: largest number of tokens of an answer.
+        first_line: whether only the first line of a prediction is scored.
+        extended: whether LongBench-E has it too.
     """
 
     name: str
@@ -64,12 +71,26 @@ DATA_SETS: dict[str, DataSet] = {
     )
 }
 
+# categories that a judge can rate, and the kind of rating; there are rubrics for questions and summaries alone
+RATED_CATEGORIES: dict[Category, str] = {
+    "single-doc QA": "longbench_qa",
+    "multi-doc QA": "longbench_qa",
+    "summarisation": "longbench_summary",
+}
+
 
 @dataclass(frozen=True)
 class Prediction:
-    """One row of a prediction file. ``length``: of the context, in words (Chinese: characters) as LongBench counts.
+    """One row of a prediction file.
 
-    ``id`` names the row within its data set: its ``_id`` or, without one, its line. Only a judge needs ``query``.
+    Attributes:
+        line: its line in the file, from 1.
+        text: the answer.
+        answers: the right answers.
+        classes: all classes that an answer can have, if the data set has classes.
+        length: length of the context in words (Chinese: characters) as LongBench counts, or None.
+        id: names the row within its data set: its ``_id`` or, without one, its line.
+        query: the question, which only a judge needs.
     """
 
     line: int
@@ -82,7 +103,7 @@ class Prediction:
 
 
 def prediction_files(path: str | Path) -> list[Path]:
-    """The file itself, or the ``*.jsonl`` of a folder by name. Raises DataError when there is none."""
+    """Return the file itself, or the ``*.jsonl`` of a folder sorted by name. Raises DataError if there is none."""
     path = Path(path)
     if path.is_file():
         return [path]
@@ -95,47 +116,58 @@ def prediction_files(path: str | Path) -> list[Path]:
 
 
 def data_set_of(path: Path) -> tuple[DataSet, bool]:
-    """The data set that a file is named after, and whether it is LongBench-E's (``_e``). Raises DataError."""
+    """Return the data set that a file is named after, and whether it is LongBench-E's (``_e``).
+
+    Raises:
+        DataError: the name is not a data set's, or LongBench-E does not have the data set.
+    """
     name = path.name.removesuffix(".jsonl")
     base = name.removesuffix("_e")
     data_set = DATA_SETS.get(base)
     if data_set is None:
-        raise DataError(f"{path}: {base!r} is no data set of LongBench; rename or remove it ({', '.join(DATA_SETS)})")
+        raise DataError(
+            f"{path}: {base!r} is not a data set of LongBench; rename or remove it ({', '.join(DATA_SETS)})"
+        )
     if name != base and not data_set.extended:
         raise DataError(f"{path}: LongBench-E has no {base}; rename the file to {base}.jsonl if it is LongBench's")
     return data_set, name != base
 
 
 def read_predictions(path: Path) -> Iterator[Prediction]:
-    """Rows as the released code writes them: ``pred``, ``answers``, ``all_classes``, and perhaps ``length``.
+    """Yield rows as the released code writes them: ``pred``, ``answers``, ``all_classes``, and perhaps ``length``.
 
-    Raises DataError with file and line for a row that cannot be used, and for an ``_id`` that stands twice.
+    Raises:
+        DataError: a row cannot be used, or two rows have the same ``_id``. The message names file and line.
     """
     first_line: dict[str, int] = {}
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            try:
-                prediction = _prediction(number, line)
-            except DataError as error:
-                raise DataError(f"{path}, line {number}: {error}") from error
-            if prediction.id in first_line:
-                raise DataError(
-                    f"{path}, line {number}: id {prediction.id!r} was in line {first_line[prediction.id]} before; keep "
-                    "one of the two rows"
-                )
-            first_line[prediction.id] = number
-            yield prediction
+    for where, row in read_jsonl(path):
+        number = int(where.rpartition(" ")[2])
+        try:
+            prediction = _prediction(number, row)
+        except DataError as error:
+            raise DataError(f"{where}: {error}") from error
+        if prediction.id in first_line:
+            raise DataError(
+                f"{where}: id {prediction.id!r} is also in line {first_line[prediction.id]}; keep one of the two rows"
+            )
+        first_line[prediction.id] = number
+        yield prediction
 
 
 def item_id(path: Path, prediction: Prediction) -> str:
-    """Names a row among all of LongBench and LongBench-E: ``<file's name>/<_id or line>``."""
+    """Return the name of a row among all of LongBench and LongBench-E: ``<file's name>/<_id or line>``."""
     return f"{path.name.removesuffix('.jsonl')}/{prediction.id}"
 
 
 def category_means(summaries: Mapping[str, Mapping[str, Any]], extended: bool) -> dict[str, dict[str, Any]]:
-    """Mean of the data sets' scores per category, of LongBench or of LongBench-E, and which data sets were missing.
+    """Return the mean of the data sets' scores in each category, with the names of missing data sets.
 
-    ``summaries``: by data set, without ``_e``. Categories without a data set are left out.
+    Args:
+        summaries: by data set (without ``_e``), each with its ``score``.
+        extended: whether the categories are those of LongBench-E.
+
+    Returns:
+        By category, without those that have no data set.
     """
     result: dict[str, dict[str, Any]] = {}
     for category in CATEGORIES:
@@ -149,18 +181,12 @@ def category_means(summaries: Mapping[str, Mapping[str, Any]], extended: bool) -
     return result
 
 
-def _prediction(number: int, line: bytes) -> Prediction:
-    try:
-        row = json.loads(line)
-    except ValueError as error:
-        raise DataError(f"not JSON in UTF-8 ({error}); write the row again") from error
-    if not isinstance(row, dict):
-        raise DataError("not a JSON object; a row holds pred, answers and all_classes")
+def _prediction(number: int, row: Row) -> Prediction:
     missing = [name for name in ("pred", "answers", "all_classes") if name not in row]
     if missing:
         raise DataError(f"no {' and no '.join(missing)}; a row holds pred, answers and all_classes")
     if not isinstance(row["pred"], str):
-        raise DataError('pred must be a text; an answer that was never generated is "", and scores 0')
+        raise DataError('pred must be a text; use "" for an answer that was never generated, which scores 0')
     if not _is_texts(row["answers"]) or not row["answers"]:
         raise DataError("answers must be a list of one or more texts")
     if row["all_classes"] is not None and not _is_texts(row["all_classes"]):

@@ -1,53 +1,41 @@
-"""LongBench's 12 data sets of questions and summaries, rated by a judge (arXiv 2410.15633): 1 to 3, and 1 to 5.
+"""What a judge is asked about LongBench's 12 data sets of questions and summaries (arXiv 2410.15633).
 
-A data set's score is the sum of its ratings in percent of the largest there could be, so its least is not 0 but 33.3 or
-20. LongBench-E's files are passed over: the judge was never asked about them.
+Answers to questions are rated from 1 to 3, summaries from 1 to 5. LongBench-E's files are left out, because the paper's
+judge was never asked about them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from gateau.errors import DataError
 from gateau.evaluation.benchmarks.longbench.data_sets import (
     DATA_SETS,
-    Category,
+    RATED_CATEGORIES,
     DataSet,
-    category_means,
     data_set_of,
     item_id,
     prediction_files,
     read_predictions,
 )
-from gateau.evaluation.benchmarks.longbench.scores import Scores, percent, percent_interval
-from gateau.evaluation.judging.join import EVALUATOR, Ratings, fill, one_line, request
-from gateau.evaluation.judging.judge import JudgeRequest
-from gateau.evaluation.judging.ratings import RATINGS
-from gateau.evaluation.results.intervals import bootstrap_interval
+from gateau.evaluation.judging.requests import EVALUATOR, JudgeRequest, fill, one_line, request
 from gateau.files import read_text
 
-PROTOCOL = "judge"
-
-RATED_CATEGORIES: dict[Category, str] = {
-    "single-doc QA": "longbench_qa",
-    "multi-doc QA": "longbench_qa",
-    "summarisation": "longbench_summary",
-}
 _TEMPLATES = {"longbench_qa": "prompt_for_qa.txt", "longbench_summary": "prompt_for_sum.txt"}
 
 
 def judge_requests(predictions: Path, assets: Path) -> list[JudgeRequest]:
-    """A request per prediction of the 12 data sets, file by file; ids are ``<data set>/<_id or line>``.
+    """Return one request for each prediction of the 12 data sets, file by file.
 
     ``prompt_for_qa.txt`` has slots for question, answers (as Python prints a list) and prediction,
-    ``prompt_for_sum.txt`` for answers and prediction.
+    ``prompt_for_sum.txt`` for answers and prediction. Ids are ``<data set>/<_id or line>``.
 
-    Raises DataError for files that cannot be used, a question that is missing, and predictions of none of the 12.
+    Raises:
+        DataError: a file cannot be used, a question is missing, or there are predictions of none of the 12 data sets.
     """
     requests = []
-    for path, _, rating in _judged_files(predictions):
+    for path, _, rating in judged_files(predictions):
         template_path = Path(assets) / _TEMPLATES[rating]
         template = read_text(template_path)
         for one in read_predictions(path):
@@ -60,44 +48,23 @@ def judge_requests(predictions: Path, assets: Path) -> list[JudgeRequest]:
 
 
 def judged_items(predictions: str | Path) -> dict[str, str]:
-    """Every row's id, and how it is rated (a key of ``RATINGS``)."""
+    """Return the kind of rating of every judged prediction, by id."""
     return {
-        item_id(path, one): rating for path, _, rating in _judged_files(predictions) for one in read_predictions(path)
+        item_id(path, one): rating for path, _, rating in judged_files(predictions) for one in read_predictions(path)
     }
 
 
-def judged_scores(predictions: str | Path, ratings: Ratings) -> list[Scores]:
-    """Each file's ratings as shares of the largest there could be, and how many rows have none."""
-    files = []
-    for path, data_set, rating in _judged_files(predictions):
-        ids = [item_id(path, one) for one in read_predictions(path)]
-        rated = {item: value / RATINGS[rating].highest for item in ids if (value := ratings[item]) is not None}
-        files.append(Scores(data_set, False, list(rated.values()), (), 0, list(rated), nulls=len(ids) - len(rated)))
-    return files
+def judged_files(predictions: str | Path) -> Iterator[tuple[Path, DataSet, str]]:
+    """Yield each judged file of predictions, its data set, and its kind of rating.
 
-
-def judged_report(files: Sequence[Scores], judge: str) -> dict[str, Any]:
-    """Data sets and categories as they stand in the output; scores and intervals in percent."""
-    found = {scores.data_set.name: scores for scores in files if scores.items}
-    data_sets = {
-        name: {
-            "score": percent(found[name].items),
-            "interval": percent_interval(bootstrap_interval(found[name].items)),
-            "n": len(found[name].items),
-            "nulls": found[name].nulls,
-        }
-        for name in DATA_SETS
-        if name in found
-    }
-    return {"judge": judge, "data_sets": data_sets, "categories": category_means(data_sets, extended=False)}
-
-
-def _judged_files(predictions: str | Path) -> Iterator[tuple[Path, DataSet, str]]:
+    Raises:
+        DataError: there is no file of a data set that is judged.
+    """
     files = [(path, *data_set_of(path)) for path in prediction_files(predictions)]
     judged = [
         (path, one, RATED_CATEGORIES[one.category])
-        for path, one, e in files
-        if one.category in RATED_CATEGORIES and not e
+        for path, one, extended in files
+        if one.category in RATED_CATEGORIES and not extended
     ]
     if not judged:
         names = ", ".join(one.name for one in DATA_SETS.values() if one.category in RATED_CATEGORIES)

@@ -1,9 +1,9 @@
-"""LongBench's metrics: how near one prediction is to one answer, from 0 to 1.
+"""LongBench's metrics: how close a prediction is to an answer, from 0 to 1.
 
-Written from the behaviour of the released scorer (github.com/THUDM/LongBench, metrics.py). ``strict=True`` keeps its
-accidents, ``strict=False`` mends the two that lower a right prediction's score: ROUGE that gives up on long texts, and
-a list of classes that is shortened while it is read. No metric here cuts predictions to a line; that is a property of
-the data set. Not rapidfuzz, python-Levenshtein or another ROUGE: their numbers differ.
+They follow the behaviour of the released scorer (github.com/THUDM/LongBench, metrics.py). ``strict=True`` keeps its
+bugs. ``strict=False`` corrects the two that lower the score of a right prediction: ROUGE gives up on long texts, and a
+list of classes is shortened while it is read. No metric cuts predictions to their first line, because that is a
+property of the data set. rapidfuzz, python-Levenshtein and other ROUGE packages give other numbers.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from rouge import Rouge  # type: ignore[import-untyped]
 
 from gateau.errors import DataError
 
-# The released scorer's set. It lacks the opening of 《》, both of 〈〉, and ．; that is kept.
+# This is the released scorer's set. It lacks the opening 《, both 〈 and 〉, and ．; these gaps are kept.
 _CHINESE_PUNCTUATION = "".join(
     chr(code)
     for first, last in (
@@ -37,42 +37,46 @@ _DROP_BOTH = str.maketrans("", "", string.punctuation + _CHINESE_PUNCTUATION)
 _ARTICLE = re.compile(r"\b(a|an|the)\b")
 _NUMBER = re.compile(r"\d+")
 
-# Python's default limit, less the frames that the released scorer has below its call of the ROUGE package
+# Python's default recursion limit, less the frames of the released scorer below its call of the ROUGE package
 _UPSTREAM_FRAMES = 1000 - 3
 _SPARE_FRAMES = 100
 
 
 def qa_f1(prediction: str, answer: str) -> float:
-    """F1 of the multisets of words, without case, ASCII punctuation and the articles a, an, the. No word: 0."""
+    """Return the F1 of the multisets of words, 0 if no word is shared.
+
+    Case, ASCII punctuation and the articles a, an, the are ignored. F1 is the one of SQuAD (arXiv 1606.05250).
+    """
     return _f1(_english_words(prediction), _english_words(answer))
 
 
 def qa_f1_zh(prediction: str, answer: str) -> float:
-    """F1 of the multisets of jieba's words, each without case, white space, ASCII and Chinese punctuation."""
+    """Return the F1 of the multisets of jieba's words, without case, white space, ASCII and Chinese punctuation."""
     return _f1(_chinese_words(prediction), _chinese_words(answer))
 
 
 def rouge_l(prediction: str, answer: str, *, strict: bool) -> float:
-    """F (beta = 1) of ROUGE-L as the package ``rouge`` has it: distinct words, sentences end at every full stop.
+    """Return the F-measure (beta = 1) of ROUGE-L (Lin 2004) as the package ``rouge`` computes it.
 
-    The package searches recursively, one frame a word. The released scorer counts its RecursionError as 0; ``strict``
-    does so at the same number of words, however deep the caller's own stack is. A text without a sentence scores 0.
+    The package counts distinct words, and a sentence ends at every full stop. A text without a sentence scores 0. The
+    package searches recursively, with one frame for each word. The released scorer counts its RecursionError as 0.
+    ``strict`` does so at the same number of words, whatever the depth of the caller's own stack.
     """
     return _rouge_l(prediction, answer, _UPSTREAM_FRAMES if strict else None)
 
 
 def rouge_l_zh(prediction: str, answer: str, *, strict: bool) -> float:
-    """:func:`rouge_l` of jieba's words. Its sentences end at the ASCII full stop only, as in the released scorer."""
+    """Return :func:`rouge_l` of jieba's words. Sentences end only at the ASCII full stop, as in the released scorer."""
     cut = _tokenizer().cut
-    # the released scorer is one frame deeper here
+    # the released scorer's stack is one frame deeper here
     return _rouge_l(" ".join(cut(prediction)), " ".join(cut(answer)), _UPSTREAM_FRAMES - 1 if strict else None)
 
 
 def classification(prediction: str, answer: str, classes: Sequence[str], *, strict: bool) -> float:
-    """1 / (classes named in the prediction) if the answer is among them, else 0. Case matters.
+    """Return 1 / (number of classes named in the prediction) if the answer is one of them, else 0. Case matters.
 
-    Classes that are a proper part of the answer do not count as named. The released scorer takes them off the list it
-    is going through, and so passes over the class behind each; ``strict`` does the same.
+    Classes that are a proper part of the answer do not count as named. The released scorer removes them from the list
+    over which it iterates, and so skips the class behind each; ``strict`` does the same.
     """
     named = [name for name in classes if name in prediction]
     if strict:
@@ -87,15 +91,16 @@ def classification(prediction: str, answer: str, classes: Sequence[str], *, stri
 
 
 def count(prediction: str, answer: str) -> float:
-    """Share of the prediction's numbers that are the answer, digit by digit (03 is not 3). No number: 0."""
+    """Return the share of the prediction's numbers that equal the answer as text (03 is not 3); 0 without a number."""
     numbers = _NUMBER.findall(prediction)
     return numbers.count(answer) / len(numbers) if numbers else 0.0
 
 
 def retrieval(prediction: str, answer: str, marker: str) -> float:
-    """:func:`count` of the first number that follows ``marker`` ("Paragraph ", "段落") in the answer.
+    """Return :func:`count` of the first number that follows ``marker`` ("Paragraph ", "段落") in the answer.
 
-    Raises DataError for an answer without one.
+    Raises:
+        DataError: the answer has no such number.
     """
     found = re.search(re.escape(marker) + r"(\d+)", answer)
     if found is None:
@@ -104,9 +109,10 @@ def retrieval(prediction: str, answer: str, marker: str) -> float:
 
 
 def code_similarity(prediction: str, answer: str) -> float:
-    """difflib's ratio of the first line of code to the answer, rounded to a whole percent (a half to the even one).
+    """Return difflib's ratio of the first line of code and the answer, rounded to a whole percent (halves to even).
 
-    Leading empty lines are skipped; then a line of code is one without backtick, ``#`` and ``//``. None: empty line.
+    Leading empty lines are skipped. A line of code has no backtick, ``#`` or ``//``. Without one, an empty line is
+    compared.
     """
     lines = prediction.lstrip("\n").split("\n")
     code = next((line for line in lines if not any(mark in line for mark in ("`", "#", "//"))), "")
@@ -142,7 +148,7 @@ def _rouge_l(prediction: str, answer: str, frames: int | None) -> float:
 
 
 def _package_rouge_l(prediction: str, answer: str, frames: int | None) -> float:
-    """The package's F with room for ``frames`` more Python frames; None: for as many as the texts can need."""
+    """Return the package's F-measure with room for ``frames`` more Python frames; None gives as many as are needed."""
     limit, depth = sys.getrecursionlimit(), _stack_depth()
     if frames is None:
         needed = len(prediction.split()) + len(answer.split()) + prediction.count(".") + answer.count(".")
@@ -159,7 +165,7 @@ def _package_rouge_l(prediction: str, answer: str, frames: int | None) -> float:
 
 
 def _stack_depth() -> int:
-    """Python frames of this thread, the caller's included."""
+    """Return the number of Python frames of this thread, including the caller's."""
     depth, frame = 0, sys._getframe().f_back
     while frame is not None:
         depth, frame = depth + 1, frame.f_back
@@ -168,7 +174,10 @@ def _stack_depth() -> int:
 
 @cache
 def _tokenizer() -> jieba.Tokenizer:
-    """jieba with its own dictionary, read in a second: its cache in the shared temporary folder could be anyone's."""
+    """Return jieba with its own dictionary, which is read in a second.
+
+    jieba's cache is not used: it lies in the shared temporary folder, where another user could have written it.
+    """
     tokenizer = jieba.Tokenizer()
     tokenizer.FREQ, tokenizer.total = tokenizer.gen_pfdict(tokenizer.get_dict_file())
     tokenizer.initialized = True

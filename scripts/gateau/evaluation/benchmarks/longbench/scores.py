@@ -1,9 +1,10 @@
-"""LongBench's automatic scores, as the released scorer has them (arXiv 2308.14508), and the measures of any scores.
+"""LongBench's automatic scores, as the released scorer computes them (arXiv 2308.14508), and measures of any scores.
 
-A sample's score is the best over its answers, a data set's the mean over its samples in percent, LongBench-E's that of
-each range of lengths, a category's the mean of its data sets'. Two protocols: ``strict`` agrees with the released
-scorer to the last digit, ``fixed`` mends what :mod:`gateau.evaluation.benchmarks.longbench.metrics` names and gives blank predictions
-0. Their numbers do not belong in one table.
+The score of a sample is the best one over its answers. The score of a data set is the mean over its samples in percent;
+LongBench-E also has one for each range of lengths. The score of a category is the mean of its data sets' scores.
+
+There are two protocols, whose numbers must not be compared. ``strict`` agrees with the released scorer to the last
+digit. ``fixed`` corrects the bugs that ``metrics.py`` names, and gives blank predictions 0.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from gateau.evaluation.benchmarks.longbench.data_sets import (
 )
 from gateau.evaluation.results.intervals import Interval, bootstrap_interval, stratified_interval
 from gateau.evaluation.results.measures import Measure, ScoredItem
+from gateau.reports import decimal, markdown_table
 
 logger = logging.getLogger(__name__)
 
@@ -56,9 +58,16 @@ _BUCKETS = ("0-4k", "4-8k", "8k+")
 
 @dataclass(frozen=True)
 class Scores:
-    """One file's scores: one per row in [0, 1], in its order, and the rows' ids.
+    """One file's scores.
 
-    ``lengths`` is empty when the rows have none. Of a judge's scores, ``nulls`` more rows have no rating.
+    Attributes:
+        data_set: the file's data set.
+        extended: whether it is LongBench-E's.
+        items: one score for each row, from 0 to 1.
+        lengths: of the rows' contexts in words; empty if the rows have none.
+        n_empty: number of predictions that are only white space.
+        ids: of the rows.
+        nulls: number of further rows that a judge gave no rating.
     """
 
     data_set: DataSet
@@ -71,7 +80,11 @@ class Scores:
 
 
 def score_prediction(data_set: DataSet, prediction: Prediction, protocol: Protocol) -> float:
-    """The best over all answers, in [0, 1]. Raises DataError for an answer or classes that do not fit the metric."""
+    """Return the best score over all answers, from 0 to 1.
+
+    Raises:
+        DataError: an answer or the classes do not fit the metric.
+    """
     if data_set.metric == "classification" and not prediction.classes:
         raise DataError(f"all_classes is empty, but {data_set.name} is scored by the classes an answer can have")
     strict, text = protocol == "strict", prediction.text
@@ -83,9 +96,10 @@ def score_prediction(data_set: DataSet, prediction: Prediction, protocol: Protoc
 
 
 def score_file(path: Path, protocol: Protocol) -> Scores:
-    """Score every row of ``path``. An empty prediction, white space only, counts in ``n_empty`` and in the mean.
+    """Score every row of a file. A prediction of only white space counts in ``n_empty`` and in the mean.
 
-    Raises DataError with file and line for rows that cannot be scored, and for a file without rows.
+    Raises:
+        DataError: a row cannot be scored, or there is no row. The message names file and line.
     """
     data_set, extended = data_set_of(path)
     items: list[float] = []
@@ -105,13 +119,14 @@ def score_file(path: Path, protocol: Protocol) -> Scores:
             raise DataError(f"{where}: {error}") from error
         ids.append(item_id(path, prediction))
         n_empty += not prediction.text.strip()
-    if not items:
-        raise DataError(f"{path}: no rows; generate the predictions of {data_set.name} again")
     return Scores(data_set, extended, items, lengths, n_empty, ids)
 
 
 def percent(scores: Sequence[float]) -> float:
-    """Mean in percent, two decimals; summed from left to right like the released scorer, so that ties round alike."""
+    """Return the mean in percent with two decimals.
+
+    Scores are summed from left to right like in the released scorer, so that ties are rounded alike.
+    """
     total = 0.0
     for score in scores:
         total += score
@@ -119,11 +134,11 @@ def percent(scores: Sequence[float]) -> float:
 
 
 def buckets(scores: Sequence[float], lengths: Sequence[int]) -> dict[str, dict[str, float | int | None]]:
-    """LongBench-E's ranges of ``length`` (under 4000, under 8000, others): score in percent (None without rows), n."""
+    """Return score in percent (None without rows) and n of LongBench-E's ranges of length: < 4000, < 8000, others."""
     groups: dict[str, list[float]] = {name: [] for name in _BUCKETS}
     for score, length in zip(scores, lengths, strict=True):
         groups[_BUCKETS[(length >= 4000) + (length >= 8000)]].append(score)
-    # NumPy's mean and its rounding, as the released scorer has them here and not in the total
+    # the released scorer uses NumPy's mean and rounding here, but not in the total
     return {
         name: {"score": float(round(100 * np.mean(group), 2)) if group else None, "n": len(group)}
         for name, group in groups.items()
@@ -131,12 +146,12 @@ def buckets(scores: Sequence[float], lengths: Sequence[int]) -> dict[str, dict[s
 
 
 def percent_interval(interval: Interval) -> list[float]:
-    """Both ends in percent, two decimals."""
+    """Return both ends in percent with two decimals."""
     return [round(100 * interval.low, 2), round(100 * interval.high, 2)]
 
 
 def summary(scores: Scores) -> dict[str, Any]:
-    """One data set as it stands in the output; scores and interval in percent."""
+    """Return one data set as it stands in the output; scores and interval are in percent."""
     result: dict[str, Any] = {
         "category": scores.data_set.category,
         "language": scores.data_set.language,
@@ -152,7 +167,7 @@ def summary(scores: Scores) -> dict[str, Any]:
 
 
 def report(files: Sequence[Scores], protocol: Protocol) -> dict[str, Any]:
-    """What ``scores.json`` holds: the protocol and, for LongBench and LongBench-E apart, data sets and categories."""
+    """Return what ``scores.json`` holds: the protocol, and data sets and categories of LongBench and LongBench-E."""
     result: dict[str, Any] = {"protocol": protocol}
     for benchmark, extended in BENCHMARKS:
         summaries = {scores.data_set.name: summary(scores) for scores in files if scores.extended == extended}
@@ -165,10 +180,11 @@ def report(files: Sequence[Scores], protocol: Protocol) -> dict[str, Any]:
 def longbench_measures(
     files: Sequence[Scores], protocol: str, *, data: str, judge: str | None = None
 ) -> tuple[list[Measure], list[ScoredItem]]:
-    """Measures in percent of every data set and, as headlines, of every category; and the data sets' items.
+    """Return measures in percent of every data set and, as headlines, of every category; and the data sets' items.
 
-    A category's interval draws each data set's rows apart, so that each keeps its weight; its items are those of its
-    data sets. A data set of nulls only has no mean: it is left out with a warning.
+    For the interval of a category, the rows of each data set are resampled separately, so that each data set keeps its
+    weight. Its items are those of its data sets. A data set without any rating has no mean and is left out with a
+    warning.
     """
     measures: list[Measure] = []
     items: list[ScoredItem] = []
@@ -208,28 +224,25 @@ def _measure(
 
 
 def markdown(result: Mapping[str, Any]) -> str:
-    """:func:`report` as tables, one per benchmark, each under a heading that names the protocol."""
+    """Return the value of :func:`report` as tables, under one heading for each benchmark, which names the protocol."""
     parts = []
     for key, title in (("longbench", "LongBench"), ("longbench_e", "LongBench-E")):
         if key not in result:
             continue
-        parts += [f"## {title}, automatic metrics, protocol {result['protocol']}", ""]
-        parts += ["| data set | metric | score | 95 % interval | n | empty | " + " | ".join(_BUCKETS) + " |"]
-        parts += ["|---|---|--:|--:|--:|--:|--:|--:|--:|"]
-        for name, row in result[key]["data_sets"].items():
-            low, high = row["interval"]
-            ranges = [_cell(row.get("buckets", {}).get(bucket, {}).get("score")) for bucket in _BUCKETS]
-            parts += [
-                f"| {name} | {row['metric']} | {_cell(row['score'])} | {low:.2f} to {high:.2f} | {row['n']} "
-                f"| {row['empty_predictions']} | {' | '.join(ranges)} |"
+        data_sets = [
+            [
+                name, row["metric"], decimal(row["score"]), "{:.2f} to {:.2f}".format(*row["interval"]), row["n"],
+                row["empty_predictions"],
+                *(decimal(row.get("buckets", {}).get(bucket, {}).get("score")) for bucket in _BUCKETS),
             ]
-        parts += ["", "| category | mean | data sets |", "|---|--:|--:|"]
-        for category, row in result[key]["categories"].items():
-            of = row["n"] + len(row["missing"])
-            parts += [f"| {category} | {_cell(row['score'])} | {row['n']} of {of} |"]
-        parts += [""]
+            for name, row in result[key]["data_sets"].items()
+        ]  # fmt: skip
+        categories = [
+            [category, decimal(row["score"]), f"{row['n']} of {row['n'] + len(row['missing'])}"]
+            for category, row in result[key]["categories"].items()
+        ]
+        titles = ["data set", "metric", "score", "95 % interval", "n", "empty", *_BUCKETS]
+        parts += [f"## {title}, automatic metrics, protocol {result['protocol']}", ""]
+        parts += [markdown_table(titles, data_sets, numbers=range(2, len(titles))), ""]
+        parts += [markdown_table(["category", "mean", "data sets"], categories), ""]
     return "\n".join(parts)
-
-
-def _cell(score: float | None) -> str:
-    return "–" if score is None else f"{score:.2f}"

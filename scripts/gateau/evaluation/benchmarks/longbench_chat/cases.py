@@ -1,24 +1,21 @@
 """LongBench-Chat (arXiv 2401.18058): questions over long documents, rated by a judge that is shown three examples.
 
-Two protocols differ in what the model is asked. ``longalign`` sends the case's prompt, which ends with the question.
-``gateau`` takes its last line away and asks in another form, as the code of arXiv 2410.15633 does. The judge is asked
-the same in both. Their numbers do not belong in one table.
+There are two protocols, which differ in what the model is asked. ``longalign`` sends the case's prompt, which ends with
+the question. ``gateau`` removes the prompt's last line and asks in another form, as the code of arXiv 2410.15633 does.
+The judge is asked the same in both. Numbers of different protocols must not be compared.
 """
 
 from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from gateau.errors import DataError, SettingsError
 from gateau.evaluation.benchmarks.base import predictions_file
-from gateau.evaluation.judging.join import EVALUATOR, Ratings, fill, one_line, rated_groups, request
-from gateau.evaluation.judging.judge import JudgeRequest
-from gateau.evaluation.results.measures import Measure, ScoredItem
+from gateau.evaluation.judging.requests import EVALUATOR, JudgeRequest, fill, one_line, request
 from gateau.files import number_of, read_json, read_jsonl, read_text, text_of
 
 logger = logging.getLogger(__name__)
@@ -34,7 +31,7 @@ _CHINESE = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]")
 
 @dataclass(frozen=True)
 class Case:
-    """One case: ``prompt`` is the document with the question at its end, ``answer`` the reference."""
+    """One case. ``prompt`` is the document with the question at its end, ``answer`` is the reference answer."""
 
     idx: int
     query: str
@@ -44,7 +41,7 @@ class Case:
 
 @dataclass(frozen=True)
 class ChatPrediction:
-    """One answer of a model, ``pred``, beside its case's question and reference."""
+    """One answer of a model, ``pred``, with the question and the reference answer of its case."""
 
     idx: int
     query: str
@@ -53,6 +50,7 @@ class ChatPrediction:
 
     @property
     def id(self) -> str:
+        """The case's number as text, which names its rating."""
         return str(self.idx)
 
     @property
@@ -62,13 +60,17 @@ class ChatPrediction:
 
 
 def read_cases(assets: Path) -> list[Case]:
-    """The cases of ``test_cases.json``, in its order. Raises DataError for one that cannot be used or comes twice."""
+    """Return the cases of ``test_cases.json``, in its order.
+
+    Raises:
+        DataError: a case cannot be used, two cases have the same idx, or there is none.
+    """
     path = Path(assets) / "test_cases.json"
     cases: dict[int, Case] = {}
     for where, row in _objects(path):
         case = Case(_index(row, where), *(text_of(row, name, where) for name in ("query", "answer", "prompt")))
         if case.idx in cases:
-            raise DataError(f"{where}: idx {case.idx} stands twice; fetch the file again")
+            raise DataError(f"{where}: idx {case.idx} appears twice; fetch the file again")
         cases[case.idx] = case
     if not cases:
         raise DataError(f"{path}: no cases; fetch the file again")
@@ -76,13 +78,14 @@ def read_cases(assets: Path) -> list[Case]:
 
 
 def prompt(case: Case, protocol: Protocol) -> str:
-    """What the model is asked.
+    """Return what the model is asked.
 
-    The ``gateau`` protocol finds the last line by its text, so a prompt that ends with a line feed, whose last line is
-    empty, loses nothing and asks twice; and of a prompt of one line nothing is left. Both are warned about and kept,
-    because the published numbers were made so.
+    The ``gateau`` protocol finds the last line by its text. A prompt that ends with a line feed has an empty last line,
+    so it loses nothing and contains the question twice. A prompt of a single line is lost completely. Both cases are
+    kept with a warning, because the published numbers were made in this way.
 
-    Raises SettingsError for another protocol.
+    Raises:
+        SettingsError: the protocol does not exist.
     """
     if protocol not in PROTOCOLS:
         raise SettingsError(f"LongBench-Chat has no protocol {protocol!r}; choose {' or '.join(PROTOCOLS)}")
@@ -91,16 +94,19 @@ def prompt(case: Case, protocol: Protocol) -> str:
     last_line = case.prompt.split("\n")[-1]
     kept = case.prompt[: case.prompt.rfind(last_line)]
     if not last_line:
-        logger.warning("LongBench-Chat %d: the prompt's last line is empty, so the question stands twice", case.idx)
+        logger.warning(
+            "LongBench-Chat %d: the prompt's last line is empty, so the prompt contains the question twice", case.idx
+        )
     elif not kept:
-        logger.warning("LongBench-Chat %d: the prompt is one line, so nothing of it is left", case.idx)
+        logger.warning("LongBench-Chat %d: the prompt is a single line, so nothing of it is left", case.idx)
     return f"{kept} ###Instruction: {case.query}\n\n\n ###Response: "
 
 
 def read_predictions(path: str | Path) -> list[ChatPrediction]:
-    """Rows of ``predictions.jsonl`` or of the folder that holds it.
+    """Return the rows of ``predictions.jsonl``, or of the folder that holds it.
 
-    Raises DataError, naming the line, for a row without idx, query, answer or pred, and for an idx that stands twice.
+    Raises:
+        DataError: a row has no idx, query, answer or pred, or two rows have the same idx. The message names the line.
     """
     predictions: dict[int, ChatPrediction] = {}
     for where, row in read_jsonl(predictions_file(path)):
@@ -108,15 +114,18 @@ def read_predictions(path: str | Path) -> list[ChatPrediction]:
             _index(row, where), *(text_of(row, name, where) for name in ("query", "answer", "pred"))
         )
         if prediction.idx in predictions:
-            raise DataError(f"{where}: idx {prediction.idx} stands twice; keep one of the two rows")
+            raise DataError(f"{where}: idx {prediction.idx} appears twice; keep one of the two rows")
         predictions[prediction.idx] = prediction
     return list(predictions.values())
 
 
 def judge_requests(predictions: Path, assets: Path) -> list[JudgeRequest]:
-    """A request per prediction: ``prompt_fs.txt`` filled with question, reference, three rated examples, prediction.
+    """Return one request for each prediction.
 
-    Raises DataError for files that cannot be used and for an idx without examples.
+    ``prompt_fs.txt`` is filled with question, reference answer, three rated examples, and prediction.
+
+    Raises:
+        DataError: a file cannot be used, or an idx has no examples.
     """
     template_path = Path(assets) / "prompt_fs.txt"
     template = read_text(template_path)
@@ -134,17 +143,6 @@ def judge_requests(predictions: Path, assets: Path) -> list[JudgeRequest]:
     return requests
 
 
-def chat_scores(
-    predictions: Sequence[ChatPrediction], ratings: Ratings, protocol: Protocol, *, data: str, judge: str
-) -> tuple[list[Measure], list[ScoredItem]]:
-    """The mean rating, in points from 1 to 10, of all cases, the English and the Chinese ones; and their items."""
-    groups: list[tuple[str, bool, Ratings]] = [("all", True, ratings)]
-    for language in LANGUAGES:
-        ids = [one.id for one in predictions if one.language == language]
-        groups.append((language, False, {item: ratings[item] for item in ids}))
-    return rated_groups("longbench_chat", protocol, groups, data=data, judge=judge)
-
-
 def _objects(path: Path) -> list[tuple[str, dict[str, Any]]]:
     rows = read_json(path)
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
@@ -155,12 +153,12 @@ def _objects(path: Path) -> list[tuple[str, dict[str, Any]]]:
 def _index(row: dict[str, Any], where: str) -> int:
     idx = number_of(row, "idx", where)
     if idx < 1:
-        raise DataError(f"{where}: idx is {idx}; cases are counted from 1")
+        raise DataError(f"{where}: idx is {idx}; cases count from 1")
     return idx
 
 
 def _examples(path: Path) -> list[list[tuple[str, object]]]:
-    """Three (answer, score) of each case, by place."""
+    """Return the three (answer, score) examples of each case; the first entry belongs to idx 1."""
     rows = read_json(path)
     try:
         examples = [[(example["answer"], example["score"]) for example in row] for row in rows]

@@ -1,39 +1,35 @@
 """MT-Bench (arXiv 2306.05685): 80 questions of two turns, each answer rated alone, as FastChat's single mode does it.
 
-Rows of answers and judgments have FastChat's fields, so that its own tools read them. Questions of three categories are
-judged beside reference answers, which come from their own file and never from the questions' field of that name. Of
-several choices of a model the first is judged.
+Rows of answers and judgments have FastChat's fields, so that FastChat's own tools can read them. Questions of three
+categories are judged with reference answers, which come from their own file and not from the questions' field of that
+name. If a model has several choices, the first one is judged.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gateau.digests import settings_digest
 from gateau.errors import DataError
-from gateau.evaluation.judging.join import Ratings, fill, rated_groups, request
-from gateau.evaluation.judging.judge import JudgeRequest, Judgment
-from gateau.evaluation.results.measures import Measure, ScoredItem
-from gateau.files import number_of, read_jsonl, text_of
+from gateau.evaluation.judging.requests import JudgeRequest, fill, request
+from gateau.files import Row, number_of, read_jsonl, text_of
 
 PROTOCOL = "fastchat single"
 RATING = "mt_bench"
 TURNS = (1, 2)
 
 _TEMPERATURES = {"writing": 0.7, "roleplay": 0.7, "stem": 0.1, "humanities": 0.1}
-_REFERENCED = ("math", "reasoning", "coding")
-_NULL_SCORE = -1
+REFERENCED = ("math", "reasoning", "coding")
 
 Turns = tuple[str, str]
 
 
 @dataclass(frozen=True)
 class Question:
-    """Two turns of a user; ``reference`` are the two answers to judge beside, None where the category has none."""
+    """Two turns of a user. ``reference`` holds the reference answers, or None if the category has none."""
 
     question_id: int
     category: str
@@ -51,14 +47,15 @@ class ModelAnswer:
 
 
 def temperature(category: str) -> float:
-    """The temperature at which a question of this category is answered."""
+    """Return the temperature at which a question of this category is answered."""
     return _TEMPERATURES.get(category, 0.0)
 
 
 def read_questions(assets: Path) -> list[Question]:
-    """The questions of ``question.jsonl``, in its order, with those references that they are judged beside.
+    """Return the questions of ``question.jsonl``, in its order, with the reference answers that the judge needs.
 
-    Raises DataError for a row that cannot be used, a question that stands twice, and a missing reference.
+    Raises:
+        DataError: a row cannot be used, a question appears twice, or a reference answer is missing.
     """
     path, references = Path(assets) / "question.jsonl", Path(assets) / "reference_answer.jsonl"
     questions: dict[int, Question] = {}
@@ -66,9 +63,9 @@ def read_questions(assets: Path) -> list[Question]:
     for where, row in read_jsonl(path):
         question_id, category = number_of(row, "question_id", where), text_of(row, "category", where)
         if question_id in questions:
-            raise DataError(f"{where}: question {question_id} stands twice; fetch the file again")
+            raise DataError(f"{where}: question {question_id} appears twice; fetch the file again")
         beside = None
-        if category in _REFERENCED:
+        if category in REFERENCED:
             if reference is None:
                 reference = {answer.question_id: answer.turns for answer in read_answers(references)}
             beside = reference.get(question_id)
@@ -79,9 +76,13 @@ def read_questions(assets: Path) -> list[Question]:
 
 
 def read_answers(path: str | Path) -> list[ModelAnswer]:
-    """One model's answers: FastChat's file, a folder with just this one ``*.jsonl``, or one with ``model_answer/``.
+    """Return one model's answers.
 
-    Raises DataError for a row that cannot be used, a question answered twice, and rows of several models.
+    Args:
+        path: FastChat's file, a folder with only this ``*.jsonl``, or a folder with ``model_answer/``.
+
+    Raises:
+        DataError: a row cannot be used, a question is answered twice, or there are rows of several models.
     """
     path = _answers_file(Path(path))
     answers: dict[int, ModelAnswer] = {}
@@ -117,19 +118,20 @@ def _turns(turns: Any, where: str) -> Turns:
 
 
 def item_id(question_id: int, turn: int) -> str:
-    """Names a rating: turn 1 or 2 of a question."""
+    """Return the name of the rating of turn 1 or 2 of a question."""
     return f"{question_id}-{turn}"
 
 
 def prompt_name(category: str, turn: int) -> str:
-    """Which row of ``judge_prompts.jsonl`` judges a turn."""
-    return f"single{'-math' if category in _REFERENCED else ''}-v1{'-multi-turn' if turn == 2 else ''}"
+    """Return the name of the row of ``judge_prompts.jsonl`` that judges a turn."""
+    return f"single{'-math' if category in REFERENCED else ''}-v1{'-multi-turn' if turn == 2 else ''}"
 
 
 def judge_requests(predictions: Path, assets: Path) -> list[JudgeRequest]:
-    """Two requests per question, in the questions' order.
+    """Return two requests for each question, one for each turn, in the questions' order.
 
-    Raises DataError for files that cannot be used, and unless exactly the questions of the assets are answered.
+    Raises:
+        DataError: a file cannot be used, or the answered questions are not exactly those of the assets.
     """
     path = Path(assets) / "judge_prompts.jsonl"
     prompts = {text_of(row, "name", where): (where, row) for where, row in read_jsonl(path)}
@@ -149,7 +151,11 @@ def judge_requests(predictions: Path, assets: Path) -> list[JudgeRequest]:
 
 
 def answered(questions: Sequence[Question], answers: Sequence[ModelAnswer]) -> Iterator[tuple[Question, ModelAnswer]]:
-    """Questions with their answers. Raises DataError for a question without one, and an answer without a question."""
+    """Yield each question with its answer.
+
+    Raises:
+        DataError: a question has no answer, or an answer has no question.
+    """
     by_question = {answer.question_id: answer for answer in answers}
     known = {question.question_id for question in questions}
     for what, ids in (
@@ -176,65 +182,20 @@ def _slots(question: Question, answer: ModelAnswer, turn: int) -> dict[str, str]
     return slots
 
 
-def mt_bench_scores(
-    questions: Sequence[Question], ratings: Ratings, *, data: str, judge: str
-) -> tuple[list[Measure], list[ScoredItem]]:
-    """The mean rating, in points from 1 to 10, over all rows, of each turn and of each category; and their items.
-
-    Rows are resampled as if a question's two turns had nothing in common, so the intervals over both are narrow.
-    """
-    groups: list[tuple[str, bool, Ratings]] = [("average", True, ratings)]
-    for turn in TURNS:
-        ids = [item_id(question.question_id, turn) for question in questions]
-        groups.append((f"turn {turn}", False, {item: ratings[item] for item in ids}))
-    for category in dict.fromkeys(question.category for question in questions):
-        ids = [item_id(one.question_id, turn) for one in questions if one.category == category for turn in TURNS]
-        groups.append((category, False, {item: ratings[item] for item in ids}))
-    return rated_groups("mt_bench", PROTOCOL, groups, data=data, judge=judge)
+def prediction_rows(model: str, rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """Return the rows of FastChat's file of answers; the white space around answers is removed."""
+    answers = [
+        answer_row(row["record"]["question_id"], model, [turn["text"].strip() for turn in row["turns"]]) for row in rows
+    ]
+    return {f"model_answer/{model}.jsonl": answers}
 
 
-def answer_row(question_id: int, model: str, turns: Sequence[str], tstamp: float = 0.0) -> dict[str, Any]:
-    """An answer as FastChat stores it. Its id is a digest, and the time 0, so that a rerun writes the same bytes."""
-    digest = hashlib.sha256(json.dumps([question_id, model, list(turns)]).encode()).hexdigest()
+def answer_row(question_id: int, model: str, turns: Sequence[str], tstamp: float = 0.0) -> Row:
+    """Return an answer as FastChat stores it. Its id is a digest and its time 0, so reruns write the same bytes."""
     return {
         "question_id": question_id,
-        "answer_id": digest[:22],  # as long as FastChat's
+        "answer_id": settings_digest([question_id, model, list(turns)], length=22),  # as long as FastChat's
         "model_id": model,
         "choices": [{"index": 0, "turns": list(turns)}],
         "tstamp": float(tstamp),
     }
-
-
-def judgment_rows(
-    questions: Sequence[Question],
-    model: str,
-    requests: Sequence[JudgeRequest],
-    judgments: Mapping[str, Judgment],
-    judge: str,
-    tstamp: float = 0.0,
-) -> list[dict[str, Any]]:
-    """Judgments as FastChat's single mode stores them; a null is -1, which its readers leave out."""
-    asked = {one.id: one.messages[-1]["content"] for one in requests}
-    rows = []
-    for question in questions:
-        for turn in TURNS:
-            item = item_id(question.question_id, turn)
-            rating = judgments[item].rating
-            rows.append(
-                {
-                    "question_id": question.question_id,
-                    "model": model,
-                    "judge": [judge, prompt_name(question.category, turn)],
-                    "user_prompt": asked[item],
-                    "judgment": judgments[item].text,
-                    "score": _NULL_SCORE if rating is None else _plain(rating),
-                    "turn": turn,
-                    "tstamp": float(tstamp),
-                }
-            )
-    return rows
-
-
-def _plain(rating: float) -> int | float:
-    """A whole rating as a whole number, which is how FastChat reads it from the judge's text."""
-    return int(rating) if float(rating).is_integer() else rating

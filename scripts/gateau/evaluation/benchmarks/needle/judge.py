@@ -1,6 +1,6 @@
-"""The needle's answers rated by a judge: how far an answer agrees with the sentence that was hidden.
+"""What a judge is asked about the needle test: how far an answer agrees with the sentence that was hidden.
 
-The steps of the scale are those of the usual needle test (1, 3, 5, 7, 10); the words are ours.
+The steps of the scale are those of the usual needle test (1, 3, 5, 7, 10). The wording is this project's own.
 """
 
 from __future__ import annotations
@@ -9,9 +9,8 @@ from pathlib import Path
 
 from gateau.errors import DataError
 from gateau.evaluation.benchmarks.base import predictions_file
-from gateau.evaluation.benchmarks.needle.scores import read_predictions
-from gateau.evaluation.judging.join import request
-from gateau.evaluation.judging.judge import JudgeRequest
+from gateau.evaluation.benchmarks.needle.predictions import read_predictions
+from gateau.evaluation.judging.requests import JudgeRequest, request
 
 RATING = "needle"
 SYSTEM = "You are a helpful assistant."
@@ -41,9 +40,10 @@ Give your reason in one sentence. Then write the rating's number between double 
 
 
 def judge_requests(predictions: Path, assets: Path) -> list[JudgeRequest]:
-    """A request per prediction; the rubric is in this module, so ``assets`` are not read.
+    """Return one request for each prediction. The rubric is in this module, so ``assets`` are not read.
 
-    Raises DataError, naming the row, where needle or question is missing.
+    Raises:
+        DataError: a row has no needle or no question.
     """
     path = predictions_file(predictions)
     requests = []

@@ -1,14 +1,14 @@
-"""Needle in a haystack: one sentence hidden at several depths of contexts of several lengths, and asked for.
+"""Prompts of the needle test: one sentence hidden at several depths of contexts of several lengths, and asked for.
 
-The budget is that of the context: haystack and needle together, tokenized as one text without control tokens, are
-``length - reserve`` tokens. System line, question and chat format live in the reserve. The count is of the text that is
-sent, not of ids that are decoded to it, so it holds for a server behind an API too.
+The context is the haystack with the needle. Tokenized as one text without control tokens, it has ``length - reserve``
+tokens. System line, question and chat format use the reserve. The text that is sent is counted, not ids that are
+decoded to it, so the count is also right for a server.
 
-The needle goes behind the last sentence end at or before the nominal depth, found in the text itself. The released
-code looks for another tokenizer's full stop among the ids, never finds it, and puts every needle at the start. A
-sentence ends with one of ``. ! ?`` before white space, or with one of ``。 ！ ？`` anywhere, closing quotes and
-brackets included; so numbers are safe, but an abbreviation before a space ("e.g. this") counts as an end. The start of
-the text counts too.
+The needle follows the last sentence end at or before the nominal depth, which is found in the text itself. The released
+code looks for the full stop of another tokenizer among the ids, never finds it, and puts every needle at the start. A
+sentence ends with one of ``. ! ?`` before white space, or with one of ``。 ！ ？`` anywhere; closing quotes and
+brackets belong to it. A point within a number is therefore no sentence end, but one in an abbreviation before a space
+("e.g. this") is. The start of the text counts as a sentence end too.
 
 Depths are in percent of the haystack's characters within the context.
 """
@@ -24,17 +24,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gateau.errors import DataError, ModelError, SettingsError
+from gateau.evaluation.answering.questions import Question
+from gateau.evaluation.benchmarks.base import Options
+from gateau.evaluation.benchmarks.needle.settings import PREFIX, NeedleSettings
+from gateau.files import read_text
 from gateau.formats import encode_texts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-NEEDLE = "The best thing to do in San Francisco is eat a sandwich and sit in Dolores Park on a sunny day."
-QUESTION = "What is the best thing to do in San Francisco?"
-KEYS = ("eat a sandwich", "Dolores Park")
-SYSTEM = "Answer the question about the document in one short sentence."
-PREFIX = "Read the document and answer: "
-DEPTHS = (10, 19, 28, 37, 46, 54, 63, 72, 81, 90)
 
 _SENTENCE_END = re.compile(r"[.!?]+[\"'”’)\]]*(?=\s|\Z)|[。！？]+[”’」』）]*")
 _BETWEEN_TEXTS = "\n\n"
@@ -42,58 +39,20 @@ _BETWEEN_TEXTS = "\n\n"
 _NEARBY = 16
 
 
-def needle_lengths(shortest: int = 1000, longest: int = 60_000, n: int = 10) -> tuple[int, ...]:
-    """``n`` evenly spaced lengths in tokens, both ends included, rounded."""
-    if n == 1:
-        return (shortest,)
-    return tuple(round(shortest + (longest - shortest) * step / (n - 1)) for step in range(n))
-
-
-@dataclass(frozen=True)
-class NeedleSettings:
-    """What is hidden, what is asked, and where. Lengths and reserve in tokens, depths in percent.
-
-    ``prefix`` stands between the document, after a blank line, and the question.
-
-    Raises SettingsError for values that give no test: no key in the needle, a question that names every key, a depth
-    outside 0 to 100, a value twice.
-    """
-
-    lengths: Sequence[int] = needle_lengths()
-    depths: Sequence[float] = DEPTHS
-    needle: str = NEEDLE
-    question: str = QUESTION
-    keys: Sequence[str] = KEYS
-    system: str = SYSTEM
-    prefix: str = PREFIX
-    reserve: int = 200
-
-    def __post_init__(self) -> None:
-        for name, values in (("lengths", self.lengths), ("depths", self.depths)):
-            if not values or len(set(values)) < len(values):
-                raise SettingsError(f"needle: {name} must hold one or more values, none of them twice; found {values}")
-        if not all(0 <= depth <= 100 for depth in self.depths):
-            raise SettingsError(f"needle: depths are percents from 0 to 100; found {list(self.depths)}")
-        if self.reserve < 0 or min(self.lengths) <= self.reserve:
-            raise SettingsError(
-                f"needle: reserve ({self.reserve} tokens) must be at least 0 and less than the shortest length "
-                f"({min(self.lengths)} tokens)"
-            )
-        if not contains_keys(self.needle, self.keys):
-            raise SettingsError(f"needle: keys {list(self.keys)} must all be in the needle, {self.needle!r}")
-        if contains_keys(self.question, self.keys):
-            raise SettingsError(
-                f"needle: the question holds every key ({list(self.keys)}), so a model that repeats it would score; "
-                "choose keys that only the needle holds"
-            )
-
-
 @dataclass(frozen=True)
 class NeedlePrompt:
-    """One cell of the grid. ``length`` and ``n_tokens`` in tokens, depths in percent of the haystack's characters.
+    """One cell of the grid.
 
-    ``n_tokens``, of the context, is ``length - reserve``, or the next smaller number that can be had where one more
-    character is several tokens.
+    Attributes:
+        length: nominal length in tokens.
+        depth: nominal depth of the needle in percent of the haystack's characters.
+        actual_depth: depth at which the needle is, at the end of a sentence.
+        n_tokens: length of the context in tokens. It is ``length - reserve``, or the next smaller number that is
+            possible where one more character adds several tokens.
+        system: the system line.
+        context: the haystack with the needle.
+        question: what is asked.
+        prefix: stands between context and question.
     """
 
     length: int
@@ -107,40 +66,66 @@ class NeedlePrompt:
 
     @property
     def id(self) -> str:
-        """Names the cell."""
+        """Name of the cell."""
         return f"needle-{self.length}-{self.depth:g}"
 
     def messages(self) -> list[dict[str, str]]:
-        """What is sent: the system line, unless it is empty, and the user's message."""
+        """Return what is sent: the system line, unless it is empty, and the user's message."""
         system = [{"role": "system", "content": self.system}] if self.system else []
         return [*system, {"role": "user", "content": self.context + _asked(self.prefix, self.question)}]
 
 
+def questions(assets: Path, options: Options, tokenizer: PreTrainedTokenizerBase) -> Iterator[Question]:
+    """Yield the question of every cell, length by length. See :func:`needle_prompts` for errors."""
+    settings = NeedleSettings.from_options(options)
+    for cell in needle_prompts(settings, tokenizer, read_haystack(assets / "haystack")):
+        yield Question(
+            benchmark="needle",
+            item=cell.id,
+            users=(cell.messages()[-1]["content"],),
+            system=cell.system or None,
+            max_new_tokens=options["max_new_tokens"],
+            record={
+                "id": cell.id,
+                "length": cell.length,
+                "depth": cell.depth,
+                "actual_depth": cell.actual_depth,
+                "n_tokens": cell.n_tokens,
+                "needle": settings.needle,
+                "question": settings.question,
+            },
+        )
+
+
 def read_haystack(directory: str | Path) -> list[str]:
-    """The texts of all ``*.txt`` of a folder, sorted by name. Raises DataError when there are none or not UTF-8."""
-    texts = []
-    for path in sorted(Path(directory).glob("*.txt"), key=lambda path: path.name):
-        try:
-            texts.append(path.read_text(encoding="utf-8"))
-        except UnicodeDecodeError as error:
-            raise DataError(f"{path}: not UTF-8 ({error}); convert the file") from error
+    """Return the texts of all ``*.txt`` of a folder, sorted by name.
+
+    Raises:
+        DataError: there is no text, or one is not UTF-8.
+    """
+    texts = [read_text(path) for path in sorted(Path(directory).glob("*.txt"), key=lambda path: path.name)]
     if not texts:
         raise DataError(f"{directory}: no *.txt there; the haystack is made of the text files of this folder")
     return texts
 
 
 def sentence_ends(text: str) -> list[int]:
-    """Character positions right behind each sentence, ascending."""
+    """Return the character positions right behind each sentence, in ascending order."""
     return [match.end() for match in _SENTENCE_END.finditer(text)]
 
 
 def needle_prompts(
     settings: NeedleSettings, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]
 ) -> Iterator[NeedlePrompt]:
-    """All cells, length by length; ``texts`` make the haystack in their order, repeated to the longest length.
+    """Yield all cells, length by length.
+
+    Args:
+        settings: the grid and the texts.
+        tokenizer: the model's.
+        texts: the haystack, in this order; it is repeated until the longest length is reached.
 
     Raises:
-        DataError: the haystack is empty, holds the needle, or has no two sentence ends for two depths of a length.
+        DataError: the haystack is empty, contains the needle, or lacks a sentence end between two depths of a length.
         ModelError: the tokenizer loses the needle.
         SettingsError: a length has no room for the needle, or the reserve none for system line and question.
     """
@@ -207,7 +192,7 @@ def _check_room(settings: NeedleSettings, count: Callable[[str], int]) -> None:
 
 
 def _check_spelling(needle: str, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Case and white space may go; letters may not."""
+    """Raise ModelError if the tokenizer loses letters of the needle. Case and white space may get lost."""
 
     def letters(text: str) -> str:
         return "".join(text.casefold().split())
@@ -239,9 +224,14 @@ def _inserted(haystack: str, cut: int, position: int, needle: str) -> str:
 
 
 def _cut(n_tokens: Callable[[int], int], budget: int, guess: int, longest: int) -> int:
-    """Characters of haystack that fill the budget: exactly, or to the last character that does not exceed it.
+    """Return how many characters of the haystack fill the budget: exactly, or as many as do not exceed it.
 
-    ``n_tokens`` of a cut grows with it but for a few tokens up and down, and costs a tokenization.
+    Args:
+        n_tokens: tokens of the context for a cut. It grows with the cut, except for a few tokens up and down. Each call
+            costs a tokenization.
+        budget: tokens of the context.
+        guess: where the search starts, in characters.
+        longest: length of the haystack in characters.
     """
     low = high = guess
     step = _NEARBY
@@ -254,19 +244,3 @@ def _cut(n_tokens: Callable[[int], int], budget: int, guess: int, longest: int) 
         low, high = (middle, high) if n_tokens(middle) <= budget else (low, middle)
     nearby = sorted(range(max(low - _NEARBY, 0), min(low + _NEARBY, longest) + 1), key=lambda cut: abs(cut - low))
     return next((cut for cut in nearby if n_tokens(cut) == budget), low)
-
-
-def contains_keys(text: str, keys: Sequence[str]) -> bool:
-    """Whether all key phrases occur in ``text``, whatever the case and the kind of white space.
-
-    Raises SettingsError without any phrase to look for.
-    """
-    phrases = [_folded(key) for key in keys]
-    if not phrases or not all(phrases):
-        raise SettingsError("needle: keys must hold one or more phrases, none of them empty")
-    folded = _folded(text)
-    return all(phrase in folded for phrase in phrases)
-
-
-def _folded(text: str) -> str:
-    return " ".join(text.casefold().split())

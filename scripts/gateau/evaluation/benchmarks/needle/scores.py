@@ -1,6 +1,6 @@
-"""Scores of needle answers on the grid of lengths × depths: by key phrases, or by a judge's ratings.
+"""Scores of needle answers on the grid of lengths × depths, by key phrases or by a judge's ratings.
 
-Means come with Wilson's interval, which is not empty when all answers are right; the bootstrap's would be.
+Means have Wilson's interval (Wilson 1927). Unlike the bootstrap's, it has a width even if all answers are right.
 """
 
 from __future__ import annotations
@@ -13,61 +13,17 @@ from pathlib import Path
 from typing import Literal
 
 from gateau.errors import DataError
+from gateau.evaluation.benchmarks.needle.predictions import NeedlePrediction
 from gateau.evaluation.results.measures import Measure, ScoredItem
-from gateau.files import Row, number_of, read_jsonl, text_of
-from gateau.reports import make_figure, save_figure
+from gateau.reports import UNKNOWN, make_figure, markdown_table, save_figure
 
 # unit, the scale's ends, and what a score is multiplied with
 _SCALES = {"containment": ("%", 0.0, 1.0, 100.0), "judge": ("1-10", 1.0, 10.0, 1.0)}
 
 
 @dataclass(frozen=True)
-class NeedlePrediction:
-    """One answer: ``length`` in tokens, ``depth`` in percent. Only a judge needs needle and question."""
-
-    id: str
-    length: int
-    depth: float
-    pred: str
-    needle: str | None = None
-    question: str | None = None
-
-
-def read_predictions(path: str | Path) -> list[NeedlePrediction]:
-    """Rows of a jsonl file: length, depth, pred, perhaps needle and question, and an id where a cell has several.
-
-    Raises DataError, naming the line, for a row that is none and for a cell or id that comes twice.
-    """
-    predictions: dict[str, NeedlePrediction] = {}
-    first: dict[str, str] = {}
-    for where, row in read_jsonl(path):
-        prediction = _prediction(row, where)
-        if prediction.id in predictions:
-            raise DataError(
-                f"{where}: {prediction.id!r} was in {first[prediction.id]} before; keep one of them, or give each row "
-                "its own id where a cell has several answers"
-            )
-        first[prediction.id] = where.rpartition(", ")[2]
-        predictions[prediction.id] = prediction
-    return list(predictions.values())
-
-
-def _prediction(row: Row, where: str) -> NeedlePrediction:
-    length, depth, pred = number_of(row, "length", where), row.get("depth"), text_of(row, "pred", where)
-    if length <= 0:
-        raise DataError(f"{where}: length must be a whole number of tokens above 0; found {length!r}")
-    if not isinstance(depth, int | float) or isinstance(depth, bool) or not 0 <= depth <= 100:
-        raise DataError(f"{where}: depth must be a number of percent from 0 to 100; found {depth!r}")
-    identifier = row.get("id", f"needle-{length}-{depth:g}")
-    if not isinstance(identifier, str | int) or isinstance(identifier, bool):
-        raise DataError(f"{where}: id must be text or a whole number; found {identifier!r}")
-    needle, question = (None if row.get(name) is None else text_of(row, name, where) for name in ("needle", "question"))
-    return NeedlePrediction(str(identifier), length, depth, pred, needle, question)
-
-
-@dataclass(frozen=True)
 class NeedleCell:
-    """The scores of one length (tokens) and depth (percent): how many, and their mean, None without any."""
+    """The scores of one length (tokens) and depth (percent): their number, and their mean (None if there are none)."""
 
     length: int
     depth: float
@@ -76,9 +32,9 @@ class NeedleCell:
 
 
 def needle_cells(scores: Iterable[tuple[int, float, float | None]]) -> list[NeedleCell]:
-    """The grid of all lengths × all depths in ``scores``, (length, depth, score) each.
+    """Return the grid of all lengths × all depths in ``scores``, each of which is (length, depth, score).
 
-    A null counts in no cell, but its length and depth are in the grid. Cells without any score have n = 0.
+    A score of None is not counted, but its length and depth are in the grid. Cells without scores have n = 0.
     """
     by_cell: defaultdict[tuple[int, float], list[float]] = defaultdict(list)
     for length, depth, score in scores:
@@ -93,7 +49,7 @@ def needle_cells(scores: Iterable[tuple[int, float, float | None]]) -> list[Need
 
 @dataclass(frozen=True)
 class NeedleMean:
-    """The mean over all answers, how many they are, and its 95 % interval."""
+    """The mean over all answers, their number, and the 95 % interval of the mean."""
 
     mean: float
     n: int
@@ -105,11 +61,16 @@ class NeedleMean:
 
 
 def needle_mean(cells: Sequence[NeedleCell], lowest: float = 0.0, highest: float = 1.0) -> NeedleMean:
-    """Mean over all answers with Wilson's interval, which is not empty when all answers are right.
+    """Return the mean over all answers with Wilson's interval.
 
-    ``lowest`` and ``highest`` are the scale's ends: 0 and 1 for containment, 1 and 10 for a judge's ratings. Ratings
-    spread less than the two ends do, so for them the interval is too wide rather than too narrow. Raises DataError
-    without any answer.
+    Args:
+        cells: the grid.
+        lowest: lower end of the scale: 0 for containment, 1 for a judge's ratings.
+        highest: upper end of the scale: 1 for containment, 10 for a judge's ratings. Ratings vary less than scores that
+            are at one of the ends, so their interval is too wide rather than too narrow.
+
+    Raises:
+        DataError: there are no answers.
     """
     n = sum(cell.n for cell in cells)
     if not n:
@@ -134,10 +95,15 @@ def needle_measures(
     data: str,
     judge: str | None = None,
 ) -> tuple[list[Measure], list[ScoredItem]]:
-    """The mean of all answers, of each length and of each depth, and their items.
+    """Return the mean of all answers, of each length and of each depth, and their items.
 
-    ``scores``, by id, are 0 or 1 for ``containment``, whose measures are in percent, and ratings of 1 to 10 or null for
-    ``judge``. A length or depth of nulls only has no measure.
+    Args:
+        predictions: the answers.
+        scores: by id. For ``containment`` they are 0 or 1, and the measures are in percent. For ``judge`` they are
+            ratings from 1 to 10, or None. A length or depth that has only None gets no measure.
+        protocol: how answers were scored.
+        data: whose items they are.
+        judge: who rated them.
     """
     unit, lowest, highest, factor = _SCALES[protocol]
     groups = defaultdict(list, {"all": list(predictions)})
@@ -173,14 +139,11 @@ def needle_measures(
 
 
 def needle_markdown(cells: Sequence[NeedleCell], overall: NeedleMean) -> str:
-    """A table of depths × lengths, each cell its mean and (n); below it, the overall mean."""
+    """Return a table of depths × lengths. Each cell has its mean and (n); the overall mean is below the table."""
     lengths, depths, by_cell = _grid(cells)
-    rows = [
-        ["depth (%) \\ length (tokens)", *map(str, lengths)],
-        ["---:"] * (len(lengths) + 1),
-        *([f"{depth:g}", *(_cell_text(by_cell[length, depth], " ") for length in lengths)] for depth in depths),
-    ]
-    table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    rows = [[f"{depth:g}", *(_cell_text(by_cell[length, depth], " ") for length in lengths)] for depth in depths]
+    titles = ["depth (%) \\ length (tokens)", *map(str, lengths)]
+    table = markdown_table(titles, rows, numbers=range(len(titles)))
     return f"{table}\n\nCells: mean (number of answers). Overall: {overall}.\n"
 
 
@@ -225,4 +188,4 @@ def _grid(cells: Sequence[NeedleCell]) -> tuple[list[int], list[float], dict[tup
 
 
 def _cell_text(cell: NeedleCell, between: str) -> str:
-    return "–" if cell.mean is None else f"{cell.mean:.2f}{between}({cell.n})"
+    return UNKNOWN if cell.mean is None else f"{cell.mean:.2f}{between}({cell.n})"

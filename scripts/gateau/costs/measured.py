@@ -1,4 +1,4 @@
-"""What a run has taken, as Snakemake's benchmark files and the sizes of folders say."""
+"""What a run took: Snakemake's benchmark files, and the sizes of files and folders."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from gateau.errors import DataError
 
 @dataclass(frozen=True)
 class Measurement:
-    """Of the jobs of a stage. A job that was continued counts from its last start."""
+    """Measured values of the jobs of a stage. A job that was continued counts from its last start."""
 
     jobs: int
     seconds: float  # of all jobs together, start and loading included
-    max_rss: float | None  # bytes of the largest job's processes, on the host; None where the job was too short
+    max_rss: float | None  # bytes of the largest job's processes on the host, or None if all jobs were too short
     mean_load: float | None  # percent of one core, weighted by seconds
 
 
 def read_benchmarks(files: Iterable[Path]) -> Measurement | None:
-    """From benchmark files of one stage; None where there is none.
+    """Return the sum of the benchmark files of one stage, or None if there is none.
 
     Raises:
-        DataError: a file without Snakemake's columns.
+        DataError: a file lacks Snakemake's columns.
     """
     rows: list[dict[str, str]] = []
     for file in files:
@@ -49,7 +49,7 @@ def read_benchmarks(files: Iterable[Path]) -> Measurement | None:
 
 
 def _number(text: str | None) -> float | None:
-    """Snakemake writes NA or - where it has nothing."""
+    """Return a number, or None for NA and -, which Snakemake writes for a missing value."""
     try:
         number = float(text or "")
     except ValueError:
@@ -58,7 +58,7 @@ def _number(text: str | None) -> float | None:
 
 
 def size_on_disk(paths: Sequence[Path]) -> int | None:
-    """Bytes of files and of all files below folders; None where none of them exists."""
+    """Return the bytes of files and of all files below folders, or None if none of the paths exists."""
     there = [path for path in paths if path.exists()]
     if not there:
         return None
