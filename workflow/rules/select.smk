@@ -121,6 +121,7 @@ rule selection:
 rule plot_selection:
     input:
         ranking=rules.selection.output.ranking,
+        summary=rules.selection.output.summary,
         scores=rules.scores.output,
         samples=rules.samples.output.samples,
     output:
@@ -143,8 +144,8 @@ rule plot_selection:
         script=script("plot_selection"),
         code=code_digest("plot_selection.py"),
     shell:
-        "python {params.script:q} --ranking {input.ranking:q} --scores {input.scores:q} --samples {input.samples:q}"
-        " --experiment {wildcards.experiment:q} --output {output:q} > {log:q} 2>&1"
+        "python {params.script:q} --ranking {input.ranking:q} --summary {input.summary:q} --scores {input.scores:q}"
+        " --samples {input.samples:q} --output {output:q} > {log:q} 2>&1"
 
 
 rule overview:
