@@ -7,7 +7,7 @@ import pytest
 
 from gateau.errors import DataError, SettingsError
 from gateau.evaluation.benchmarks.longbench_chat.cases import Case, judge_requests, prompt, read_cases, read_predictions
-from gateau.evaluation.judging.judge import JudgeRequest
+from gateau.evaluation.judging.requests import JudgeRequest
 
 from helpers import run_script, write_jsonl
 from unit.judgments import judgment, write_judgments

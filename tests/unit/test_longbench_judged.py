@@ -7,7 +7,7 @@ import pytest
 from gateau.errors import DataError
 from gateau.evaluation.benchmarks.longbench.data_sets import DATA_SETS
 from gateau.evaluation.benchmarks.longbench.judge import judge_requests, judged_items
-from gateau.evaluation.judging.judge import JudgeRequest
+from gateau.evaluation.judging.requests import JudgeRequest
 
 from helpers import run_script, write_jsonl
 from unit.judgments import write_judgments

@@ -17,7 +17,7 @@ from gateau.evaluation.benchmarks.mt_bench.questions import (
     read_questions,
     temperature,
 )
-from gateau.evaluation.judging.judge import JudgeRequest
+from gateau.evaluation.judging.requests import JudgeRequest
 
 from helpers import run_script, write_jsonl
 from unit.judgments import judgment, write_judgments

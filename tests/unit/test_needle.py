@@ -13,18 +13,16 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from gateau.errors import DataError, ModelError, SettingsError
-from gateau.evaluation.benchmarks.needle.prompts import (
+from gateau.evaluation.benchmarks.needle.prompts import needle_prompts, read_haystack, sentence_ends
+from gateau.evaluation.benchmarks.needle.scores import needle_cells, needle_markdown, needle_mean, plot_needle
+from gateau.evaluation.benchmarks.needle.settings import (
     DEPTHS,
     KEYS,
     NEEDLE,
     NeedleSettings,
     contains_keys,
     needle_lengths,
-    needle_prompts,
-    read_haystack,
-    sentence_ends,
 )
-from gateau.evaluation.benchmarks.needle.scores import needle_cells, needle_markdown, needle_mean, plot_needle
 from gateau.formats import encode_texts
 
 from helpers import run_script, write_jsonl
@@ -162,9 +160,6 @@ def test_two_depths_in_one_sentence_are_refused(tiny_tokenizer):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"keys": ()}, "one or more phrases"),
-        ({"keys": ("a picnic",)}, "must all be in the needle"),
-        ({"keys": ("San Francisco",)}, "the question holds every key"),
         ({"depths": (10, 10)}, "none of them twice"),
         ({"depths": (10, 101)}, "percents from 0 to 100"),
         ({"lengths": ()}, "one or more values"),
@@ -174,6 +169,19 @@ def test_two_depths_in_one_sentence_are_refused(tiny_tokenizer):
 def test_settings_that_test_nothing_are_refused(changes, message):
     with pytest.raises(SettingsError, match=message):
         NeedleSettings(**changes)
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ((), "one or more phrases"),
+        (("eat a sandwich", "a picnic"), "'a picnic' is not in the needle"),
+        (("San Francisco",), "the question contains every key"),
+    ],
+)
+def test_keys_that_test_nothing_are_refused(keys, message):
+    with pytest.raises(SettingsError, match=message):
+        check_keys(NeedleSettings(), keys)
 
 
 def test_what_has_no_room_or_is_spelt_wrong_is_refused(tiny_tokenizer):

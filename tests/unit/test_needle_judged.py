@@ -6,9 +6,10 @@ import pytest
 from matplotlib.image import imread
 
 from gateau.errors import DataError
+from gateau.evaluation import benchmarks
 from gateau.evaluation.benchmarks.needle.judge import RUBRIC, judge_requests
-from gateau.evaluation.benchmarks.needle.scores import needle_cells, needle_mean, needle_measures, read_predictions
-from gateau.evaluation.judging.ratings import RATINGS
+from gateau.evaluation.benchmarks.needle.predictions import read_predictions
+from gateau.evaluation.benchmarks.needle.scores import needle_cells, needle_mean, needle_measures
 
 from helpers import run_script, write_jsonl
 from unit.judgments import write_judgments
@@ -39,7 +40,7 @@ def test_the_judge_sees_question_needle_and_prediction_and_every_step_of_the_sca
     for step in (1, 3, 5, 7, 10):
         assert f"\n{step}: " in user["content"]
     # an answer in the form that is asked for can be read
-    assert RATINGS["needle"].read("It names both.\n[[10]]") == 10
+    assert benchmarks.ratings()["needle"].read("It names both.\n[[10]]") == 10
 
 
 @pytest.mark.parametrize("name", ["needle", "question"])
