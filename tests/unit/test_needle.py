@@ -20,6 +20,7 @@ from gateau.evaluation.benchmarks.needle.settings import (
     KEYS,
     NEEDLE,
     NeedleSettings,
+    check_keys,
     contains_keys,
     needle_lengths,
 )
@@ -310,8 +311,8 @@ def test_predictions_are_scored_on_their_own(tmp_path):
         ('{"length": 1000, "depth": NaN, "pred": "x"}', "line 2: depth must be a number of percent"),
         (answer(1000, 10, None), "line 2: pred must be a text"),
         (answer(1000, 10, "x", id=None), "line 2: id must be text or a whole number"),
-        (answer(500, 50, "x"), "line 2: 'needle-500-50' was in line 1 before"),
-        (answer(500, 50.0, "x"), "line 2: 'needle-500-50' was in line 1 before"),
+        (answer(500, 50, "x"), "line 2: 'needle-500-50' is also in line 1"),
+        (answer(500, 50.0, "x"), "line 2: 'needle-500-50' is also in line 1"),
     ],
 )
 def test_a_bad_line_is_named(tmp_path, line, message):

@@ -1,6 +1,7 @@
 """The needle's judge: what it is asked, what its ratings become beside containment, what is refused."""
 
 import json
+import re
 
 import pytest
 from matplotlib.image import imread
@@ -95,7 +96,7 @@ def test_ratings_stand_beside_containment_with_a_grid_of_their_own(tmp_path):
         ("containment", "c-2000-50"): 100, ("judge", "c-1000-10"): 10, ("judge", "c-1000-50"): 1,
         ("judge", "c-2000-50"): 7,
     }  # fmt: skip
-    table = files["--table"].read_text()
+    table = re.sub(" +", " ", files["--table"].read_text())
     assert "| 10 | 1.00 (1) | 1.00 (1) |" in table
     assert "| 10 | 10.00 (1) | – |" in table
     assert "ratings from 1 to 10 by a judge; 1 answers without a rating" in table
@@ -135,4 +136,4 @@ def test_judgments_that_do_not_fit_are_refused_by_name(tmp_path, ratings, messag
 def test_judgments_need_a_judges_name_and_a_heatmap_of_ratings_needs_ratings(tmp_path):
     common = ("--predictions", tmp_path, "--output", tmp_path / "s.json")
     assert "given together" in run_script("score_needle", *common, "--judgments", "j.jsonl").stderr
-    assert "needs --judgments" in run_script("score_needle", *common, "--judge-heatmap", "h.png").stderr
+    assert "requires --judgments" in run_script("score_needle", *common, "--judge-heatmap", "h.png").stderr
