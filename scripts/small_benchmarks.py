@@ -1,14 +1,13 @@
 """Write the generated files of the own small benchmark sets, the same bytes each time.
 
-``python scripts/small_benchmarks.py --output workflow/resources/small_benchmarks`` writes them.
+Run ``python scripts/small_benchmarks.py --output workflow/resources/small_benchmarks`` to write them again.
 
-They are in the language of :mod:`gateau.data.planted`, which the committed pair of tiny models speaks: recall of a note
-far back and close by in three lengths, paragraphs to be found and to be counted, and a haystack of other notes. All
-other files beside them, questions, texts, prompts for models and judges, are written by hand.
+They are in the language of ``gateau.data.planted``, which the committed pair of tiny models was trained on. A model has
+to recall a note far back or close by (in three lengths), to find a paragraph, and to count paragraphs. A haystack holds
+other notes. All other files (questions, texts, prompts for models and judges) are written by hand.
 """
 
 import argparse
-import json
 import random
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,23 +16,22 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from gateau.command import run
 from gateau.data.planted import CODES, SUBJECTS, PlantedShape, filler, note, planted_row
-from gateau.files import write_text
+from gateau.files import Row, write_jsonl, write_text
 from gateau.formats import encode_texts
+from gateau.places import RESOURCES
 
-TOKENIZER = Path(__file__).resolve().parents[1] / "workflow/resources/tiny_pair/long"
-# tokens of a prompt, at most this many away, and how many lines a context of about that many tokens has
+TOKENIZER = RESOURCES / "tiny_pair/long"
+# tokens of a prompt, and the smallest and largest number of lines of a context of about that many tokens
 LENGTHS = {200: (14, 19), 450: (36, 46), 850: (70, 84)}
-TOLERANCE = 12
-# the demo's needle is about this subject, so no haystack may name it
+TOLERANCE = 12  # largest deviation from these lengths in tokens
+# the demo's needle is about this subject, so no haystack may contain it
 NEEDLE_SUBJECT = "falcon"
-
-Row = dict[str, object]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--output", type=Path, required=True, help="folder for longbench/ and needle/")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--output", type=Path, required=True, help="output: folder of longbench/ and needle/")
+    parser.add_argument("--seed", type=int, default=0, help="of all random draws (default: %(default)s)")
     args = parser.parse_args()
     tokenizer = AutoTokenizer.from_pretrained(TOKENIZER)
 
@@ -52,8 +50,7 @@ def main() -> None:
         "passage_count": list(count_rows(4, random.Random(f"count {args.seed}"))),
     }
     for name, rows in data.items():
-        lines = [json.dumps(longbench_row(name, row), ensure_ascii=False) + "\n" for row in rows]
-        write_text(args.output / f"longbench/data/{name}.jsonl", "".join(lines))
+        write_jsonl(args.output / f"longbench/data/{name}.jsonl", (longbench_row(name, row) for row in rows))
     for name in ("first", "second", "third"):
         write_text(args.output / f"needle/haystack/{name}.txt", haystack(random.Random(f"{name} {args.seed}")))
 
@@ -61,7 +58,7 @@ def main() -> None:
 def recall_rows(
     tokenizer: PreTrainedTokenizerBase, kind: str, length: int, count: int, rng: random.Random
 ) -> Iterator[Row]:
-    """Questions for a note in its context, each a prompt of about ``length`` tokens, all on different subjects."""
+    """Yield questions for a note in its context, each a prompt of about ``length`` tokens, on different subjects."""
     asked: set[str] = set()
     while len(asked) < count:
         n_lines = rng.randint(*LENGTHS[length])
@@ -73,7 +70,7 @@ def recall_rows(
 
 
 def retrieval_rows(count: int, rng: random.Random) -> Iterator[Row]:
-    """Six numbered paragraphs with a note in each; the note is given and its paragraph asked for."""
+    """Yield contexts of six numbered paragraphs with a note each. A note is given, and its paragraph is asked for."""
     for number in range(count):
         subjects, codes = rng.sample(SUBJECTS, 6), rng.sample(CODES, 30)
         notes = [note(subject, codes[5 * n : 5 * n + 5]) for n, subject in enumerate(subjects)]
@@ -82,7 +79,7 @@ def retrieval_rows(count: int, rng: random.Random) -> Iterator[Row]:
             sentences = [filler(rng) for _ in range(2)]
             sentences.insert(rng.randrange(3), line)
             paragraphs.append(" ".join(sentences))
-        # every paragraph is asked for about equally often
+        # all paragraphs are asked for about equally often
         wanted = number % 6
         yield {
             "input": notes[wanted],
@@ -93,7 +90,7 @@ def retrieval_rows(count: int, rng: random.Random) -> Iterator[Row]:
 
 
 def count_rows(count: int, rng: random.Random) -> Iterator[Row]:
-    """Numbered paragraphs, some of them copies; asked is how many are different."""
+    """Yield contexts of numbered paragraphs, some of which are copies. The number of different ones is asked for."""
     for number in range(count):
         n_different = 3 + number
         different: list[str] = []
@@ -107,12 +104,12 @@ def count_rows(count: int, rng: random.Random) -> Iterator[Row]:
 
 
 def numbered(paragraphs: Sequence[str]) -> str:
-    """As LongBench numbers its paragraphs."""
+    """Return the paragraphs with numbers, as LongBench writes them."""
     return "\n\n".join(f"Paragraph {number}: {text}" for number, text in enumerate(paragraphs, 1))
 
 
 def longbench_row(name: str, row: Row) -> Row:
-    """The record as LongBench has it; ``length`` is in words."""
+    """Return the record as LongBench stores it; ``length`` is in words."""
     context = str(row["context"])
     return {
         "input": row["input"],
@@ -127,7 +124,7 @@ def longbench_row(name: str, row: Row) -> Row:
 
 
 def haystack(rng: random.Random, n_lines: int = 220) -> str:
-    """Lines as in planted contexts, with notes on all other subjects, so that the needle is not the only note."""
+    """Return lines as in planted contexts. They have notes on other subjects, so the needle is not the only note."""
     others = [subject for subject in SUBJECTS if subject != NEEDLE_SUBJECT]
     lines = []
     for _ in range(n_lines):

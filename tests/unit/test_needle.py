@@ -3,6 +3,7 @@
 import contextlib
 import json
 import random
+import re
 from itertools import pairwise
 
 import pytest
@@ -246,7 +247,7 @@ def test_cells_count_their_answers_and_gaps_stay_gaps(tmp_path):
         (1000, 10, 1, 1.0), (1000, 50, 2, 0.5), (2000, 10, 0, None), (2000, 50, 1, 1.0),
     ]  # fmt: skip
     overall = needle_mean(cells)
-    assert (overall.mean, overall.n) == (0.75, 4)
+    lines = re.sub(" +", " ", needle_markdown(cells, overall)).splitlines()
     lines = needle_markdown(cells, overall).splitlines()
     assert lines[2:4] == ["| 10 | 1.00 (1) | – |", "| 50 | 0.50 (2) | 1.00 (1) |"]
     assert "mean 0.750, 95 % interval 0.301 to 0.954, n = 4" in lines[-1]
@@ -293,7 +294,7 @@ def test_predictions_are_scored_on_their_own(tmp_path):
     assert scores["overall"]["mean"] == pytest.approx(2 / 3)
     assert scores["measures"][0]["score"] == pytest.approx(200 / 3)
     assert scores["measures"][0]["high"] == pytest.approx(100 * scores["overall"]["high"])
-    assert "| 10 | 1.00 (1) | 1.00 (1) |" in outputs["table.md"].read_text()
+    assert "| 10 | 1.00 (1) | 1.00 (1) |" in re.sub(" +", " ", outputs["table.md"].read_text())
     assert imread(outputs["map.png"]).ndim == 3
     other = run_script("score_needle", "--predictions", predictions, "--key", "idea", "--output", tmp_path / "s.json")
     assert other.returncode == 0, other.stderr
