@@ -20,8 +20,9 @@ from gateau.command import run
 from gateau.data.planted import CODES, SUBJECTS, PlantedShape, filler_sentence, note_line, planted_row
 from gateau.files import write_text
 from gateau.formats import encode_texts
+from gateau.places import RESOURCES
 
-TOKENIZER = Path(__file__).resolve().parents[1] / "workflow/resources/tiny_pair/long"
+TOKENIZER = RESOURCES / "tiny_pair/long"
 # tokens of a prompt → minimum and maximum lines of a context with about that many tokens
 LENGTHS = {200: (14, 19), 450: (36, 46), 850: (70, 84)}
 TOLERANCE = 12  # tokens by which a prompt's length may differ

@@ -15,7 +15,7 @@ import pytest
 
 from gateau.errors import DataError
 from gateau.evaluation.assets import downloads
-from gateau.evaluation.assets.folders import BENCHMARKS, write_own, write_pinned
+from gateau.evaluation.assets.folders import write_own, write_pinned
 from gateau.evaluation.assets.pinned import (
     Asset,
     AssetFolder,
@@ -26,6 +26,7 @@ from gateau.evaluation.assets.pinned import (
     git_blob_id,
     read_table,
 )
+from gateau.evaluation.benchmarks import names
 from gateau.evaluation.benchmarks.longbench.data_sets import DATA_SETS
 
 from helpers import ROOT, run_script
@@ -450,7 +451,7 @@ def files_of(folder):
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-@pytest.mark.parametrize("benchmark", BENCHMARKS)
+@pytest.mark.parametrize("benchmark", names())
 def test_a_benchmark_is_one_folder_of_canonical_names(benchmarks, server, tmp_path, benchmark):
     output = tmp_path / "assets" / benchmark
     for _ in range(2):
@@ -473,7 +474,7 @@ def test_a_benchmark_is_one_folder_of_canonical_names(benchmarks, server, tmp_pa
 
 def test_the_protocol_chooses_the_cases(benchmarks, tmp_path):
     for protocol, owner in (("gateau", "GATEAU"), ("longalign", "LongAlign")):
-        write_pinned("longbench_chat", benchmarks, tmp_path / "cache", tmp_path / "out", protocol=protocol)
+        write_pinned("longbench_chat", benchmarks, tmp_path / "cache", tmp_path / "out", options={"protocol": protocol})
         assert (tmp_path / "out/test_cases.json").read_text() == f"longbench_chat_cases_{protocol}"
         source = json.loads((tmp_path / "out/source.json").read_text())
         assert source["data"] == f"LongBench-Chat, test cases of {owner}"
@@ -492,7 +493,7 @@ def test_a_folder_of_assets_is_whole_or_as_it_was(benchmarks, server, tmp_path):
     assert files_of(output) == {"mine.txt": b"mine"}
 
 
-@pytest.mark.parametrize("benchmark", BENCHMARKS)
+@pytest.mark.parametrize("benchmark", names())
 def test_the_own_sets_have_the_same_names(tmp_path, benchmark):
     sets = ROOT / "workflow/resources/small_benchmarks"
     write_own(benchmark, sets, tmp_path / "out")
@@ -516,7 +517,7 @@ def test_the_script_as_people_use_it(root, tmp_path):
     assert "mt_bench_questions" in result.stderr
     assert "is absent" in result.stderr
     assert "Traceback" not in result.stderr
-    arguments += ["--protocol", "longalign", "--source", "own"]
+    arguments += ["--options", json.dumps({"protocol": "longalign"}), "--source", "own"]
     result = run_script("assets", *arguments, "--benchmark", "mt_bench", "--output", tmp_path / "mt_bench")
     assert result.returncode == 0, result.stderr
     assert (tmp_path / "mt_bench/question.jsonl").is_file()

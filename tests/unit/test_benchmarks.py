@@ -9,8 +9,8 @@ import pytest
 
 from gateau.conversations import Conversation, Turn
 from gateau.errors import DataError, SettingsError
+from gateau.evaluation import benchmarks
 from gateau.evaluation.answering.prompting import Prompter
-from gateau.evaluation.benchmarks.catalogue import BENCHMARKS, prediction_files, questions
 from gateau.evaluation.benchmarks.longbench.data_sets import DATA_SETS
 from gateau.evaluation.benchmarks.mt_bench import questions as mt_bench
 from gateau.formats import chat_format
@@ -42,10 +42,10 @@ TEMPLATE = (
 
 
 def asked(benchmark, tokenizer, **options):
-    return questions(benchmark, SMALL / benchmark, {**OPTIONS[benchmark], **options}, tokenizer)
+    return benchmarks.load(benchmark).ask(SMALL / benchmark, {**OPTIONS[benchmark], **options}, tokenizer)
 
 
-@pytest.mark.parametrize("benchmark", BENCHMARKS)
+@pytest.mark.parametrize("benchmark", benchmarks.names())
 @pytest.mark.parametrize("format_name", ["longalign", "tokenizer_template"])
 def test_every_wrapped_question_is_asked_in_the_format_of_training(benchmark, format_name, tiny_tokenizer):
     """Ids of the prompt are those that training puts before its first target, turn by turn."""
@@ -79,12 +79,12 @@ def test_data_sets_can_be_chosen_and_extended(tiny_tokenizer, tmp_path):
     shutil.copy(assets / "data/qasper.jsonl", assets / "data/qasper_e.jsonl")
 
     def items(**options):
-        found = questions("longbench", assets, {**OPTIONS["longbench"], **options}, tiny_tokenizer)
+        found = benchmarks.load("longbench").ask(assets, {**OPTIONS["longbench"], **options}, tiny_tokenizer)
         return {question.item.partition("/")[0] for question in found}
 
     assert items(data_sets=["trec", "qasper"]) == {"trec", "qasper"}
     assert items(data_sets=["trec", "qasper"], extended=True) == {"trec", "qasper", "qasper_e"}
-    with pytest.raises(SettingsError, match="no squad"):
+    with pytest.raises(SettingsError, match="squad does not exist"):
         items(data_sets=["squad"])
     with pytest.raises(DataError, match=r"no narrativeqa\.jsonl"):
         items(data_sets=["narrativeqa"])
@@ -94,10 +94,10 @@ def test_damaged_assets_are_named(tiny_tokenizer, tmp_path):
     assets = shutil.copytree(SMALL / "longbench", tmp_path / "longbench")
     (assets / "data/trec.jsonl").write_text('{"input": "x"}\n')
     with pytest.raises(DataError, match=r"trec\.jsonl, line 1: a row holds input, context"):
-        questions("longbench", assets, {"data_sets": ["trec"]}, tiny_tokenizer)
+        benchmarks.load("longbench").ask(assets, {"data_sets": ["trec"]}, tiny_tokenizer)
     (assets / "dataset2prompt.json").write_text("{")
-    with pytest.raises(DataError, match=r"dataset2prompt\.json: not a readable JSON"):
-        questions("longbench", assets, {}, tiny_tokenizer)
+    with pytest.raises(DataError, match=r"dataset2prompt\.json: not JSON"):
+        benchmarks.load("longbench").ask(assets, {}, tiny_tokenizer)
 
 
 def test_mt_bench_asks_two_turns_at_the_temperature_of_its_category(tiny_tokenizer):
@@ -118,13 +118,13 @@ def test_longbench_chat_is_asked_by_its_protocol(tiny_tokenizer):
 
 
 def test_predictions_are_files_that_the_scorers_know(tiny_tokenizer, tmp_path):
-    for benchmark in BENCHMARKS:
+    for benchmark in benchmarks.names():
         found = asked(benchmark, tiny_tokenizer)
         rows = [
             {"item": q.item, "record": q.record, "turns": [{"text": f" answer {n} "} for n in range(len(q.users))]}
             for q in found
         ]
-        files = prediction_files(benchmark, "mine", rows)
+        files = benchmarks.load(benchmark).prediction_files("mine", rows)
         assert sum(map(len, files.values())) == len(found)
         json.dumps(files)
         if benchmark == "mt_bench":

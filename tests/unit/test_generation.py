@@ -217,7 +217,7 @@ def test_shards_that_do_not_belong_together_are_refused(tmp_path):
     assert [row["item"] for row in rows] == ["0", "1", "2", "3"]
     assert rows[2]["record"] == {"idx": 2}
     assert rows[2]["turns"][0]["text"] == "a\u2028b"
-    with pytest.raises(DataError, match="2 answers where 4"):
+    with pytest.raises(DataError, match="2 answers were found, but 4"):
         read_answers([first])
     with pytest.raises(DataError, match="item 0 is answered twice"):
         read_answers([first, second, first])

@@ -12,6 +12,7 @@ from email.utils import format_datetime
 import pytest
 
 from gateau.errors import DataError, ServerError, SettingsError
+from gateau.evaluation.benchmarks import ratings
 from gateau.evaluation.client.calls import AnswerCache, Usage
 from gateau.evaluation.judging.judge import (
     JudgeSettings,
@@ -22,7 +23,6 @@ from gateau.evaluation.judging.judge import (
     read_requests,
     write_judgments,
 )
-from gateau.evaluation.judging.ratings import RATINGS
 
 from helpers import ROOT, write_jsonl
 from unit.scripted_server import KEY, ScriptedServer, status
@@ -106,7 +106,7 @@ def judgments(directory):
     ],
 )
 def test_ratings_are_read_as_each_benchmark_reads_them(name, text, rating):
-    assert RATINGS[name].read(text) == rating
+    assert ratings()[name].read(text) == rating
 
 
 def test_every_misbehaviour_ends_in_one_judgment_per_request_in_order(tmp_path, server):

@@ -7,7 +7,7 @@ import pytest
 
 from gateau.errors import DataError, SettingsError
 from gateau.evaluation.benchmarks.longbench_chat.cases import Case, judge_requests, prompt, read_cases, read_predictions
-from gateau.evaluation.judging.judge import JudgeRequest
+from gateau.evaluation.judging.requests import JudgeRequest
 
 from helpers import run_script, write_jsonl
 from unit.judgments import judgment, write_judgments
@@ -61,8 +61,8 @@ def test_prompts_to_the_character():
 @pytest.mark.parametrize(
     ("text", "kept", "warning"),
     [
-        ("A document.\nWho came?\n", "A document.\nWho came?\n", "last line is empty, so the question stands twice"),
-        ("A document. Who came?", "", "is one line, so nothing of it is left"),
+        ("A document.\nWho came?\n", "A document.\nWho came?\n", "so the prompt contains the question twice"),
+        ("A document. Who came?", "", "is a single line, so nothing of it is left"),
     ],
 )
 def test_prompts_without_a_last_line_of_their_own_are_cut_as_released_and_warned_about(text, kept, warning, caplog):
@@ -112,7 +112,7 @@ def test_assets_that_cannot_be_used_are_named(assets, predictions, file, content
         ({}, "not a list of objects"),
         ([], "no cases"),
         ([{**CASES[0], "idx": 0}], "case 1: idx is 0"),
-        ([CASES[0], {**CASES[1], "idx": 1}], "case 2: idx 1 stands twice"),
+        ([CASES[0], {**CASES[1], "idx": 1}], "case 2: idx 1 appears twice"),
         ([{**CASES[0], "prompt": None}], "case 1: prompt must be a text"),
         ([{**CASES[0], "idx": "1"}], "case 1: idx must be a whole number"),
     ],
@@ -128,7 +128,7 @@ def test_cases_that_cannot_be_used_are_named(assets, cases, message):
     [
         ("{", "line 2: not JSON"),
         ("[1]", "line 2: not a JSON object"),
-        (answer(1), "line 2: idx 1 stands twice"),
+        (answer(1), "line 2: idx 1 appears twice"),
         (answer(2, pred=None), "line 2: pred must be a text"),
         ({"idx": 2, "pred": "x"}, "line 2: query must be a text"),
         (answer(-1), "line 2: idx is -1"),

@@ -7,7 +7,7 @@ import pytest
 from gateau.errors import DataError
 from gateau.evaluation.benchmarks.longbench.data_sets import DATA_SETS
 from gateau.evaluation.benchmarks.longbench.judge import judge_requests, judged_items
-from gateau.evaluation.judging.judge import JudgeRequest
+from gateau.evaluation.judging.requests import JudgeRequest
 
 from helpers import run_script, write_jsonl
 from unit.judgments import write_judgments
@@ -85,8 +85,8 @@ def test_the_twelve_sets_of_questions_and_summaries_are_judged_and_no_other(tmp_
         ("predictions/qasper.jsonl", json.dumps(row(query=None)), "qasper.jsonl, line 1: no query"),
         ("predictions/qasper.jsonl", json.dumps(row(query=5)), "qasper.jsonl, line 1: query must be a text"),
         ("predictions/qasper.jsonl", json.dumps(row(_id=[])), "qasper.jsonl, line 1: _id must be a text"),
-        ("predictions/qasper.jsonl", "\n".join([json.dumps(row(_id="2")), json.dumps(row())]), "'2' was in line 1"),
-        ("predictions/other.jsonl", json.dumps(row()), "'other' is no data set"),
+        ("predictions/qasper.jsonl", "\n".join([json.dumps(row(_id="2")), json.dumps(row())]), "'2' is also in line 1"),
+        ("predictions/other.jsonl", json.dumps(row()), "'other' is not a data set"),
     ],
 )
 def test_files_that_cannot_be_judged_are_named(tmp_path, assets, predictions, file, content, message):

@@ -17,7 +17,7 @@ from gateau.evaluation.benchmarks.mt_bench.questions import (
     read_questions,
     temperature,
 )
-from gateau.evaluation.judging.judge import JudgeRequest
+from gateau.evaluation.judging.requests import JudgeRequest
 
 from helpers import run_script, write_jsonl
 from unit.judgments import judgment, write_judgments
@@ -135,7 +135,7 @@ def test_of_several_choices_the_first_is_judged_as_fastchat_does(tmp_path):
 @pytest.mark.parametrize(
     ("file", "rows", "message"),
     [
-        ("question", [*QUESTIONS, QUESTIONS[0]], "line 4: question 81 stands twice"),
+        ("question", [*QUESTIONS, QUESTIONS[0]], "line 4: question 81 appears twice"),
         ("question", [{**QUESTIONS[0], "turns": ["one"]}], "line 1: turns must be two texts"),
         ("question", [{**QUESTIONS[0], "question_id": "81"}], "line 1: question_id must be a whole number"),
         ("question", [*QUESTIONS, {**QUESTIONS[0], "question_id": 82}], "1 questions are not answered: 82"),

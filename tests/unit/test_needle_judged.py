@@ -1,14 +1,16 @@
 """The needle's judge: what it is asked, what its ratings become beside containment, what is refused."""
 
 import json
+import re
 
 import pytest
 from matplotlib.image import imread
 
 from gateau.errors import DataError
+from gateau.evaluation import benchmarks
 from gateau.evaluation.benchmarks.needle.judge import RUBRIC, judge_requests
-from gateau.evaluation.benchmarks.needle.scores import needle_cells, needle_mean, needle_measures, read_predictions
-from gateau.evaluation.judging.ratings import RATINGS
+from gateau.evaluation.benchmarks.needle.predictions import read_predictions
+from gateau.evaluation.benchmarks.needle.scores import needle_cells, needle_mean, needle_measures
 
 from helpers import run_script, write_jsonl
 from unit.judgments import write_judgments
@@ -39,7 +41,7 @@ def test_the_judge_sees_question_needle_and_prediction_and_every_step_of_the_sca
     for step in (1, 3, 5, 7, 10):
         assert f"\n{step}: " in user["content"]
     # an answer in the form that is asked for can be read
-    assert RATINGS["needle"].read("It names both.\n[[10]]") == 10
+    assert benchmarks.ratings()["needle"].read("It names both.\n[[10]]") == 10
 
 
 @pytest.mark.parametrize("name", ["needle", "question"])
@@ -94,7 +96,7 @@ def test_ratings_stand_beside_containment_with_a_grid_of_their_own(tmp_path):
         ("containment", "c-2000-50"): 100, ("judge", "c-1000-10"): 10, ("judge", "c-1000-50"): 1,
         ("judge", "c-2000-50"): 7,
     }  # fmt: skip
-    table = files["--table"].read_text()
+    table = re.sub(" +", " ", files["--table"].read_text())
     assert "| 10 | 1.00 (1) | 1.00 (1) |" in table
     assert "| 10 | 10.00 (1) | – |" in table
     assert "ratings from 1 to 10 by a judge; 1 answers without a rating" in table
@@ -134,4 +136,4 @@ def test_judgments_that_do_not_fit_are_refused_by_name(tmp_path, ratings, messag
 def test_judgments_need_a_judges_name_and_a_heatmap_of_ratings_needs_ratings(tmp_path):
     common = ("--predictions", tmp_path, "--output", tmp_path / "s.json")
     assert "given together" in run_script("score_needle", *common, "--judgments", "j.jsonl").stderr
-    assert "needs --judgments" in run_script("score_needle", *common, "--judge-heatmap", "h.png").stderr
+    assert "requires --judgments" in run_script("score_needle", *common, "--judge-heatmap", "h.png").stderr

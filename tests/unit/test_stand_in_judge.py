@@ -10,8 +10,8 @@ from urllib.error import HTTPError
 
 import pytest
 
+from gateau.evaluation.benchmarks import ratings
 from gateau.evaluation.benchmarks.needle.judge import RUBRIC
-from gateau.evaluation.judging.ratings import RATINGS
 from stand_in_judge import LABEL, MODEL, Server, judgment, levels, overlap, read_prompt
 
 from helpers import ROOT, run_script
@@ -55,7 +55,7 @@ PROMPTS = {
 def rate(prompt, system="You judge.", rating="mt_bench"):
     text = judgment([{"role": "system", "content": system}, {"role": "user", "content": prompt}])
     assert text.startswith(LABEL)
-    return RATINGS[rating].read(text)
+    return ratings()[rating].read(text)
 
 
 @pytest.mark.parametrize("rating", PROMPTS)

@@ -146,9 +146,9 @@ def test_other_weights_are_asked_anew(finished):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"experiments": ["nobody"]}, "no experiment nobody"),
-        ({"models": {"gateau": None}}, "gateau is the name of an experiment too"),
-        ({"baseline": "nobody"}, "nobody is not evaluated; evaluated are base"),
+        ({"experiments": ["nobody"]}, "nobody is not an experiment"),
+        ({"models": {"gateau": None}}, "gateau is also the name of an experiment"),
+        ({"baseline": "nobody"}, "nobody is not evaluated; choose from base"),
         ({"servers": {"other": {"base_url": "http://localhost/v1", "model": "m"}}}, "other is not evaluated"),
         ({"judge": {"max_null_share": 2}}, "2 is greater than the maximum"),
         ({"needle": {"needle": "Note otter."}}, "'balor detek mosar' is not in the needle"),

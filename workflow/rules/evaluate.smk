@@ -1,12 +1,8 @@
-# Every trained or given model answers the benchmarks; answers become predictions, judgments, scores and a leaderboard.
-# GPUs are needed by generate only, the network by assets and judge only.
+# Every trained or given model answers the benchmarks. Answers become predictions, judgments, scores and a leaderboard.
+# Only generate needs GPUs; only assets and judge need the network.
 
 
-localrules:
-    assets,  # nodes of a cluster often have no network
-    judge,
-
-
+# not on a cluster's nodes, which often have no network
 rule assets:
     output:
         folder=directory(f"{RESULTS}/assets/{{benchmark}}"),
@@ -15,6 +11,7 @@ rule assets:
         f"{RESULTS}/logs/assets/{{benchmark}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/assets/{{benchmark}}.tsv"
+    localrule: True
     conda:
         "../../envs/gateau.yaml"
     resources:
@@ -22,10 +19,10 @@ rule assets:
         runtime=240,
     params:
         script=script("assets"),
-        code=code_digest("assets.py"),
-        source=lambda wildcards: assets_source(wildcards.benchmark),
-        files=lambda wildcards: assets_digest(wildcards.benchmark),
-        # where files are kept changes nothing: they are verified
+        code=lambda wildcards: code_digest("assets.py", all_benchmarks.module_of(wildcards.benchmark)),
+        source=assets_source,
+        files=assets_digest,
+        # not compared: where files are kept changes nothing, because they are verified
         places=lambda wildcards, input: assets_places(),
     shell:
         "python {params.script:q} --benchmark {wildcards.benchmark} {params.source} {params.places}"
@@ -46,21 +43,21 @@ rule generate:
         "../../envs/gateau.yaml"
     threads: config["evaluate"]["generate"]["threads"]
     resources:
-        gpu=lambda wildcards: gpus_of(wildcards.model),
+        gpu=lambda wildcards: EVALUATION.gpus(wildcards.model),
         mem_mb=lambda wildcards, attempt: 64000 * attempt,
         runtime=lambda wildcards, attempt: 720 * attempt,
     params:
         script=script("generate"),
-        code=code_digest("generate.py"),
-        # of an experiment, the input counts; of another model, its files and options, not where they lie
-        model=lambda wildcards, input: json.dumps(evaluated_model(wildcards.model), sort_keys=True),
-        identity=lambda wildcards: evaluated_identity(wildcards.model),
-        options=lambda wildcards: json.dumps(question_options(wildcards.benchmark), sort_keys=True),
+        code=lambda wildcards: code_digest("generate.py", all_benchmarks.module_of(wildcards.benchmark)),
+        # The path is not compared. Of an experiment's model, the input counts; of a given model, its files and options.
+        model=evaluated_model,
+        identity=evaluated_identity,
+        options=lambda wildcards: json.dumps(EVALUATION.question_options(wildcards.benchmark), sort_keys=True),
         settings=generate_settings(),
-        served=lambda wildcards: served_as(wildcards.model),
-        run=lambda wildcards, input: generate_run(wildcards.model),
-        part=lambda wildcards, input: shard_arguments(wildcards.part),
-        lease=lambda wildcards, input: lease(gpus_of(wildcards.model)),
+        served=served_as,
+        run=generate_run,
+        part=lambda wildcards, input: shard_arguments(wildcards),
+        lease=lambda wildcards, input: lease(EVALUATION.gpus(wildcards.model)),
     shell:
         "{params.lease} python {params.script:q} --benchmark {wildcards.benchmark} --assets {input.assets:q}"
         " --model {params.model:q} --options {params.options:q} {params.settings} {params.run} {params.part}"
@@ -69,12 +66,7 @@ rule generate:
 
 rule predictions:
     input:
-        lambda wildcards: expand(
-            rules.generate.output,
-            part=parts_of(wildcards.benchmark),
-            model=wildcards.model,
-            benchmark=wildcards.benchmark,
-        ),
+        answers_of,
     output:
         folder=directory(f"{RESULTS}/predictions/{{model}}/{{benchmark}}"),
         contents=contents_of(f"{RESULTS}/predictions/{{model}}/{{benchmark}}"),
@@ -89,7 +81,7 @@ rule predictions:
         runtime=30,
     params:
         script=script("predictions"),
-        code=code_digest("predictions.py"),
+        code=lambda wildcards: code_digest("predictions.py", all_benchmarks.module_of(wildcards.benchmark)),
     shell:
         "python {params.script:q} --benchmark {wildcards.benchmark} --model-name {wildcards.model:q} --answers {input:q}"
         " --output {output.folder:q} --contents {output.contents:q} > {log:q} 2>&1"
@@ -106,8 +98,9 @@ rule judge:
         f"{RESULTS}/logs/judge/{{model}}/{{benchmark}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/judge/{{model}}/{{benchmark}}.tsv"
-    # each start has the whole budget, so it is the user's to start it again
+    # Each start has the whole budget, so only the user may start it again.
     retries: 0
+    localrule: True
     conda:
         "../../envs/gateau.yaml"
     resources:
@@ -115,11 +108,11 @@ rule judge:
         runtime=720,
     params:
         script=script("judge"),
-        code=code_digest("judge.py"),
+        code=lambda wildcards: code_digest("judge.py", all_benchmarks.module_of(wildcards.benchmark)),
         start=lambda wildcards, input: stand_in_start(),
-        asked=verbatim(judge_arguments(*JUDGE_ASKED)),
-        # how it is reached changes nothing
-        reached=lambda wildcards, input: judge_reached(),
+        asked=no_wildcards(judge_arguments(*JUDGE_ASKED)),
+        # not compared: how the judge is reached changes nothing
+        reached=judge_reached,
     shell:
         "{params.start} python {params.script:q} --benchmark {wildcards.benchmark} --predictions {input.predictions:q}"
         " --assets {input.assets:q} {params.asked} {params.reached} --output {output.judgments:q}"
@@ -216,7 +209,7 @@ rule score_needle:
     params:
         script=script("score_needle"),
         code=code_digest("score_needle.py"),
-        phrases=verbatim(" ".join(f"--key {shlex.quote(key)}" for key in config["evaluate"]["needle"]["keys"])),
+        phrases=no_wildcards(" ".join(f"--key {shlex.quote(key)}" for key in config["evaluate"]["needle"]["keys"])),
         labels=score_labels("needle"),
         judged=lambda wildcards, input, output: judged_arguments(input, output.judged),
     shell:
@@ -238,7 +231,7 @@ rule score_mt_bench:
             category="Evaluation",
             labels={"model": "{model}", "benchmark": "MT-Bench"},
         ),
-        # as FastChat names and reads it
+        # the name and the format are FastChat's
         judgments=f"{RESULTS}/score_mt_bench/{{model}}/model_judgment/{JUDGE_NAME}_single.jsonl",
     log:
         f"{RESULTS}/logs/score_mt_bench/{{model}}.log",
@@ -291,14 +284,12 @@ rule leaderboard:
         runtime=60,
     params:
         script=script("leaderboard"),
-        code=code_digest("leaderboard.py"),
-        folders=lambda wildcards, input: json.dumps(
-            {name: [f"{RESULTS}/score_{benchmark}/{name}" for benchmark in SCORED] for name in EVALUATED}
-        ),
+        code=code_digest("leaderboard.py", *map(all_benchmarks.module_of, SCORED)),
+        folders=score_folders,
         models=" ".join(EVALUATED),
-        baseline=BASELINE,
+        baseline=EVALUATION.baseline or "none",
         benchmarks=" ".join(SCORED),
-        published=lambda wildcards, input: PUBLISHED,
+        published=lambda wildcards, input: str(PUBLISHED),
         published_digest=files_digest(PUBLISHED),
     shell:
         "python {params.script:q} --scores {params.folders:q} --baseline {params.baseline:q}"
