@@ -8,7 +8,7 @@ from gateau.command import run
 from gateau.schemas import RANKING, SCORES
 from gateau.selection.labelled import read_labels, total_tokens
 from gateau.selection.plots import plot_distributions
-from gateau.selection.selected import is_distinct, selected_ids
+from gateau.selection.selected import is_selectable, selected_ids
 from gateau.tables import read_table
 
 
@@ -23,7 +23,7 @@ def main() -> None:
 
     summary = json.loads(args.summary.read_text(encoding="utf-8"))
     ranking = read_table(args.ranking, RANKING).to_pandas().set_index("id", drop=False)
-    ranking["distinct"] = is_distinct(ranking)
+    ranking["selectable"] = is_selectable(ranking)
     ranking["selected"] = ranking["id"].isin(selected_ids(ranking, summary["selected"]))
     ranking["length"] = total_tokens(read_table(args.scores, SCORES).to_pandas().set_index("id"))
     ranking["dataset"] = read_labels(args.samples).fillna("(no label)")

@@ -10,6 +10,7 @@ import pyarrow as pa
 from gateau.command import run
 from gateau.files import write_json
 from gateau.schemas import CONTRAST, EMBEDDINGS, RANKING, REWARDS, SCORES, SIGNATURES
+from gateau.selection.labelled import read_labels
 from gateau.selection.policy import Policy, Tables, select, summarise
 from gateau.selection.selected import write_selected
 from gateau.tables import read_table, write_rows
@@ -22,7 +23,7 @@ def main() -> None:
     parser.add_argument("--experiment", required=True, help="name of the experiment, for the summary")
     parser.add_argument(
         "--options", type=json.loads, required=True,
-        help="JSON object: method, n_long, near_duplicates, per_cluster, clusters, and what the method reads",
+        help="JSON object: method, n_long, held_out, seed, near_duplicates, per_cluster, clusters, and the formula",
     )  # fmt: skip
     parser.add_argument("--contrast", help="contrast.parquet, for a method that needs it (default: none)")
     parser.add_argument("--rewards", help="rewards.parquet, for a method that reads rewards (default: none)")
@@ -38,7 +39,7 @@ def main() -> None:
     contrast, rewards = _optional(args.contrast, CONTRAST), _optional(args.rewards, REWARDS)
     signatures, embeddings = _optional(args.signatures, SIGNATURES), _optional(args.embeddings, EMBEDDINGS)
     tables = Tables(
-        scores, contrast, rewards,
+        read_labels(args.samples).index.tolist(), scores, contrast, rewards,
         None if signatures is None else signatures.set_index("id")["signature"],
         None if embeddings is None else embeddings.set_index("id")["embedding"],
     )  # fmt: skip

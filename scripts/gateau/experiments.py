@@ -22,7 +22,7 @@ ALWAYS = ("short", "long", "base")  # models of every run
 OPTIONAL = ("non_homologous", "reward", "embedder")  # models that only some experiments need
 DIVERSITY = ("near_duplicates", "per_cluster", "clusters")  # options that only apply to methods that rank
 # what every selection depends on, in addition to the options that its method reads
-_SELECTS = ("method", "n_long", *DIVERSITY)
+_SELECTS = ("method", "n_long", "held_out", "seed", *DIVERSITY)
 # options of a training that change its result; all others only change how it runs
 TRAIN_OPTIONS = (
     "learning_rate", "lr_scheduler", "warmup_share", "weight_decay", "adam_beta1", "adam_beta2", "max_grad_norm",

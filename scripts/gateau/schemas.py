@@ -96,8 +96,9 @@ RANKING = table_schema(
     hmp=(pa.float64(), "homologous models' perplexity score: Norm(PPL of θ_S) - Norm(PPL of θ_L)"),
     cas=(pa.float64(), "cosine of importance and attention, before orientation"),
     method=(pa.string(), "how the score was computed"),
-    duplicate_of=(pa.string(), "the better ranked sample that this one nearly repeats and that is taken in its place"),
+    duplicate_of=(pa.string(), "the better ranked sample that this one nearly repeats, so that it is not selected"),
     cluster=(pa.int64(), "number of its cluster, where per_cluster is set"),
+    held_out=(pa.bool_(), "whether it is kept from all trainings, to measure the held-out loss; it is never selected"),
 )
 
 CONTRAST = table_schema(

@@ -1,22 +1,37 @@
-"""Mixtures: who trains on what, and what happens when there is not enough."""
+"""Mixtures: an experiment trains on exactly what was selected, and asking for more than exists is an error."""
 
+import json
+
+import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from gateau.errors import DataError
+from gateau.errors import UserError
+from gateau.schemas import MIXTURE, RANKING, SAMPLES, SCORES, TOKENS
+from gateau.selection.policy import Policy, Tables, select
+from gateau.selection.selected import selected_ids
+from gateau.tables import read_rows, write_rows
 from gateau.training.mixture import MixtureOptions, mix
 
-
-def table(name, count):
-    return pd.DataFrame({"id": [f"{name}{n}" for n in range(count)], "n_tokens": range(10, 10 + count), "n_targets": 3})
+from helpers import run_script
 
 
-LONG, SHORT = table("l", 30), table("s", 50)
-RANKING = [f"l{n}" for n in reversed(range(30))]
+def table(ids):
+    return pd.DataFrame({"id": list(ids), "n_tokens": range(10, 10 + len(ids)), "n_targets": 3})
 
 
-def mixed(method="gateau", n_long=5, n_short=10, held_out=0, seed=0, ranking=RANKING, long=LONG, short=SHORT):
-    return mix("x", MixtureOptions(method, n_long, n_short, held_out, seed), long, short, ranking)
+IDS = [f"l{n}" for n in range(30)]
+LONG, SHORT = table(IDS), table([f"s{n}" for n in range(50)])
+BEST_FIRST = IDS[::-1]
+
+
+def mixed(
+    method="gateau", n_long=5, n_short=10, held_out=0, seed=0, *, ranked=BEST_FIRST[:5], samples=IDS, long=LONG,
+    short=SHORT,
+):  # fmt: skip
+    return mix("x", MixtureOptions(method, n_long, n_short, held_out, seed), samples, long, short, ranked)
 
 
 def ids(mixture, source, split="train"):
@@ -35,46 +50,169 @@ def test_draws_are_seeded_nested_and_independent_of_order():
     assert small < large
     assert small == set(ids(mixed(n_short=10, short=SHORT.iloc[::-1].reset_index(drop=True)), "short"))
     assert small != set(ids(mixed(n_short=10, seed=1), "short"))
-    assert set(ids(mixed("random", 5, ranking=None), "long")) < set(ids(mixed("random", 9, ranking=None), "long"))
+    assert set(ids(mixed("random", 5, ranked=None), "long")) < set(ids(mixed("random", 9, ranked=None), "long"))
 
 
 def test_held_out_rows_are_the_same_for_all_and_trained_by_none():
-    several = [mixed(held_out=4), mixed("full", None, held_out=4), mixed("random", 7, 3, held_out=4)]
+    held = ids(mixed("full", None, held_out=4, ranked=None), "long", "held_out")
+    best = [row_id for row_id in BEST_FIRST if row_id not in held]
+    several = [
+        mixed(held_out=4, ranked=best), mixed("full", None, held_out=4, ranked=None),
+        mixed("random", 7, 3, held_out=4, ranked=None), mixed(n_long=0, held_out=4, ranked=None),
+    ]  # fmt: skip
     for source in ("long", "short"):
         held = [ids(mixture, source, "held_out") for mixture in several]
-        assert held[0] == held[1] == held[2]
+        assert held[0] == held[1] == held[2] == held[3]
         assert len(held[0]) == 4
         assert all(not set(held[0]) & set(ids(mixture, source)) for mixture in several)
     assert len(ids(several[1], "long")) == 26
 
 
 def test_draws_of_different_purposes_have_nothing_to_do_with_each_other():
-    assert ids(mixed(held_out=4), "long", "held_out") != ids(mixed("random", 4, ranking=None), "long")
+    held = ids(mixed("random", 4, held_out=4, ranked=None), "long", "held_out")
+    assert held != ids(mixed("random", 4, ranked=None), "long")
 
 
 def test_all_and_none():
-    assert len(ids(mixed(n_long=None), "long")) == 30
-    assert ids(mixed(n_long=0, ranking=None), "long") == []
-    assert ids(mixed("full", None, 0, ranking=None, short=None), "short") == []
+    assert len(ids(mixed(n_long=None, ranked=BEST_FIRST), "long")) == 30
+    assert ids(mixed(n_long=0, ranked=None), "long") == []
+    assert ids(mixed("full", None, 0, ranked=None, short=None), "short") == []
+    assert ids(mixed("full", 4, ranked=None, samples=IDS[::-1]), "long") == IDS[-4:]  # the first of the samples
 
 
-def test_ranked_rows_without_tokens_are_passed_over_and_counted():
-    mixture = mixed(n_long=2, ranking=["gone", *RANKING])
-    assert ids(mixture, "long") == ["l28", "l29"]
-    assert (mixture.summary["ranked_but_unusable"], mixture.summary["first_unusable"]) == (1, ["gone"])
+@pytest.mark.parametrize("method", ["gateau", "random", "full"])
+def test_samples_without_tokens_are_counted_and_not_replaced(method):
+    ranked = BEST_FIRST[:5] if method == "gateau" else None
+    whole = mixed(method, 5, ranked=ranked)
+    selected = ids(whole, "long")
+    assert (whole.summary["selected"], whole.summary["long"], whole.summary["rejected_by_tokens"]) == (5, 5, 0)
+    fewer = mixed(method, 5, ranked=ranked, long=LONG[LONG["id"] != selected[2]].reset_index(drop=True))
+    assert ids(fewer, "long") == [row_id for row_id in selected if row_id != selected[2]]
+    summary = fewer.summary
+    assert (summary["selected"], summary["long"], summary["rejected_by_tokens"]) == (5, 4, 1)
+    assert summary["first_rejected"] == [selected[2]]
+
+
+def test_held_out_samples_without_tokens_are_counted_and_not_replaced():
+    held = ids(mixed("full", None, held_out=4, ranked=None), "long", "held_out")
+    fewer = mixed("full", None, held_out=4, ranked=None, long=LONG[LONG["id"] != held[0]].reset_index(drop=True))
+    assert ids(fewer, "long", "held_out") == held[1:]
+    assert fewer.summary["held_out_rejected_by_tokens"] == 1
+    assert fewer.summary["held_out"] == 3 + 4  # long and short
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"n_long": 31}, "experiment x asks for 31 long samples .* only 30 .*lower n_long"),
-        ({"n_long": 27, "held_out": 4}, "only 26 .*4 of them held out"),
+        ({"method": "full", "n_long": 31, "ranked": None}, "experiment x asks for 31 long samples .* only 30 .*lower"),
+        ({"method": "random", "n_long": 27, "held_out": 4, "ranked": None}, "only 26 .*30 samples, 4 of them held"),
         ({"n_short": 51}, "asks for 51 short chats .* only 50"),
         ({"n_short": 1, "short": None}, "only 0"),
-        ({"n_long": 0, "n_short": 0}, "neither"),
+        ({"n_long": 0, "n_short": 0}, "nothing to train on: 0 long samples are selected"),
+        ({"n_short": 0, "long": LONG.head(2)}, "nothing to train on: 5 long samples are selected, 5 of them rejected"),
         ({"held_out": 30}, "held_out is 30, but there are only 30 long rows"),
     ],
 )
 def test_more_than_there_is_is_an_error_that_says_so(options, message):
-    with pytest.raises(DataError, match=message):
+    with pytest.raises(UserError, match=message):
         mixed(**options)
+
+
+def scores_of(samples, seed):
+    random = np.random.default_rng(seed)
+    lengths = random.permutation(len(samples)) + 5
+    return pd.DataFrame(
+        {
+            "id": samples, "status": "ok", "n_context": lengths, "n_instruction": 1, "n_response": 1,
+            "nll_short": 2.0, "nll_long": 1.0, "segment_nll": [[1.0]] * len(samples),
+            "segment_attention": [[1.0]] * len(samples),
+        }
+    )  # fmt: skip
+
+
+@settings(deadline=None, max_examples=60)
+@given(data=st.data())
+def test_an_experiment_trains_exactly_what_it_selected_less_what_tokens_rejects(data):
+    """Whatever the order of the files; for an unranked method, its decided set of ids takes the selection's place."""
+    n = data.draw(st.integers(4, 25), label="samples")
+    samples = [f"s{number}" for number in range(n)]
+    held_out = data.draw(st.integers(0, n - 2), label="held out")
+    n_long = data.draw(st.one_of(st.none(), st.integers(1, n - held_out)), label="n_long")
+    method, seed = data.draw(st.sampled_from(["length", "random", "full"])), data.draw(st.integers(0, 3), label="seed")
+    accepted = [row_id for row_id in samples if data.draw(st.booleans(), label=f"{row_id} has tokens")]
+    scores = scores_of(samples, seed)
+
+    def run(order):
+        """The selected ids and the mixture, with all files in this order."""
+        ordered = [samples[place] for place in order]
+        ranked = ids_selected = None
+        if method == "length":
+            tables = Tables(ordered, scores.iloc[order])
+            selection = select(Policy("length", n_long, held_out, seed), tables)
+            ids_selected = selection.ids
+            ranked = selected_ids(selection.ranking.sample(frac=1, random_state=seed), n_long)
+        long = table([row_id for row_id in ordered if row_id in accepted])
+        options = MixtureOptions(method, n_long, 1, held_out, seed)
+        return ids_selected, mix("x", options, ordered, long, SHORT, ranked)
+
+    selected, mixture = run(list(range(n)))
+    trained, held = set(ids(mixture, "long")), set(ids(mixture, "long", "held_out"))
+    assert not trained & held
+    assert mixture.summary["selected"] == (n - held_out if n_long is None else n_long)
+    assert mixture.summary["long"] + mixture.summary["rejected_by_tokens"] == mixture.summary["selected"]
+    assert len(held) + mixture.summary["held_out_rejected_by_tokens"] == held_out
+    if selected is not None:
+        assert trained == set(selected) & set(accepted)
+        assert mixture.summary["first_rejected"] == [row_id for row_id in selected if row_id not in accepted][:10]
+        assert not held & set(selected)
+    again, other = run(data.draw(st.permutations(range(n)), label="order"))
+    assert again == selected
+    assert set(ids(other, "long", "held_out")) == held
+    if method != "full" or n_long is None:  # the first n_long of the samples as they are depend on their order
+        assert set(ids(other, "long")) == trained
+
+
+def test_the_rules_train_what_they_select(tmp_path):
+    """Through the scripts: gateau_long.jsonl less the rejected row is what mixture.parquet trains."""
+    samples = [f"s{number}" for number in range(12)]
+    message = json.dumps([{"role": "user", "content": "c"}, {"role": "assistant", "content": "r"}])
+    text = dict.fromkeys(SAMPLES.names) | {"messages": message}
+    write_rows(tmp_path / "samples.parquet", SAMPLES, [{**text, "id": row_id} for row_id in samples])
+    scores = scores_of(samples, 0).to_dict("records")
+    write_rows(tmp_path / "scores.parquet", SCORES, [{**dict.fromkeys(SCORES.names), **row} for row in scores])
+    longest = max(scores, key=lambda row: row["n_context"])["id"]
+    options = {
+        "method": "length", "n_long": 5, "held_out": 4, "seed": 3, "near_duplicates": None, "per_cluster": None,
+        "clusters": None,
+    }  # fmt: skip
+    files = {name: tmp_path / name for name in ("ranking.parquet", "gateau_long.jsonl", "summary.json")}
+    made = run_script(
+        "selection", "--scores", tmp_path / "scores.parquet", "--samples", tmp_path / "samples.parquet",
+        "--experiment", "x", "--options", json.dumps({**options, "hmp_norm": "minmax", "layers": "all"}),
+        "--ranking", files["ranking.parquet"], "--selected", files["gateau_long.jsonl"],
+        "--summary", files["summary.json"],
+    )  # fmt: skip
+    assert made.returncode == 0, made.stderr
+    ranking = read_rows(files["ranking.parquet"], RANKING)
+    selected = [json.loads(line)["id"] for line in files["gateau_long.jsonl"].read_text().splitlines()]
+    assert selected == [row["id"] for row in ranking if not row["held_out"]][:5]
+    assert sum(row["held_out"] for row in ranking) == 4
+    assert ranking[0]["id"] == longest
+    tokens = {"source": "long", "input_ids": [1, 2], "labels": [-100, 2], "n_tokens": 2, "n_targets": 1}
+    rows = [{**tokens, "id": row_id} for row_id in samples if row_id != selected[1]]
+    write_rows(tmp_path / "long.parquet", TOKENS, rows)
+    mixture = {name: options[name] for name in ("method", "n_long", "held_out", "seed")} | {"n_short": 0}
+    made = run_script(
+        "mixture", "--experiment", "x", "--options", json.dumps(mixture), "--samples", tmp_path / "samples.parquet",
+        "--long", tmp_path / "long.parquet", "--ranking", files["ranking.parquet"],
+        "--mixture", tmp_path / "mixture.parquet", "--summary", tmp_path / "mixture.json",
+    )  # fmt: skip
+    assert made.returncode == 0, made.stderr
+    rows = read_rows(tmp_path / "mixture.parquet", MIXTURE)
+    trained = {row["id"] for row in rows if row["split"] == "train"}
+    assert trained == set(selected) - {selected[1]}
+    assert {row["id"] for row in rows if row["split"] == "held_out"} == {
+        row["id"] for row in ranking if row["held_out"]
+    }
+    summary = json.loads((tmp_path / "mixture.json").read_text())
+    assert (summary["selected"], summary["long"], summary["first_rejected"]) == (5, 4, [selected[1]])

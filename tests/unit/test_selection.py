@@ -1,6 +1,7 @@
 """Norms, CAS, fusion, ranking, the policy of a selection, its figures and its plot."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -8,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateau.errors import ScoreError, SettingsError
+from gateau.draws import held_out_ids
+from gateau.errors import DataError, ScoreError, SettingsError
 from gateau.methods import METHODS
 from gateau.selection.awareness import (
     IMPORTANCE,
@@ -200,10 +202,12 @@ def test_bad_options_are_refused(options):
 
 def test_asking_for_more_than_there_is():
     ranking = pd.DataFrame({"id": list("abcdef"), "rank": range(1, 7), "duplicate_of": [None, "a", *[None] * 4]})
-    assert selected_ids(ranking, None) == distinct_ids(ranking) == list("acdef")
-    assert selected_ids(ranking.iloc[::-1], 3) == ["a", "c", "d"]
-    with pytest.raises(SettingsError, match="n_long is 6, but only 5 samples"):
-        selected_ids(ranking, 6)
+    ranking["held_out"] = ranking["id"] == "c"
+    assert distinct_ids(ranking) == list("acdef")
+    assert selected_ids(ranking, None) == list("adef")
+    assert selected_ids(ranking.iloc[::-1], 3) == ["a", "d", "e"]
+    with pytest.raises(SettingsError, match=r"n_long is 5, but only 4 of 6 .*1 are near duplicates, 1 are held out"):
+        selected_ids(ranking, 5)
 
 
 def test_quality_figures():
@@ -360,7 +364,7 @@ def pooled(merged_scores):
     ids = merged_scores["id"]
     signatures = pd.Series([signature(f"{number - (number % 10 == 9)} " * 5) for number in range(60)], index=ids)
     embeddings = pd.Series([np.eye(4)[number % 4] for number in range(60)], index=ids)
-    return Tables(merged_scores, signatures=signatures, embeddings=embeddings)
+    return Tables(ids.tolist(), merged_scores, signatures=signatures, embeddings=embeddings)
 
 
 def test_a_policy_ranks_and_takes_the_best(pooled):
@@ -369,7 +373,7 @@ def test_a_policy_ranks_and_takes_the_best(pooled):
     expected = rank_samples(pooled.scores, SelectionOptions(), "length")
     pd.testing.assert_frame_equal(selection.ranking[expected.columns], expected)
     assert selection.ranking[["duplicate_of", "cluster"]].isna().all(axis=None)
-    with pytest.raises(SettingsError, match="only 60 samples"):
+    with pytest.raises(SettingsError, match="only 60 of 60 ranked samples"):
         select(Policy("length", 61), pooled)
 
 
@@ -383,7 +387,7 @@ def test_a_policy_leaves_out_near_duplicates(pooled):
     assert sorted(kept) == sorted(min(pair, key=place.__getitem__) for pair in repeated.items())
     assert selection.ids == [row_id for row_id in selection.ranking["id"] if row_id not in left_out]
     with pytest.raises(ValueError, match="signatures"):
-        select(Policy("length", near_duplicates=0.8), Tables(pooled.scores))
+        select(Policy("length", near_duplicates=0.8), Tables(pooled.samples, pooled.scores))
 
 
 def test_a_policy_takes_the_best_of_each_cluster_first(pooled):
@@ -394,13 +398,43 @@ def test_a_policy_takes_the_best_of_each_cluster_first(pooled):
         first.setdefault(int(row_id[1:]) % 4, row_id)
     assert selection.ids == [*first.values(), *(row_id for row_id in by_score if row_id not in first.values())][:6]
     with pytest.raises(ValueError, match="embeddings"):
-        select(Policy("length", per_cluster=1), Tables(pooled.scores))
+        select(Policy("length", per_cluster=1), Tables(pooled.samples, pooled.scores))
+
+
+def test_held_out_samples_are_ranked_but_neither_selected_nor_first_of_their_cluster(pooled):
+    """They are drawn from all samples, whatever their order and whether they are ranked."""
+    policy = Policy("length", 6, held_out=20, seed=1, per_cluster=1, clusters=4)
+    selection = select(policy, pooled)
+    held_out = set(selection.ranking.loc[selection.ranking["held_out"], "id"])
+    assert held_out == set(held_out_ids("long", pooled.samples, 20, 1))
+    assert len(held_out) == 20
+    assert not held_out & set(selection.ids)
+    assert {int(row_id[1:]) % 4 for row_id in selection.ids[:4]} == {0, 1, 2, 3}
+    by_score = rank_samples(pooled.scores, SelectionOptions(), "length")["id"].tolist()
+    first = {}
+    for row_id in by_score:
+        if row_id not in held_out:
+            first.setdefault(int(row_id[1:]) % 4, row_id)
+    assert selection.ids[:4] == list(first.values())
+    reversed_tables = replace(pooled, samples=pooled.samples[::-1], scores=pooled.scores.iloc[::-1])
+    assert select(policy, reversed_tables).ids == selection.ids
+    fewer = {row.id for row in select(replace(policy, held_out=5), pooled).ranking.itertuples() if row.held_out}
+    assert fewer < held_out
+    other = select(replace(policy, seed=2), pooled).ranking
+    assert set(other.loc[other["held_out"], "id"]) != held_out
+    with pytest.raises(SettingsError, match=r"only 40 of 60 .*20 are held out"):
+        select(replace(policy, n_long=41), pooled)
+    with pytest.raises(DataError, match="held_out is 60, but there are only 60 long rows"):
+        select(replace(policy, held_out=60), pooled)
 
 
 def test_options_of_an_experiment_become_a_policy():
-    given = {"method": "cam", "n_long": 3, "near_duplicates": None, "per_cluster": 2, "clusters": None}
+    given = {
+        "method": "cam", "n_long": 3, "held_out": 1, "seed": 2, "near_duplicates": None, "per_cluster": 2,
+        "clusters": None,
+    }  # fmt: skip
     policy = Policy.from_options({**given, "layers": "second_half"})
-    assert policy == Policy("cam", 3, per_cluster=2, formula=SelectionOptions(layers="second_half"))
+    assert policy == Policy("cam", 3, 1, 2, per_cluster=2, formula=SelectionOptions(layers="second_half"))
     with pytest.raises(SettingsError, match="layers"):
         Policy.from_options({**given, "layers": "none"})
 
@@ -408,9 +442,9 @@ def test_options_of_an_experiment_become_a_policy():
 def test_the_summary_counts_what_was_ranked_and_selected(pooled):
     scores = pooled.scores.copy()
     scores.loc[0, "status"] = "too_long"
-    policy = Policy("hmg", 5, near_duplicates=0.8, per_cluster=1, clusters=4)
+    policy = Policy("hmg", 5, 7, near_duplicates=0.8, per_cluster=1, clusters=4)
     contrast = pd.DataFrame({"status": ["ok", "ok", "no_context"]})
-    tables = Tables(scores, contrast, signatures=pooled.signatures, embeddings=pooled.embeddings)
+    tables = Tables(pooled.samples, scores, contrast, signatures=pooled.signatures, embeddings=pooled.embeddings)
     selection = select(policy, tables)
     summary = summarise("mine", policy, tables, selection, pd.Series("a", index=scores["id"]))
     assert summary["options"] == {"hmp_norm": "minmax", "near_duplicates": 0.8, "per_cluster": 1}
@@ -419,15 +453,16 @@ def test_the_summary_counts_what_was_ranked_and_selected(pooled):
     assert "rewards_by_status" not in summary
     counts = [summary[name] for name in ("ranked", "near_duplicates", "selected", "clusters", "clusters_selected_from")]
     assert counts == [59, 6, 5, 4, 4]
+    assert summary["held_out"] == int(selection.ranking["held_out"].sum()) in (6, 7)  # s0 may be one of them
     assert summary["by_dataset"]["a"] == {"samples": 59, "auroc": None, "share_of_best_tenth": 1.0}
 
 
 def test_the_plot_is_made_for_outliers_many_labels_and_few_samples(pooled, tmp_path):
     """And the same rows give the same bytes."""
     scores = pooled.scores.assign(nll_short=[600.0, *pooled.scores["nll_short"][1:]])
-    ranking = select(Policy("gateau"), Tables(scores)).ranking
+    ranking = select(Policy("gateau"), Tables(pooled.samples, scores)).ranking
     ranking = ranking.assign(
-        distinct=True, selected=ranking["rank"] <= 9, length=np.geomspace(10, 9000, 60).astype(int),
+        selectable=True, selected=ranking["rank"] <= 9, length=np.geomspace(10, 9000, 60).astype(int),
         dataset=[f"set{number % 11}" for number in range(60)],
     )  # fmt: skip
     output = tmp_path / "plot.png"

@@ -149,6 +149,7 @@ def test_the_best_of_each_cluster_come_first_and_near_duplicates_take_no_place()
             "score": np.arange(7, 0, -1.0),
             "cluster": [0, 0, 0, 1, 1, 2, 0],
             "duplicate_of": [None, "a", None, None, None, None, None],
+            "held_out": [False] * 7,
         }
     )
     ranking["duplicate_of"] = ranking["duplicate_of"].astype(object).where(ranking["id"] == "b", None)

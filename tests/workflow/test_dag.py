@@ -142,7 +142,7 @@ def test_a_copy_has_nothing_to_do(finished, tmp_path):
         ),
         ({"tokens": {"max_length": 900}}, {"tokens"} | AFTER_TOKENS),
         ({"mixture": {"n_short": 4}}, AFTER_TOKENS),
-        ({"mixture": {"held_out": 1}}, AFTER_TOKENS),
+        ({"mixture": {"held_out": 1}}, AFTER_SCORES),
         ({"plan": {"token_budget": 2000}}, {"plan"} | AFTER_PLAN),
         ({"train": {"learning_rate": 5e-4}}, AFTER_PLAN),
         ({"models": {"base": "other_long"}}, AFTER_PLAN),

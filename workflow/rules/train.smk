@@ -55,6 +55,7 @@ rule mixture:
     input:
         unpack(tokens_by_source),
         unpack(ranking_if_any),
+        samples=rules.samples.output.samples,
     output:
         mixture=ensure(f"{RESULTS}/mixture/{{experiment}}/mixture.parquet", non_empty=True),
         summary=f"{RESULTS}/mixture/{{experiment}}/summary.json",
@@ -73,8 +74,8 @@ rule mixture:
         options=experiment_options("method", "n_long", "n_short", "held_out", "seed"),
         files=lambda wildcards, input: named_files(input, "long", "short", "ranking"),
     shell:
-        "python {params.script:q} --experiment {wildcards.experiment:q} --options {params.options:q} {params.files}"
-        " --mixture {output.mixture:q} --summary {output.summary:q} > {log:q} 2>&1"
+        "python {params.script:q} --experiment {wildcards.experiment:q} --options {params.options:q}"
+        " --samples {input.samples:q} {params.files} --mixture {output.mixture:q} --summary {output.summary:q} > {log:q} 2>&1"
 
 
 rule plan:

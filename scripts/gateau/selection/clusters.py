@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from gateau.selection.selected import is_distinct
+from gateau.selection.selected import is_selectable
 
 _VARIANCE = 0.95
 _STARTS = 4
@@ -64,15 +64,15 @@ def clusters_by_id(embeddings: pd.Series, count: int | None = None) -> pd.Series
 def best_of_each_first(ranking: pd.DataFrame, per_cluster: int) -> pd.DataFrame:
     """Return the ranking with the best ``per_cluster`` samples of every cluster first, then all others.
 
-    Both parts are ordered by score, and ``rank`` is renumbered. Near duplicates never count among the best of a
-    cluster.
+    Both parts are ordered by score, and ``rank`` is renumbered. Near duplicates and held-out samples never
+    count among the best of a cluster.
 
     Args:
-        ranking: best score first, with columns cluster and duplicate_of.
+        ranking: best score first, with columns cluster, duplicate_of and held_out.
         per_cluster: number of samples.
     """
-    distinct = is_distinct(ranking)
-    place = ranking[distinct].groupby("cluster").cumcount().reindex(ranking.index)
-    first = distinct & (place < per_cluster)
+    selectable = is_selectable(ranking)
+    place = ranking[selectable].groupby("cluster").cumcount().reindex(ranking.index)
+    first = selectable & (place < per_cluster)
     ordered = pd.concat([ranking[first], ranking[~first]], ignore_index=True)
     return ordered.assign(rank=np.arange(1, len(ordered) + 1))

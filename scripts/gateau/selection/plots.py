@@ -35,7 +35,8 @@ def plot_distributions(ranking: pd.DataFrame, title: str, output: str | os.PathL
     the others are hollow. In the histograms a black line counts the selected samples. Dashed lines mark the cut.
 
     Args:
-        ranking: columns rank, score, hmp, cas, length (tokens), dataset (label) and selected (bool).
+        ranking: columns rank, score, hmp, cas, method, length (tokens), dataset (label), selected (bool) and selectable
+            (bool: neither a near duplicate nor held out).
         title: the name of the experiment.
         output: PNG, SVG or PDF.
     """
@@ -120,7 +121,7 @@ def _score_histogram(axis: Any, ranking: pd.DataFrame, groups: Mapping[str, _Gro
     axis.locator_params("x", nbins=6)
     axis.set(title="Score", xlabel=f"score by method {ranking['method'].iloc[0]}{note}")
     lowest = scores[ranking["selected"]].min()
-    if (scores[~ranking["selected"] & ranking["distinct"]] <= lowest).all() and not ranking["selected"].all():
+    if (scores[~ranking["selected"] & ranking["selectable"]] <= lowest).all() and not ranking["selected"].all():
         axis.axvline(np.clip(lowest, edges[0], edges[-1]), color="black", linestyle="--", linewidth=1.2)
         axis.annotate(
             f" cut at {lowest:.4g}", (np.clip(lowest, edges[0], edges[-1]), 1.0), xycoords=("data", "axes fraction"),
@@ -172,5 +173,5 @@ def _legend(groups: Mapping[str, _Group]) -> list[Any]:
     return [
         *entries,
         entry("selected (filled; black line in histograms)", "black", "o", "black"),
-        entry("not selected", "black", "o", "none"),
+        entry("not selected (in the shade: near duplicate or held out)", "black", "o", "none"),
     ]

@@ -1,13 +1,17 @@
-"""The policy of a selection: score, rank, mark near duplicates, put the best of each cluster first, cut, summarise."""
+"""The policy of a selection: rank, hold out rows, mark near duplicates, put the best of each cluster first, cut.
+
+Held-out rows are drawn here, before anything is selected, so that an experiment trains on what it selected.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import pandas as pd
 
+from gateau.draws import held_out_ids
 from gateau.methods import METHODS
 from gateau.selection.clusters import best_of_each_first, clusters_by_id
 from gateau.selection.fusion import SelectionOptions
@@ -20,11 +24,13 @@ from gateau.selection.selected import selected_ids
 
 @dataclass(frozen=True)
 class Policy:
-    """What one experiment selects, by what.
+    """The options of one experiment's selection.
 
     Attributes:
         method: a name in :data:`gateau.methods.METHODS`.
-        n_long: how many samples are selected; None: all that are not near duplicates.
+        n_long: how many samples are selected; None: all that may be selected.
+        held_out: how many samples are kept from all trainings.
+        seed: of the draw of held-out samples.
         near_duplicates: Jaccard index from which on two texts count as the same; None keeps near duplicates.
         per_cluster: how many samples of each cluster come first; None ranks by the score alone.
         clusters: number of clusters; None: √(n/2).
@@ -33,6 +39,8 @@ class Policy:
 
     method: str
     n_long: int | None = None
+    held_out: int = 0
+    seed: int = 0
     near_duplicates: float | None = None
     per_cluster: int | None = None
     clusters: int | None = None
@@ -55,6 +63,7 @@ class Tables:
     """What a policy reads.
 
     Attributes:
+        samples: ids of all samples, ranked or not, from which the held-out ones are drawn.
         scores: rows of :data:`gateau.schemas.SCORES`.
         contrast: rows of :data:`gateau.schemas.CONTRAST`, for a method that names a contrast.
         rewards: rows of :data:`gateau.schemas.REWARDS`, for a method that reads rewards.
@@ -62,6 +71,7 @@ class Tables:
         embeddings: float ``[d]`` by id, for a policy with per_cluster.
     """
 
+    samples: Sequence[str]
     scores: pd.DataFrame
     contrast: pd.DataFrame | None = None
     rewards: pd.DataFrame | None = None
@@ -81,12 +91,14 @@ def select(policy: Policy, tables: Tables) -> Selection:
     """Rank the samples and select the best of them.
 
     Raises:
+        DataError: all samples would be held out.
         ScoreError: no sample can be ranked, or a score is not finite.
         SettingsError: the method does not exist, or ``n_long`` is larger than the number of samples that can be
             selected.
     """
     ranking = rank_samples(tables.scores, policy.formula, policy.method, tables.contrast, tables.rewards)
     ids = ranking["id"]
+    ranking["held_out"] = ids.isin(held_out_ids("long", tables.samples, policy.held_out, policy.seed))
     repeats: dict[str, str] = {}
     if policy.near_duplicates:
         signatures = _needed(tables.signatures, "near_duplicates needs signatures")
@@ -133,6 +145,7 @@ def summarise(
         "samples_by_status": _counts(scores["status"]),
         **{f"{name}_by_status": _counts(table["status"]) for name, table in further.items() if table is not None},
         "ranked": len(ranking),
+        "held_out": int(ranking["held_out"].sum()),
         "near_duplicates": int(ranking["duplicate_of"].notna().sum()),
         "clusters": ranking["cluster"].nunique(),
         "clusters_selected_from": ranking.loc[ranking["id"].isin(selection.ids), "cluster"].nunique(),

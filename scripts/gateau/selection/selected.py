@@ -18,8 +18,13 @@ from gateau.tables import iterate_rows, open_table
 
 
 def is_distinct(ranking: pd.DataFrame) -> pd.Series:
-    """Return for each row of a ranking whether it may be selected: it does not nearly repeat a better ranked one."""
+    """Return for each row of a ranking whether it does not nearly repeat a better ranked one."""
     return ranking["duplicate_of"].isna()
+
+
+def is_selectable(ranking: pd.DataFrame) -> pd.Series:
+    """Return for each row of a ranking whether it may be selected: neither a near duplicate nor held out."""
+    return is_distinct(ranking) & ~ranking["held_out"]
 
 
 def distinct_ids(ranking: pd.DataFrame) -> list[str]:
@@ -38,18 +43,22 @@ def read_distinct_ids(path: str | os.PathLike[str]) -> list[str]:
 
 
 def selected_ids(ranking: pd.DataFrame, n_long: int | None) -> list[str]:
-    """Return the ids that an experiment selects, best first.
+    """Return the ids that an experiment selects, best first. Rules selection and mixture both ask this function.
 
     Args:
-        ranking: columns id, rank and duplicate_of.
-        n_long: how many; None takes all that are not near duplicates.
+        ranking: columns id, rank, duplicate_of and held_out, in any order of rows.
+        n_long: how many; None takes all that may be selected.
 
     Raises:
         SettingsError: ``n_long`` is larger than the number of samples that can be selected.
     """
-    ids = distinct_ids(ranking)
+    ids = ranking[is_selectable(ranking)].sort_values("rank")["id"].tolist()
     if n_long is not None and n_long > len(ids):
-        raise SettingsError(f"n_long is {n_long}, but only {len(ids)} samples can be selected; lower it or add data")
+        raise SettingsError(
+            f"n_long is {n_long}, but only {len(ids)} of {len(ranking)} ranked samples can be selected "
+            f"({int((~is_distinct(ranking)).sum())} are near duplicates, {int(ranking['held_out'].sum())} are held "
+            "out); lower it or add data"
+        )
     return ids[:n_long]
 
 
