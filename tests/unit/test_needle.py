@@ -248,7 +248,6 @@ def test_cells_count_their_answers_and_gaps_stay_gaps(tmp_path):
     ]  # fmt: skip
     overall = needle_mean(cells)
     lines = re.sub(" +", " ", needle_markdown(cells, overall)).splitlines()
-    lines = needle_markdown(cells, overall).splitlines()
     assert lines[2:4] == ["| 10 | 1.00 (1) | – |", "| 50 | 0.50 (2) | 1.00 (1) |"]
     assert "mean 0.750, 95 % interval 0.301 to 0.954, n = 4" in lines[-1]
     plot_needle(cells, overall, "a model", tmp_path / "a.png")

@@ -104,7 +104,7 @@ def test_another_template_at_the_server_is_noticed(exported, served, tmp_path, t
     settings = ServerSettings(model=str(exported), base_url=served, key_variable="NO_KEY_NEEDED")
     other = prompter(tiny_tokenizer, "tokenizer_template")  # the server has the longalign template of the export
     answer_through(ModelServer(settings), QUESTIONS[:1], other, {}, tmp_path)
-    assert "other prompt tokens" in caplog.text
+    assert "counts other numbers of tokens" in caplog.text
 
 
 def test_a_plain_prompt_is_not_left_to_a_chat_template(tiny_tokenizer, tmp_path):
