@@ -514,7 +514,7 @@ def test_the_script_as_people_use_it(root, tmp_path):
     assert "mt_bench_questions" in result.stderr
     assert "is absent" in result.stderr
     assert "Traceback" not in result.stderr
-    arguments += ["--options", '{"protocol": "longalign"}', "--source", "own"]
+    arguments += ["--options", json.dumps({"protocol": "longalign"}), "--source", "own"]
     result = run_script("assets", *arguments, "--benchmark", "mt_bench", "--output", tmp_path / "mt_bench")
     assert result.returncode == 0, result.stderr
     assert (tmp_path / "mt_bench/question.jsonl").is_file()
