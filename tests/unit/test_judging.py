@@ -241,7 +241,7 @@ def test_judgments_are_read_as_they_were_written(tmp_path):
     assert read_judgments(path) == {"a": written[0], "b": written[1]}
     line = path.read_text().split("\n")[0]
     for lines, message in (
-        ([line, line], ", line 2: id 'a' stands twice"),
+        ([line, line], ", line 2: id 'a' appears twice"),
         ([line.replace('"attempts"', '"tries"')], ", line 1: not a judgment"),
         ([line, "[]"], ", line 2: not a JSON object"),
     ):

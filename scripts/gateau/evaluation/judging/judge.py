@@ -244,6 +244,6 @@ def read_judgments(path: str | Path) -> dict[str, Judgment]:
         except (LookupError, TypeError) as error:
             raise DataError(f"{where}: not a judgment ({type(error).__name__}: {error}); judge again") from error
         if judgment.id in judgments:
-            raise DataError(f"{where}: id {judgment.id!r} stands twice; judge again")
+            raise DataError(f"{where}: id {judgment.id!r} appears twice; judge again")
         judgments[judgment.id] = judgment
     return judgments
