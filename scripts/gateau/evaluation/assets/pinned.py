@@ -46,7 +46,7 @@ def fetch_assets(
     Raises:
         DataError: a name is unknown, or an asset is absent, cannot be fetched or is not the pinned one.
     """
-    known = table.by_name
+    known = {entry.name: entry for entry in table.entries}
     wanted = list(known) if names is None else list(names)
     if unknown := [name for name in wanted if name not in known]:
         raise DataError(f"no such assets: {', '.join(unknown)}; known are {', '.join(known)}")

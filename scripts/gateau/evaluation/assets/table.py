@@ -7,7 +7,7 @@ folder with a clone of each repository can serve as the root.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from gateau.errors import DataError
 from gateau.files import read_json
 
-Kind = TypeVar("Row", "Asset", "AssetFolder", "AssetZip")
+Kind = TypeVar("Kind", "Asset", "AssetFolder", "AssetZip")
 
 
 @dataclass(frozen=True)
@@ -114,10 +114,9 @@ class AssetTable:
     zips: tuple[AssetZip, ...]
 
     @property
-    def by_name(self) -> dict[str, AnyAsset]:
-        """All assets by name, in the table's order."""
-        every: list[AnyAsset] = [*self.files, *self.folders, *self.zips]
-        return {entry.name: entry for entry in every}
+    def entries(self) -> list[AnyAsset]:
+        """All assets, in the table's order."""
+        return [*self.files, *self.folders, *self.zips]
 
 
 def read_table(path: str | Path) -> AssetTable:
@@ -130,20 +129,24 @@ def read_table(path: str | Path) -> AssetTable:
     keys = [field.name for field in fields(AssetTable)]
     if not isinstance(table, dict) or set(table) != set(keys):
         raise DataError(f"{path}: a table of assets is a JSON object with the keys {', '.join(keys)}")
-    files = _entries(Asset, table, "files", path)
-    folders = _entries(AssetFolder, table, "folders", path)
-    zips = _entries(AssetZip, table, "zips", path)
-    for asset in files:
+    found = AssetTable(
+        table["host"],
+        table["archive_host"],
+        _entries(Asset, table["files"], f"{path}: files"),
+        _entries(AssetFolder, table["folders"], f"{path}: folders"),
+        _entries(AssetZip, table["zips"], f"{path}: zips"),
+    )
+    for asset in found.files:
         if (asset.sha256 is None) == (asset.git_blob is None) or (asset.sha256 and asset.n_bytes is None):
             raise DataError(f"{path}: {asset.name} needs either sha256 with n_bytes, or git_blob")
-    names = [entry.name for entry in (*files, *folders, *zips)]
+    names = [entry.name for entry in found.entries]
     if doubled := sorted({name for name in names if names.count(name) > 1}):
         raise DataError(f"{path}: several assets have the same name: {', '.join(doubled)}")
-    return AssetTable(table["host"], table["archive_host"], files, folders, zips)
+    return found
 
 
-def _entries(kind: type[Kind], table: Mapping[str, Any], key: str, path: str | Path) -> tuple[Kind, ...]:
-    return tuple(_entry(kind, row, f"{path}: {key}[{number}]") for number, row in enumerate(table[key]))
+def _entries(kind: type[Kind], rows: Iterable[Mapping[str, Any]], where: str) -> tuple[Kind, ...]:
+    return tuple(_entry(kind, row, f"{where}[{number}]") for number, row in enumerate(rows))
 
 
 def _entry(kind: type[Kind], row: Mapping[str, Any], where: str) -> Kind:
