@@ -1,7 +1,8 @@
-"""Rule ``assets``: one benchmark's files under canonical names, pinned ones fetched and verified, or the own small set.
+"""Rule ``assets``: the files of one benchmark under canonical names, pinned ones or this project's own small set.
 
-Pinned files come from the cache, else from a local root, else from the network. LongBench's data has no commit to be
-pinned by: its first download is pinned in the cache (pins.json), unless the table has its digest.
+Pinned files come from the cache, or else from an offline root, or else from the network, and are always verified.
+LongBench's data has no commit by which it could be pinned. Unless the table has its digest, its first download is
+pinned in the cache (pins.json).
 """
 
 import argparse
@@ -13,19 +14,31 @@ from gateau.command import run
 from gateau.digests import describe_files
 from gateau.evaluation import benchmarks
 from gateau.evaluation.assets.folders import write_own, write_pinned
-from gateau.evaluation.assets.pinned import read_table
+from gateau.evaluation.assets.table import read_table
 from gateau.files import write_json
-
-RESOURCES = Path(__file__).resolve().parents[1] / "workflow/resources"
+from gateau.places import OWN_SETS, RESOURCES
 
 
 def main() -> None:
+    """Write the folder, and the digests of its files if asked."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--benchmark", choices=benchmarks.names(), required=True)
-    parser.add_argument("--source", choices=("pinned", "own"), default="pinned", help="default: %(default)s")
-    parser.add_argument("--table", default=RESOURCES / "assets.json", help="what is pinned (default: %(default)s)")
-    parser.add_argument("--cache", help="folder of verified files, shared by any number of runs; needed for pinned")
-    parser.add_argument("--root", help="holds the files as OWNER/REPOSITORY/PATH; with it, the network is never asked")
+    parser.add_argument("--benchmark", choices=benchmarks.names(), required=True, help="benchmark whose files to write")
+    parser.add_argument(
+        "--source",
+        choices=("pinned", "own"),
+        default="pinned",
+        help="pinned: the released files; own: this project's small set (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--table", default=RESOURCES / "assets.json", help="JSON table of the pinned files (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--cache", help="folder of verified files, which any number of runs can share; required for pinned files"
+    )
+    parser.add_argument(
+        "--root",
+        help="offline root: a folder that holds the files as OWNER/REPOSITORY/PATH (default: fetch from the network)",
+    )
     parser.add_argument(
         "--options",
         type=json.loads,
@@ -33,18 +46,18 @@ def main() -> None:
         help="options of the benchmark that decide its files, as JSON (default: {})",
     )
     parser.add_argument("--output", required=True, help="output: a folder, written whole or not at all")
-    parser.add_argument("--contents", help="output: digests of its files, JSON")
+    parser.add_argument("--contents", help="output: size and digest of each file, JSON (default: not written)")
     args = parser.parse_args()
     if args.source == "pinned" and not args.cache:
-        parser.error("--cache is needed for pinned files")
+        parser.error("--cache is required for pinned files")
 
     if args.source == "own":
-        write_own(args.benchmark, RESOURCES / "small_benchmarks", args.output)
+        write_own(args.benchmark, OWN_SETS, args.output)
     else:
         write_pinned(args.benchmark, read_table(args.table), args.cache, args.output, args.root, args.options)
     if args.contents:
         write_json(args.contents, describe_files(Path(args.output)))
-    logging.info("%s: %s files of %s", args.output, args.source, args.benchmark)
+    logging.info("wrote the %s files of %s to %s", args.source, args.benchmark, args.output)
 
 
 if __name__ == "__main__":

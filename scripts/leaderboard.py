@@ -1,4 +1,4 @@
-"""Rule ``leaderboard``: every evaluated model beside the published ones, one table per protocol, data and judge."""
+"""Rule ``leaderboard``: all evaluated models and published scores, in one table per protocol, data and judge."""
 
 import argparse
 import json
@@ -19,16 +19,19 @@ from gateau.files import write_text
 
 
 def main() -> None:
+    """Write the tables and the plot."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--scores", type=json.loads, required=True, help="JSON: model to its scorers' folders")
+    parser.add_argument(
+        "--scores", type=json.loads, required=True, help="JSON object: the folders of each model's scorers, by model"
+    )
     parser.add_argument("--baseline", required=True, help="the model that the others are compared with")
-    parser.add_argument("--published", required=True, help="JSON of published numbers")
-    parser.add_argument("--benchmarks", nargs="+", required=True, help="whose published numbers are shown")
-    parser.add_argument("--csv", required=True, help="output: all measures, long form")
-    parser.add_argument("--differences", required=True, help="output: CSV of paired comparisons")
-    parser.add_argument("--markdown", required=True, help="output")
-    parser.add_argument("--html", required=True, help="output")
-    parser.add_argument("--plot", required=True, help="output: PNG")
+    parser.add_argument("--published", required=True, help="JSON file of published scores")
+    parser.add_argument("--benchmarks", nargs="+", required=True, help="benchmarks whose published scores are shown")
+    parser.add_argument("--csv", required=True, help="output: all measures in long form, CSV")
+    parser.add_argument("--differences", required=True, help="output: comparisons with the baseline, CSV")
+    parser.add_argument("--markdown", required=True, help="output: all tables, Markdown")
+    parser.add_argument("--html", required=True, help="output: all tables, HTML")
+    parser.add_argument("--plot", required=True, help="output: plot of the headline measures, PNG")
     args = parser.parse_args()
 
     measured, items = read_entries(args.scores)

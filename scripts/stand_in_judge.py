@@ -1,12 +1,13 @@
-"""The demo's stand-in for a judge: a server that speaks OpenAI's chat completions and is no language model.
+"""A stand-in for the judge in the demo: a server with OpenAI's chat completions, but without a language model.
 
-It rates by the words that answer and reference share (F1 of words; Chinese: of characters), put on the scale that it
-finds in the prompt, and says in every answer what it is. Without a reference it takes the question instead. So the
-demo's judged benchmarks run without a network, a key or a second model; their ratings say nothing about quality.
+It compares the words of the answer with those of the reference (F1 of words, or of characters in Chinese), or with
+those of the question if there is no reference. The F1 is mapped to the scale that the prompt names. Every answer says
+that it comes from a stand-in. With it, the judged benchmarks of the demo need no network, no API key and no second
+model. Its ratings say nothing about quality.
 
 ``stand_in_judge.py --port 8000`` serves on this machine until it is stopped. ``stand_in_judge.py -- COMMAND…`` serves
-for as long as the command runs, which finds the address in the environment variable STAND_IN_JUDGE_URL; an argument
-that is this very name becomes the address, so that no shell is needed.
+while the command runs. The command finds the address in the environment variable STAND_IN_JUDGE_URL. An argument that
+consists of this name is replaced by the address, so that no shell is needed.
 """
 
 import argparse
@@ -41,11 +42,11 @@ _WORD = re.compile(rf"[{_CHINESE}]|[^\W_{_CHINESE}]+")
 _SCALE = re.compile(r"\b1\s*(?:to|-|–|, 2,(?: \d,)*)\s*(3|5|10)\b")
 # "7: the main point is there", one line for each rating that may be given
 _LEVEL = re.compile(r"^(\d+): \S", re.M)
-# a line that names the part below it: [Question], <|The Start of …|>, ### User:, The model's answer:
+# a heading on its own line: [Question], <|The Start of …|>, ### User:, The model's answer:
 _HEADING = re.compile(r"^(?:\[([^\[\]]+)\]|<\|(.+?)\|>|### ([^\n:]+):?|([A-Z][^\n:.?]{0,40}):)[ \t]*$", re.M)
-# "… for example: [[5]]" below the answer belongs to the judge's task
+# a last paragraph such as "… for example: [[5]]" belongs to the task, not to the answer above it
 _LAST_ADVICE = re.compile(r"\n\n[^\n]*\[\[[^\n]*\]\][^\n]*\Z")
-# what a heading's words say of the part below it; the first that fits
+# kinds of headings by their words; the first match counts
 _KINDS = {
     "end": r"^the end of|^end of|^rating$",
     "other": r"^example|not to rate|conversation|^instruction$",
@@ -54,12 +55,12 @@ _KINDS = {
     "answer": r"answer|summary|response|prediction|assistant",
     "question": r"question|^user$",
 }
-_SECONDS_BETWEEN_LOOKS = 0.5
+_SECONDS_BETWEEN_CHECKS = 0.5  # of the parent process
 
 
 @dataclass(frozen=True)
 class Heading:
-    """A line that names the part below it: the name in lower case, where the line starts and where it ends."""
+    """A heading: its name in lower case, and the offsets in the prompt where its line starts and ends."""
 
     name: str
     start: int
@@ -67,13 +68,13 @@ class Heading:
 
     @property
     def kind(self) -> str:
-        """Of the part below: reference, answer, question, end (of an answer), other, or empty for no heading at all."""
+        """The kind of the part below: a key of ``_KINDS``, or "" if the line is not a heading."""
         return next((kind for kind, words in _KINDS.items() if re.search(words, self.name)), "")
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What a prompt asks: the task (where it speaks of the scale), and the parts that are compared."""
+    """The parts of a prompt: the task, which names the scale, and the texts that are compared."""
 
     task: str
     question: str
@@ -82,10 +83,10 @@ class Asked:
 
 
 def read_prompt(prompt: str) -> Asked:
-    """The parts of a judge's prompt; ``answer`` is None where no heading names one.
+    """Split a judge's prompt into its parts. ``answer`` is None if no heading names one.
 
-    Of several turns the last is rated. A part is looked for above the answer only, and an answer under "… to rate" goes
-    on to the last end, so nothing that its writer put into it counts as a heading.
+    The last of several turns is rated. Other parts are searched for above the answer only. An answer under the heading
+    "… to rate" extends to the last end, so no text inside the answer is taken for a heading.
     """
     prompt = _LAST_ADVICE.sub("", prompt)
     matches = _HEADING.finditer(prompt)
@@ -113,7 +114,7 @@ def read_prompt(prompt: str) -> Asked:
 
 
 def levels(prompt: str) -> list[int]:
-    """The ratings that may be given, ascending: those listed one a line, else a scale from 1, else 1 to 10."""
+    """Return the allowed ratings, ascending: those listed one per line, or a scale that starts at 1, or 1 to 10."""
     listed = sorted({int(number) for number in _LEVEL.findall(prompt)})
     if len(listed) > 1 and listed[0] == 1 and listed[-1] <= 10:
         return listed
@@ -122,7 +123,10 @@ def levels(prompt: str) -> list[int]:
 
 
 def overlap(answer: str, reference: str) -> float:
-    """F1 of the words of both, from 0 to 1; of a list of references as Python prints it, the best."""
+    """Return the F1 of the words of both texts, from 0 to 1.
+
+    If ``reference`` is a list of references as Python prints it, the best F1 counts.
+    """
     try:
         listed = ast.literal_eval(reference)
     except (ValueError, SyntaxError, MemoryError, RecursionError):
@@ -139,7 +143,7 @@ def _f1(answer: str, reference: str) -> float:
 
 
 def judgment(messages: Sequence[Mapping[str, str]]) -> str:
-    """The answer to a conversation: what this is, how much of what was found, and a rating in double brackets."""
+    """Return the answer to a conversation: a label, the word overlap, and a rating in double brackets."""
     prompt = next((message["content"] for message in reversed(messages) if message["role"] == "user"), "")
     system = "\n".join(message["content"] for message in messages if message["role"] == "system")
     asked = read_prompt(prompt)
@@ -156,7 +160,7 @@ def judgment(messages: Sequence[Mapping[str, str]]) -> str:
 
 
 class BadRequest(Exception):
-    """A request that is no chat completion: status, OpenAI's code, and what to do."""
+    """A request that is not a chat completion, with the HTTP status and OpenAI's error code."""
 
     def __init__(self, status: int, code: str, message: str) -> None:
         super().__init__(message)
@@ -164,11 +168,15 @@ class BadRequest(Exception):
 
 
 def completion(request: Any) -> dict[str, Any]:
-    """OpenAI's answer to a request for a chat completion; tokens are counted as words. Raises BadRequest."""
+    """Return an answer in OpenAI's format to a request for a chat completion. Each word counts as a token.
+
+    Raises:
+        BadRequest: the request is not a chat completion of this model.
+    """
     if not isinstance(request, dict):
         raise BadRequest(400, "invalid_request", "the body must be a JSON object with model and messages")
     if request.get("model") != MODEL:
-        raise BadRequest(404, "model_not_found", f"no model {request.get('model')!r} here; the only one is {MODEL}")
+        raise BadRequest(404, "model_not_found", f"there is no model {request.get('model')!r}; the only one is {MODEL}")
     messages = request.get("messages")
     if not isinstance(messages, list) or not messages or not all(map(_is_message, messages)):
         raise BadRequest(400, "invalid_request", "messages must be a list of objects with the texts role and content")
@@ -191,21 +199,23 @@ def _is_message(message: Any) -> bool:
 
 
 class Handler(BaseHTTPRequestHandler):
-    """POST /v1/chat/completions and GET /v1/models; errors have OpenAI's form."""
+    """Answers POST /v1/chat/completions and GET /v1/models. Errors have OpenAI's format."""
 
-    protocol_version = "HTTP/1.1"  # clients keep their connections
+    protocol_version = "HTTP/1.1"  # keeps connections open
 
     def do_GET(self) -> None:
+        """Answer /v1/models."""
         if self.path != "/v1/models":
-            return self._refuse(BadRequest(404, "not_found", f"no {self.path} here; there is /v1/models"))
+            return self._refuse(BadRequest(404, "not_found", f"there is no {self.path}; use /v1/models"))
         self._send(200, {"object": "list", "data": [{"id": MODEL, "object": "model", "owned_by": LABEL}]})
 
     def do_POST(self) -> None:
-        # the body is read in any case, because the connection is kept
+        """Answer /v1/chat/completions."""
+        # the body is always read, because the connection stays open
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         try:
             if self.path != "/v1/chat/completions":
-                raise BadRequest(404, "not_found", f"no {self.path} here; there is /v1/chat/completions")
+                raise BadRequest(404, "not_found", f"there is no {self.path}; use /v1/chat/completions")
             try:
                 request = json.loads(body)
             except ValueError as error:
@@ -226,11 +236,11 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(content)
 
     def log_message(self, format: str, *args: object) -> None:
-        """A line for each of some hundred calls would bury the command's own output."""
+        """Log nothing: hundreds of lines would hide the output of the command."""
 
 
 class Server(ThreadingHTTPServer):
-    """Listens on this machine only, from the moment it is made."""
+    """A server for this machine only, which listens as soon as it exists. Port 0 takes any free port."""
 
     daemon_threads = True
     request_queue_size = 128
@@ -240,15 +250,16 @@ class Server(ThreadingHTTPServer):
 
     @property
     def url(self) -> str:
+        """The base URL for clients."""
         return f"http://127.0.0.1:{self.server_port}/v1"
 
     def start(self) -> None:
-        """Serve in a thread of its own."""
+        """Serve in a background thread."""
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
 
 def serve(port: int, ready_file: str | None, parent: int | None) -> None:
-    """Serve until SIGTERM or SIGINT comes or the process ``parent`` is gone."""
+    """Serve until SIGTERM or SIGINT arrives, or the process ``parent`` (a process id) has ended."""
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
@@ -257,7 +268,7 @@ def serve(port: int, ready_file: str | None, parent: int | None) -> None:
         print(f"{LABEL}: {server.url}", flush=True)
         if ready_file:
             write_text(ready_file, server.url + "\n")
-        while not stop.wait(_SECONDS_BETWEEN_LOOKS) and (parent is None or _is_alive(parent)):
+        while not stop.wait(_SECONDS_BETWEEN_CHECKS) and (parent is None or _is_alive(parent)):
             pass
         server.shutdown()
 
@@ -273,9 +284,10 @@ def _is_alive(process: int) -> bool:
 
 
 def serve_while(command: Sequence[str]) -> int:
-    """Run ``command`` with the server's address in environment and arguments; returns its exit code as a shell would.
+    """Run ``command`` with the server's address in environment and arguments, and return its exit code as a shell does.
 
-    SIGTERM, SIGINT and SIGHUP are passed on, but for a Ctrl-C, which the terminal gives to the command itself.
+    SIGTERM, SIGINT and SIGHUP are passed on to the command, except for a Ctrl-C, which the terminal sends to the
+    command itself.
     """
     children: list[subprocess.Popen[bytes]] = []
 
@@ -297,7 +309,7 @@ def serve_while(command: Sequence[str]) -> int:
 
 
 def _environment(url: str) -> dict[str, str]:
-    """Ours with the address, which no proxy can reach."""
+    """Return this process's environment with the server's address, which is exempt from proxies."""
     environment = {**os.environ, URL_VARIABLE: url}
     for name in ("no_proxy", "NO_PROXY"):
         environment[name] = ",".join(filter(None, (os.environ.get(name), "127.0.0.1")))
@@ -305,7 +317,7 @@ def _environment(url: str) -> dict[str, str]:
 
 
 def _in_foreground() -> bool:
-    """Whether a Ctrl-C of the terminal reaches this process and its children."""
+    """Return whether a Ctrl-C in the terminal reaches this process and its children."""
     try:
         terminal = os.open("/dev/tty", os.O_RDONLY)
     except OSError:
@@ -319,17 +331,22 @@ def _in_foreground() -> bool:
 
 
 def main() -> None:
+    """Serve until stopped, or while a command runs."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--port", type=int, default=0, help="default: a free one, which is printed")
-    parser.add_argument("--ready-file", help="output: the address, once calls are taken")
-    parser.add_argument("--parent-pid", type=int, help="stop when this process is gone")
-    parser.add_argument("command", nargs="*", help="after --: serve while this command runs")
+    parser.add_argument("--port", type=int, default=0, help="port to listen on (default: a free one, which is printed)")
+    parser.add_argument(
+        "--ready-file", help="output: file with the address, written once the server listens (default: not written)"
+    )
+    parser.add_argument(
+        "--parent-pid", type=int, help="id of a process; stop when it has ended (default: run until stopped)"
+    )
+    parser.add_argument("command", nargs="*", help="after --: serve while this command runs (default: none)")
     args = parser.parse_args()
     if not 0 <= args.port < 1 << 16:
-        raise SettingsError(f"--port is {args.port}; a port is from 0, any free one, to 65535")
+        raise SettingsError(f"--port is {args.port}; a port is a number from 0 to 65535, and 0 takes a free one")
     if args.command:
         if args.port or args.ready_file or args.parent_pid:
-            parser.error("with a command there is nothing to choose: the port is free and the server ends with it")
+            parser.error("--port, --ready-file and --parent-pid cannot be used with a command")
         sys.exit(serve_while(args.command))
     serve(args.port, args.ready_file, args.parent_pid)
 

@@ -1,10 +1,10 @@
-"""Judgments made by hand, as rule ``judge`` stores them."""
+"""Judgments for tests, as rule ``judge`` stores them."""
 
 from helpers import write_jsonl
 
 
 def judgment(item, rating, text=None, finish_reason="stop"):
-    """A row of the judge's output."""
+    """Return a row of the judge's output."""
     usage = {"prompt_tokens": 10, "completion_tokens": 5, "estimated": False}
     return {
         "id": item,
@@ -17,5 +17,5 @@ def judgment(item, rating, text=None, finish_reason="stop"):
 
 
 def write_judgments(path, ratings):
-    """A file of judgments from ratings by id."""
+    """Write a file of judgments with the given ratings by id."""
     return write_jsonl(path, [judgment(item, rating) for item, rating in ratings.items()])

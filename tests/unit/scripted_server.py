@@ -1,4 +1,4 @@
-"""A server that speaks OpenAI's protocol and behaves as badly as it is told to."""
+"""A server that speaks OpenAI's protocol and fails in the ways that a test asks for."""
 
 import json
 import threading
@@ -10,12 +10,12 @@ KEY = "sk-never-to-be-seen-0123456789"
 
 
 def question_of(body):
-    """A call's prompt, or its last message."""
+    """Return a call's prompt, or its last message."""
     return str(body["prompt"]) if "prompt" in body else body["messages"][-1]["content"]
 
 
 class ScriptedServer(ThreadingHTTPServer):
-    """Its ``script`` says what happens to a question: a list, one entry a call, the last one for ever."""
+    """A server whose ``script`` holds the steps for each question, one per call. The last step is repeated."""
 
     daemon_threads = True
     request_queue_size = 128
@@ -38,7 +38,7 @@ class ScriptedServer(ThreadingHTTPServer):
         return Counter(map(question_of, self.calls))
 
     def handle_error(self, request, client_address):
-        """A client that was killed is part of these tests."""
+        """Ignore errors, because some tests kill the client."""
 
 
 class _Handler(BaseHTTPRequestHandler):

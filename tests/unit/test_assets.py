@@ -1,4 +1,4 @@
-"""Pinned assets: the right bytes or a plain error, from a server, from a local root, and once only."""
+"""Pinned assets: right content or a plain error, from a server or an offline root, and each is fetched once."""
 
 import hashlib
 import io
@@ -16,22 +16,15 @@ import pytest
 from gateau.errors import DataError
 from gateau.evaluation.assets import downloads
 from gateau.evaluation.assets.folders import write_own, write_pinned
-from gateau.evaluation.assets.pinned import (
-    Asset,
-    AssetFolder,
-    AssetTable,
-    AssetZip,
-    fetch_assets,
-    folder_digest,
-    git_blob_id,
-    read_table,
-)
+from gateau.evaluation.assets.pinned import fetch_assets, folder_digest, git_blob_id
+from gateau.evaluation.assets.table import Asset, AssetFolder, AssetTable, AssetZip, read_table
 from gateau.evaluation.benchmarks import names
 from gateau.evaluation.benchmarks.longbench.data_sets import DATA_SETS
+from gateau.places import OWN_SETS, RESOURCES
 
 from helpers import ROOT, run_script
 
-TABLE = ROOT / "workflow/resources/assets.json"
+TABLE = RESOURCES / "assets.json"
 CONTENT = b"Rate the answer: [[1]] to [[3]], or so\n"
 ESSAYS = {"b.txt": b"Second.\n", "a.txt": b"First.\n", "B.txt": b"Capital.\n"}
 QUESTIONS = Asset(
@@ -52,8 +45,11 @@ ZIP_URL = "/datasets/data.zip"
 
 
 class Server:
-    """Raw files as GitHub serves them. ``files``: content by path; ``announced``: lengths that are not kept;
-    ``failures``: how often a path is refused first."""
+    """A server of raw files, like GitHub's.
+
+    ``files`` holds the content by path, ``announced`` wrong lengths that are sent, and ``failures`` how often a path is
+    refused first.
+    """
 
     def __init__(self):
         self.files, self.announced, self.failures, self.asked = {}, {}, {}, []
@@ -133,7 +129,7 @@ def test_the_committed_table_pins_every_file_and_none_of_them_is_committed():
         )
     (essays,) = pinned.folders
     assert (essays.n_files, essays.n_bytes, len(essays.sha256)) == (47, 566807, 64)
-    assert essays.archive_url(pinned.archive_host) == "https://codeload.github.com/S1s-Z/GATEAU/tar.gz/e6c90b3"
+    assert essays.url(pinned.archive_host) == "https://codeload.github.com/S1s-Z/GATEAU/tar.gz/e6c90b3"
     (data,) = pinned.zips
     assert data.url == "https://huggingface.co/datasets/THUDM/LongBench/resolve/main/data.zip"
     tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
@@ -153,7 +149,9 @@ def test_files_are_fetched_once(server, tmp_path):
 def test_other_content_is_refused_and_not_kept(server, tmp_path, asset, request):
     server.files[f"/owner/bench/0123abc/{asset.path}"] = CONTENT.replace(b"1", b"2")
     kind = request.node.callspec.id
-    with pytest.raises(DataError, match=rf"{asset.name}: http.* has {kind} \w+, pinned is \w+; .* try again"):
+    with pytest.raises(
+        DataError, match=rf"{asset.name}: http.* has {kind} \w+ instead of the pinned \w+; .* try again"
+    ):
         fetch_assets(table(server.host), tmp_path, names=[asset.name])
     assert not leftovers(tmp_path)
 
@@ -161,7 +159,7 @@ def test_other_content_is_refused_and_not_kept(server, tmp_path, asset, request)
 def test_a_download_that_breaks_off_is_refused_and_not_kept(server, tmp_path):
     path = "/owner/bench/0123abc/data/q.txt"
     server.files[path] = CONTENT[:20]
-    with pytest.raises(DataError, match=f"has 20 bytes, pinned are {len(CONTENT)}; the download broke off"):
+    with pytest.raises(DataError, match=f"has 20 bytes instead of {len(CONTENT)}; the download broke off"):
         fetch_assets(table(server.host), tmp_path, names=["questions"])
     server.announced[path] = len(CONTENT)
     server.asked.clear()
@@ -211,20 +209,20 @@ def test_a_root_is_all_that_is_needed(server, root, tmp_path):
 
 def test_a_root_without_the_file_or_with_another_is_refused(server, root, tmp_path):
     (root / QUESTIONS.place).write_bytes(CONTENT + b"!")
-    with pytest.raises(DataError, match=r"q\.txt has 40 bytes, pinned are 39; check out commit 0123abc of owner/bench"):
+    with pytest.raises(DataError, match=r"q\.txt has 40 bytes instead of 39; put .*owner/bench at commit 0123abc"):
         fetch_assets(table(server.host), tmp_path / "cache", root)
     (root / QUESTIONS.place).unlink()
-    with pytest.raises(DataError, match=r"q\.txt is absent; put the file of owner/bench at commit 0123abc there"):
+    with pytest.raises(DataError, match=r"q\.txt is absent; put the content of owner/bench at commit 0123abc there"):
         fetch_assets(table(server.host), tmp_path / "cache", root)
     assert server.asked == []
-    assert not (tmp_path / "cache").exists()
+    assert not leftovers(tmp_path / "cache")
 
 
 def test_a_wrong_file_in_the_cache_is_neither_used_nor_replaced(server, tmp_path):
     place = tmp_path / QUESTIONS.place
     place.parent.mkdir(parents=True)
     place.write_bytes(b"mine")
-    with pytest.raises(DataError, match="has 4 bytes, pinned are 39; delete it to fetch it again"):
+    with pytest.raises(DataError, match="has 4 bytes instead of 39; delete it to fetch it again"):
         fetch_assets(table(server.host), tmp_path, names=["questions"])
     assert place.read_bytes() == b"mine"
     assert server.asked == []
@@ -232,26 +230,26 @@ def test_a_wrong_file_in_the_cache_is_neither_used_nor_replaced(server, tmp_path
 
 def test_a_folder_comes_whole_from_a_root_or_not_at_all(root, tmp_path):
     cache = tmp_path / "cache"
-    with pytest.raises(DataError, match=r"is absent; .*give ROOT as the root"):
+    with pytest.raises(DataError, match=r"is absent; put .*owner/bench at commit 0123abc there"):
         fetch_assets(table(), cache, tmp_path / "elsewhere", ["essays"])
     essay = root / FOLDER.place / "a.txt"
     essay.write_bytes(b"Fir5t.\n")
-    with pytest.raises(DataError, match=r"have digest \w+, pinned is \w+; check out commit 0123abc"):
+    with pytest.raises(DataError, match=r"have digest \w+ instead of the pinned \w+; put .*0123abc"):
         fetch_assets(table(), cache, root, ["essays"])
     essay.unlink()
-    with pytest.raises(DataError, match=r"has 2 \*\.txt of 17 bytes together, pinned are 3 of 24"):
+    with pytest.raises(DataError, match=r"has 2 \*\.txt of 17 bytes together instead of 3 of 24"):
         fetch_assets(table(), cache, root, ["essays"])
-    assert not cache.exists()
+    assert not leftovers(cache)
     essay.write_bytes(ESSAYS["a.txt"])
     copied = fetch_assets(table(), cache, root, ["essays"])["essays"]
     assert [path.name for path in copied.parent.iterdir()] == ["essays"]
     (copied / "more.txt").write_text("")
-    with pytest.raises(DataError, match=r"has 4 \*\.txt .*delete the folder to fetch it again"):
+    with pytest.raises(DataError, match=r"has 4 \*\.txt .*delete it to fetch it again"):
         fetch_assets(table(), cache, root, ["essays"])
 
 
 def repository_archive(members):
-    """A tar.gz as code hosts pack a commit. ``members``: content by path, or a TarInfo's fields."""
+    """Return a tar.gz as code hosts pack a commit; ``members`` holds the content, or type and link target, by path."""
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w:gz", format=tarfile.PAX_FORMAT, pax_headers={"comment": "0123"}) as tar:
         for path, content in members.items():
@@ -290,9 +288,9 @@ def test_a_folder_comes_out_of_the_repositorys_archive(server, tmp_path):
 @pytest.mark.parametrize(
     ("archive", "message"),
     [
-        (essays_archive(**{"essays/c.txt": b"more"}), "have more than the 24 bytes that are pinned"),
-        (essays_archive(**{"essays/c.txt": b""}), r"has 4 \*\.txt of 24 bytes together, pinned are 3"),
-        (essays_archive(**{"essays/a.txt": b"Fir5t.\n"}), "have digest .*another archive; try again"),
+        (essays_archive(**{"essays/c.txt": b"more"}), "have more than the pinned 24 bytes"),
+        (essays_archive(**{"essays/c.txt": b""}), r"has 4 \*\.txt of 24 bytes together instead of 3"),
+        (essays_archive(**{"essays/a.txt": b"Fir5t.\n"}), "have digest .*other content; try again"),
         (essays_archive()[:100], "the archive cannot be read"),
         (b"<html>", "the archive cannot be read"),
     ],
@@ -337,17 +335,17 @@ def test_the_first_download_pins_a_zip(server, tmp_path):
     server.files[ZIP_URL] = longbench_zip(text="two")
     other = hashlib.sha256(server.files[ZIP_URL]).hexdigest()
     place.unlink()
-    with pytest.raises(DataError, match=rf"has sha256 {other} .*pinned in .*pins\.json is {digest}"):
+    with pytest.raises(DataError, match=rf"has sha256 {other} .*pins\.json pins {digest}"):
         fetch_assets(zip_table(server), tmp_path, names=["data"])
     assert not place.exists()
     place.write_bytes(server.files[ZIP_URL])
-    with pytest.raises(DataError, match=rf"{other} .*pins\.json is {digest}"):
+    with pytest.raises(DataError, match=rf"{other} .*pins\.json pins {digest}"):
         fetch_assets(zip_table(server), tmp_path, names=["data"])
 
 
 def test_a_digest_in_the_table_pins_a_zip(server, tmp_path):
     server.files[ZIP_URL] = longbench_zip()
-    with pytest.raises(DataError, match=f"pinned in the table of assets is {'0' * 64}"):
+    with pytest.raises(DataError, match=f"the table of assets pins {'0' * 64}"):
         fetch_assets(zip_table(server, sha256="0" * 64), tmp_path, names=["data"])
     assert not leftovers(tmp_path)
     digest = hashlib.sha256(server.files[ZIP_URL]).hexdigest()
@@ -357,11 +355,11 @@ def test_a_digest_in_the_table_pins_a_zip(server, tmp_path):
 
 def test_what_is_no_zip_is_never_pinned(server, tmp_path):
     server.files[ZIP_URL] = b"<html>Please log in</html>"
-    with pytest.raises(DataError, match=r"data: .* is no zip"):
+    with pytest.raises(DataError, match=r"data: .* is not a zip file"):
         fetch_assets(zip_table(server), tmp_path, names=["data"])
     assert not leftovers(tmp_path)
     del server.files[ZIP_URL]
-    with pytest.raises(DataError, match=r"404.*fetch it elsewhere to ROOT/owner/bench-data/data\.zip"):
+    with pytest.raises(DataError, match=r"404.*give a root that holds owner/bench-data/data\.zip"):
         fetch_assets(zip_table(server), tmp_path, names=["data"])
     with pytest.raises(DataError, match=r"bench-data/data\.zip is absent; put the file of http.*data\.zip there"):
         fetch_assets(zip_table(server), tmp_path, tmp_path / "root", ["data"])
@@ -401,7 +399,7 @@ def table_file(folder, files, folders=(), zips=(), host="http://127.0.0.1:9"):
         ({"git_blob": "0" * 40}, "questions needs either sha256 with n_bytes, or git_blob"),
         ({"path": "../q.txt"}, r"files\[0\]: the path must stay inside"),
         ({"commit": "main"}, r"files\[0\]: .*the commit must be 7 to 40 hex digits"),
-        ({"sha": "0"}, r"files\[0\] is no asset .*its keys are name, repository"),
+        ({"sha": "0"}, r"files\[0\] is not an asset .*its keys are name, repository"),
     ],
 )
 def test_a_table_that_pins_nothing_is_refused(tmp_path, change, message):
@@ -411,13 +409,13 @@ def test_a_table_that_pins_nothing_is_refused(tmp_path, change, message):
 
 
 def test_tables_and_names_that_do_not_exist_are_refused(tmp_path):
-    with pytest.raises(DataError, match="no table of assets"):
+    with pytest.raises(DataError, match="no such file"):
         read_table(tmp_path / "table.json")
     table_file(tmp_path, [vars(QUESTIONS)] * 2)
-    with pytest.raises(DataError, match="named twice: questions"):
+    with pytest.raises(DataError, match="several assets have the same name: questions"):
         read_table(tmp_path / "table.json")
     (tmp_path / "table.json").write_text("[]")
-    with pytest.raises(DataError, match="with host, archive_host, files, folders, zips"):
+    with pytest.raises(DataError, match="with the keys host, archive_host, files, folders, zips"):
         read_table(tmp_path / "table.json")
     with pytest.raises(DataError, match="no such assets: poems; known are questions, cases, essays"):
         fetch_assets(table(), tmp_path, names=["poems"])
@@ -433,7 +431,7 @@ FOLDERS = {
 
 @pytest.fixture
 def benchmarks(server):
-    """A table under the committed names, and a server that has its files: each holds its own asset's name."""
+    """Return a table under the committed names. A server has its files; the content of each is its asset's name."""
     pinned = read_table(TABLE)
     files = []
     for asset in pinned.files:
@@ -488,20 +486,19 @@ def test_a_folder_of_assets_is_whole_or_as_it_was(benchmarks, server, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["cache"]
     output.mkdir()
     (output / "mine.txt").write_text("mine")
-    with pytest.raises(DataError, match="there is something else; choose another folder"):
+    with pytest.raises(DataError, match="holds something other than assets; choose another folder"):
         write_pinned("mt_bench", benchmarks, tmp_path / "cache", output)
     assert files_of(output) == {"mine.txt": b"mine"}
 
 
 @pytest.mark.parametrize("benchmark", names())
 def test_the_own_sets_have_the_same_names(tmp_path, benchmark):
-    sets = ROOT / "workflow/resources/small_benchmarks"
-    write_own(benchmark, sets, tmp_path / "out")
+    write_own(benchmark, OWN_SETS, tmp_path / "out")
     found = files_of(tmp_path / "out")
     source = json.loads(found.pop("source.json"))
     assert source["source"] == "own"
     assert source["data"].startswith("own small ")
-    assert found == files_of(sets / benchmark)
+    assert found == files_of(OWN_SETS / benchmark)
     assert sorted(name for name in found if "/" not in name) == FOLDERS[benchmark]
 
 

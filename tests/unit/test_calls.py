@@ -1,4 +1,4 @@
-"""Calls and what runs them: digests, bounds, the body that is sent, jobs of several calls."""
+"""Calls and jobs of several calls: digests, bounds, and the body that is sent."""
 
 import itertools
 import re
@@ -139,7 +139,7 @@ def test_what_a_result_cannot_be_used_for_stops_the_run(tmp_path, server, error)
 
 def test_messages_name_the_model_server(tmp_path):
     settings = ServerSettings("model", "http://127.0.0.1:9/v1", tries=1, concurrency=1)
-    with pytest.raises(ServerError, match="see that the model server runs and can be reached"):
+    with pytest.raises(ServerError, match="check that the model server runs and can be reached"):
         run_jobs([conversation(f"{n}", "more") for n in range(4)], settings, AnswerCache(tmp_path))
     with pytest.raises(SettingsError, match="the model server's tries is 0; it must be above 0"):
         ServerSettings("model", tries=0)

@@ -1,4 +1,4 @@
-"""The judge client against a real server on this machine: nothing lost, nothing asked twice, nothing overspent."""
+"""The judge client with a real server on this machine: no answer is lost, repeated, or over the budget."""
 
 import json
 import re
@@ -241,9 +241,9 @@ def test_judgments_are_read_as_they_were_written(tmp_path):
     assert read_judgments(path) == {"a": written[0], "b": written[1]}
     line = path.read_text().split("\n")[0]
     for lines, message in (
-        ([line, line], ":2: id 'a' stands twice"),
-        ([line.replace('"attempts"', '"tries"')], ":1: no judgment"),
-        ([line, "[]]"], ":2: no object with a judgment's fields"),
+        ([line, line], ", line 2: id 'a' appears twice"),
+        ([line.replace('"attempts"', '"tries"')], ", line 1: not a judgment"),
+        ([line, "[]"], ", line 2: not a JSON object"),
     ):
         with pytest.raises(DataError, match=re.escape(message)):
             read_judgments(write_jsonl(path, lines))
@@ -284,7 +284,7 @@ def test_retry_after_may_be_a_date_but_not_a_day_off(tmp_path, server):
         (status(403), "use another key or model"),
         (status(404), "no model 'judge' there, or a wrong address"),
         (status(429, code="insufficient_quota"), "add credit"),
-        (status(400), "mend the request or the settings"),
+        (status(400), "correct the request, or change the settings"),
     ],
 )
 def test_what_no_retry_can_mend_stops_everything_at_once(tmp_path, server, refusal, advice, caplog):
@@ -447,17 +447,17 @@ def test_thirty_two_calls_at_once_keep_the_judge_busy(tmp_path, server):
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        ([{"id": "a", "messages": [{"role": "user", "content": "q"}]}] * 2, ":2: id 'a' stands twice"),
-        ([{"id": "a"}], ":1: no object with id and messages"),
-        (["{"], ":1: no object with id and messages"),
+        ([{"id": "a", "messages": [{"role": "user", "content": "q"}]}] * 2, ", line 2: id 'a' appears twice"),
+        ([{"id": "a"}], ", line 1: not an object with id and messages"),
+        (["{"], ", line 1: not JSON"),
         ([{"id": 3, "messages": [{"role": "user", "content": "q"}]}], "the id is 3; it must be a text"),
         ([{"id": "a", "messages": []}], "id 'a' has no messages"),
-        ([{"id": "a", "messages": [{"role": "user"}]}], "exactly the texts role and content"),
+        ([{"id": "a", "messages": [{"role": "user"}]}], "must have the texts role and content"),
         ([{"id": "a", "messages": [{"role": "human", "content": "q"}]}], "role 'human'"),
-        ([{"id": "a", "messages": [{"role": "user", "content": "\ud83d"}]}], ":1: no object"),
-        ([{"id": "a", "messages": [{"role": "user", "content": "q"}], "rating": "stars"}], "rating 'stars' is none of"),
-        ([b"\xff"], "not UTF-8"),
-        ([], "no requests"),
+        ([{"id": "a", "messages": [{"role": "user", "content": "\ud83d"}]}], ", line 1: not an object"),
+        ([{"id": "a", "messages": [{"role": "user", "content": "q"}], "rating": "stars"}], "rating 'stars' is unknown"),
+        ([b"\xff"], "not JSON in UTF-8"),
+        ([], "no rows"),
     ],
 )
 def test_requests_that_cannot_be_asked_are_refused_with_their_line(tmp_path, lines, message):
@@ -469,7 +469,7 @@ def test_duplicate_ids_end_the_script_before_any_call(tmp_path, server):
     write_jsonl(tmp_path / "requests.jsonl", [{"id": "a", "messages": [{"role": "user", "content": "q"}]}] * 2)
     result = run_judge(tmp_path, server)
     assert result.returncode == 1
-    assert "stands twice" in result.stderr
+    assert "appears twice" in result.stderr
     assert not server.calls
 
 

@@ -1,4 +1,4 @@
-"""The leaderboard: numbers of one kind in one table, published ones beside their own kind, pairs compared by item."""
+"""The leaderboard: one kind of numbers per table, published ones beside their own kind, and comparisons by item."""
 
 import csv
 import io
@@ -93,7 +93,7 @@ def test_published_numbers_stand_beside_their_own_kind_only():
     ]
     text = to_markdown([*own, *published], [], "mine")
     beside, apart = text.split("items: own small set")
-    assert "| mine |" in beside
+    assert "| mine  " in beside
     assert "GATEAU-5k-100k (published)" in beside
     own_table = apart.split("\n## ")[0]
     assert "mine" in own_table
@@ -127,15 +127,15 @@ def test_the_script_writes_all_files(tmp_path, two):
         write_items(folder / "items.jsonl", items[entry.model])
         folders[entry.model] = [str(folder)]
     assert read_entries(folders) == (entries, items)
-    names = ("csv", "differences", "markdown", "html", "plot")
-    arguments = [part for name in names for part in (f"--{name}", tmp_path / f"out.{name}")]
+    outputs = {"csv": "csv", "differences": "differences", "markdown": "md", "html": "html", "plot": "png"}
+    arguments = [part for name, ending in outputs.items() for part in (f"--{name}", tmp_path / f"out.{ending}")]
     result = run_script(
         "leaderboard", "--scores", json.dumps(folders), "--baseline", "base", "--published", PUBLISHED,
         "--benchmarks", "needle", "longbench_chat", *arguments,
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
-    assert "Against base" in (tmp_path / "out.markdown").read_text()
-    assert (tmp_path / "out.plot").stat().st_size > 5000
+    assert "Against base" in (tmp_path / "out.md").read_text()
+    assert (tmp_path / "out.png").stat().st_size > 5000
     assert "better,needle,containment,all" in (tmp_path / "out.differences").read_text()
 
 

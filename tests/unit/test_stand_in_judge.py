@@ -1,4 +1,4 @@
-"""The demo's stand-in judge: what it finds in each judge's prompt, what it says, and how long it lives."""
+"""The demo's stand-in judge: how it reads each benchmark's prompt, its answers, and when it stops."""
 
 import json
 import signal
@@ -69,9 +69,9 @@ def test_the_more_words_are_the_references_the_higher_the_rating(rating):
 
 def test_the_needles_ratings_are_those_of_its_rubric():
     assert levels(RUBRIC) == [1, 3, 5, 7, 10]
-    ratings = {rate(RUBRIC.format(question="Where?", needle="a b c d", prediction="a b c d"[:n])) for n in range(8)}
-    assert ratings <= {1, 3, 5, 7, 10}
-    assert len(ratings) >= 4
+    found = {rate(RUBRIC.format(question="Where?", needle="a b c d", prediction="a b c d"[:n])) for n in range(8)}
+    assert found <= {1, 3, 5, 7, 10}
+    assert len(found) >= 4
 
 
 @pytest.mark.parametrize("name", MT_BENCH)
@@ -95,7 +95,7 @@ def test_headings_inside_an_answer_are_part_of_it(rating):
 
 
 def test_prompts_of_the_usual_form_are_understood():
-    """FastChat's headings, and LongBench's with a colon."""
+    """Read FastChat's headings, and LongBench's with a colon."""
     two_turns = (
         "<|The Start of Reference Answer|>\n\n### User:\nWho?\n\n### Reference answer:\nAda\n\n### User:\nWhere?\n\n"
         "### Reference answer:\nat home\n\n<|The End of Reference Answer|>\n\n\n"

@@ -1,10 +1,10 @@
-"""Fine-tuning a tiny model on a share of the planted rows, and what it can do before and after.
+"""Fine-tuning of a tiny model on a share of the planted rows, and its recall before and after.
 
-The loss is that of training: the mean over a sequence's response tokens, then over sequences. A loop of its own, as
-one of these trainings takes seconds, and the real trainer needs as many to start.
+The loss is the one of training: the mean over a sequence's response tokens, then the mean over sequences. There is a
+separate training loop here, because one of these trainings takes seconds, and the real trainer takes as long to start.
 
-Recall is exact: a row counts if every response token, the end included, is the model's first choice given those before
-it, which is when greedy decoding would write the response and nothing else.
+Recall is exact. A row is recalled if every response token, including the end, is the model's most probable token after
+the tokens before it. Greedy decoding would then write exactly the response.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from gateau.prompts import EncodedSample, PromptEncoder
 
 _AT_ONCE = 16  # rows evaluated together
 _WARM_UP = 5  # steps
-_SHORT_LINES = (6, 14)
+_SHORT_LINES = (6, 14)  # fewest and most lines of a row that fits the short window
 
 
 @dataclass(frozen=True)
 class StudyOptions:
-    """The section ``miniature`` of the configuration, its shares left out."""
+    """The options of the section ``miniature`` of the configuration, except its shares."""
 
     seeds: int
     steps: int
@@ -41,20 +41,27 @@ class StudyOptions:
 
 @dataclass(frozen=True)
 class Result:
-    """Which rows were recalled, 1 or 0 each, and the mean NLL of their responses in nats per token."""
+    """Whether each row was recalled (1 or 0), and the mean NLL of the responses in nats per token."""
 
     recalled: list[int]
     nll: float
 
 
 def choose(ids: Sequence[str], ranking: Sequence[str] | None, share: float, seed: int) -> list[str]:
-    """The best of a ranking, or without one a seeded draw; either way a ``share`` of ``ids``, at least one row."""
+    """Return a ``share`` of ``ids``, at least one: the first ones of a ranking, or a random draw.
+
+    Args:
+        ids: ids of all rows.
+        ranking: ids in order, best first; None for the random draw.
+        share: from 0 to 1.
+        seed: of the random draw.
+    """
     order = ranking or sorted(ids, key=lambda row_id: hashlib.sha256(f"{seed}:miniature:{row_id}".encode()).digest())
     return list(order[: max(round(share * len(ids)), 1)])
 
 
 def questions(encoder: PromptEncoder, shape: PlantedShape, count: int, seed: int) -> dict[str, list[EncodedSample]]:
-    """Fresh planted rows: ``far``, whose note stands far away, and ``short``, inside the short window."""
+    """Return new planted rows: ``far``, whose note is far away, and ``short``, which fit the short window."""
     short = PlantedShape(*_SHORT_LINES)
     return {
         "far": _rows(encoder, ("far",), shape, count, f"far {seed}"),
@@ -72,13 +79,17 @@ def _rows(
 
 
 def finetune(model: PreTrainedModel, rows: Sequence[EncodedSample], options: StudyOptions, end: int, seed: int) -> None:
-    """``steps`` steps of AdamW on rows in seeded orders, over and over; five steps of warm-up, then linear decay.
+    """Train ``model`` with AdamW, with five steps of warm-up and then linear decay.
 
     Args:
+        model: the model, which is changed.
+        rows: the training rows. They are visited in random orders, again and again.
+        options: numbers of steps and of rows per step, and the learning rate.
         end: id of the token that ends a response.
+        seed: of the orders of rows.
 
     Raises:
-        SettingsError: no row.
+        SettingsError: there are no rows.
     """
     if not rows:
         raise SettingsError("no row to train on; raise miniature.shares or the number of planted rows")
@@ -108,7 +119,7 @@ def _endless(n: int, rng: random.Random) -> Iterator[int]:
 
 @torch.no_grad()
 def evaluate(model: PreTrainedModel, rows: Sequence[EncodedSample], end: int) -> Result:
-    """How many of the rows a model recalls, and their mean NLL."""
+    """Return which rows the model recalls, and the mean NLL of their responses. ``end`` is the id of the end token."""
     model.eval()
     recalled: list[int] = []
     total = 0.0
@@ -124,9 +135,10 @@ def evaluate(model: PreTrainedModel, rows: Sequence[EncodedSample], end: int) ->
 def _response_losses(
     model: PreTrainedModel, batch: Sequence[EncodedSample], end: int
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """NLL of every response token and of the end, whether it is the first choice, and whose token it is.
+    """Return the NLL of every response token and of the end, whether it is the most probable, and its row's number.
 
-    Rows are padded on the right, where under causal attention no real token sees it.
+    Each result has one element per such token. Rows are padded on the right, so that under causal attention no real
+    token attends to the padding.
     """
     sequences = [[*sample.sequence(), end] for sample in batch]
     longest = max(map(len, sequences))
@@ -145,7 +157,7 @@ def _response_losses(
 
 
 def as_json(name: str, share: float, seed: int, n_rows: int, results: Mapping[str, Result]) -> dict[str, Any]:
-    """One run as a JSON-ready row."""
+    """Return one run as a JSON-ready row."""
     return {
         "experiment": name,
         "share": share,

@@ -1,7 +1,7 @@
-"""Files from the network, streamed to disk, and texts of one folder out of a repository's archive.
+"""Downloads that are streamed to disk, and the texts of one folder out of a repository's archive.
 
-Nothing is held in memory whole, and nothing of an archive decides where a file goes: of its members only regular files
-right inside the wanted folder are read, under their bare names.
+No file is held in memory as a whole. An archive cannot decide where its files are written: only regular files directly
+inside the wanted folder are read, and they are written under their bare names.
 """
 
 from __future__ import annotations
@@ -25,25 +25,26 @@ logger = logging.getLogger(__name__)
 TRIES = 3
 PAUSE_SECONDS = 2.0
 _TIMEOUT_SECONDS = 60
-_CHUNK = 1 << 20
-_BUSY = 429
+_CHUNK = 1 << 20  # bytes
+_BUSY = 429  # HTTP status "too many requests"
 
 
 class Unfetched(DataError):
-    """An address that gives no file, after all tries."""
+    """A file could not be downloaded, after all tries."""
 
 
 class _BrokeOff(OSError):
-    """A server that sends less than it announced."""
+    """The server sent fewer bytes than it announced."""
 
 
 def download(url: str, target: Path, name: str) -> None:
-    """Stream ``url`` into the file ``target``, with a bar in MiB named ``name``; three tries where it may help.
+    """Stream ``url`` into the file ``target``, and show the progress in MiB under ``name``.
 
-    An answer such as 404 is final; 429, 5xx and broken connections are tried again. ``target`` may be left incomplete.
+    Broken connections and the HTTP statuses 429 and 5xx are tried again, three tries in all. Other statuses, such as
+    404, are final. On failure, ``target`` may be left incomplete.
 
     Raises:
-        Unfetched: with the address and the last reason.
+        Unfetched: the file cannot be downloaded. The message has the address and the last reason.
     """
     for number in range(1, TRIES + 1):
         try:
@@ -53,7 +54,7 @@ def download(url: str, target: Path, name: str) -> None:
             final = isinstance(error, HTTPError) and error.code < 500 and error.code != _BUSY
             if final or number == TRIES:
                 raise Unfetched(f"{name}: {url} cannot be fetched ({reason})") from error
-            logger.warning("%s: %s (%s); try %d of %d follows", name, url, reason, number + 1, TRIES)
+            logger.warning("%s: %s failed (%s); starting try %d of %d", name, url, reason, number + 1, TRIES)
             time.sleep(PAUSE_SECONDS)
 
 
@@ -64,28 +65,34 @@ def _stream(url: str, target: Path, name: str) -> None:
         chunks = iter(lambda: response.read(_CHUNK), b"")
         for chunk in progress(chunks, name, "MiB", None if total is None else -(-total // _CHUNK)):
             output.write(chunk)
-        # http.client does not check this for reads of a given size
+        # http.client does not check the length when it reads in chunks
         if total is not None and output.tell() < total:
             raise _BrokeOff(f"the connection broke off after {output.tell()} of {total} bytes")
 
 
 def extract_texts(archive: Path, folder: str, target: Path, most_bytes: int) -> None:
-    """Write the ``*.txt`` right inside ``folder`` of a repository's tar.gz into the existing folder ``target``.
+    """Write the ``*.txt`` directly inside ``folder`` of a repository's tar.gz into the existing folder ``target``.
 
-    The archive's members stand in one folder of any name, as code hosts pack them. Links, special files and whatever
-    lies elsewhere are passed over.
+    All members of the archive must be in one folder of any name, as code hosts pack them. Links, special files and
+    files elsewhere are skipped.
+
+    Args:
+        archive: the tar.gz.
+        folder: path inside the repository.
+        target: the folder that is filled.
+        most_bytes: largest size of all texts together.
 
     Raises:
-        DataError: the archive cannot be read, or its texts have more than ``most_bytes`` bytes together.
+        DataError: the archive cannot be read, or its texts are larger than ``most_bytes`` together.
     """
     n_bytes = 0
     try:
         with tarfile.open(archive, "r|gz") as members:
             for member, content in _texts(members, PurePosixPath(folder)):
-                # the announced size bounds what reading the member gives
+                # a member cannot hold more bytes than its header announces
                 n_bytes += member.size
                 if n_bytes > most_bytes:
-                    raise DataError(f"the texts of {folder} have more than the {most_bytes} bytes that are pinned")
+                    raise DataError(f"the texts of {folder} have more than the pinned {most_bytes} bytes")
                 with (target / PurePosixPath(member.name).name).open("xb") as output:
                     while chunk := content.read(_CHUNK):
                         output.write(chunk)

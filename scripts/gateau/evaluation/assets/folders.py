@@ -1,24 +1,26 @@
-"""One benchmark's files under canonical names, whatever they are called where they come from, and where they came from.
+"""One folder per benchmark, with canonical file names and a record of where the files come from.
 
-``source.json`` beside them says which benchmark, whether its files are the pinned ones or this project's own small set,
-and the sha256 of each, so that no score can be mistaken for another set's. The folder is written whole or not at all.
+The record is ``source.json``. It names the benchmark, says whether the files are the pinned ones or this project's own
+small set, and lists the sha256 of each file. No score can therefore be mistaken for one of another set. The folder is
+written whole or not at all.
 
-The own sets have the formats of the benchmarks and none of their content; they lie in
+The own small sets have the formats of the benchmarks and none of their content. They lie in
 ``workflow/resources/small_benchmarks`` under the same names.
 """
 
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from gateau.digests import file_sha256, visible_files
 from gateau.errors import DataError, SettingsError
 from gateau.evaluation import benchmarks
-from gateau.evaluation.assets.pinned import AssetTable, fetch_assets, file_sha256
-from gateau.files import write_json
+from gateau.evaluation.assets.pinned import fetch_assets
+from gateau.evaluation.assets.table import AssetTable
+from gateau.files import new_folder, write_json
 
 SOURCE = "source.json"
 
@@ -34,15 +36,15 @@ def write_pinned(
     """Fetch and verify the pinned files of a benchmark and copy them to the folder ``output``.
 
     Args:
-        benchmark: its name.
-        table: what is pinned.
+        benchmark: name of the benchmark.
+        table: the pinned assets.
         cache: see :func:`gateau.evaluation.assets.pinned.fetch_assets`.
         output: the folder, which is replaced as a whole.
         root: see :func:`gateau.evaluation.assets.pinned.fetch_assets`.
         options: the benchmark's options that decide which files are taken.
 
     Raises:
-        DataError: a file cannot be had or is not the pinned one, or ``output`` is a folder of something else.
+        DataError: a file is absent, cannot be fetched or is not the pinned one, or ``output`` holds something else.
         SettingsError: the benchmark has no released files.
     """
     pinned = benchmarks.load(benchmark).pinned
@@ -61,7 +63,16 @@ def write_pinned(
 
 
 def write_own(benchmark: str, sets: str | Path, output: str | Path) -> None:
-    """Copy the own small set of ``benchmark`` out of the folder ``sets`` to the folder ``output``. Raises DataError."""
+    """Copy the own small set of a benchmark to the folder ``output``.
+
+    Args:
+        benchmark: name of the benchmark.
+        sets: folder with the small sets, one folder per benchmark.
+        output: the folder, which is replaced as a whole.
+
+    Raises:
+        DataError: there is no small set of this benchmark, or ``output`` holds something else.
+    """
     source = Path(sets, benchmark)
     if not source.is_dir():
         raise DataError(f"{source}: no small set of {benchmark} there; restore the folder from the repository")
@@ -73,19 +84,12 @@ def write_own(benchmark: str, sets: str | Path, output: str | Path) -> None:
 
 
 def _write_folder(output: Path, fill: Callable[[Path], None], benchmark: str, source: str, label: str) -> None:
-    """Let ``fill`` write the files, add source.json, and put the folder in its place at once."""
+    """Write the files with ``fill``, and ``source.json`` beside them; refuse to replace anything but assets."""
     if output.exists() and not (output / SOURCE).is_file() and (not output.is_dir() or any(output.iterdir())):
-        raise DataError(f"{output}: there is something else; choose another folder for the assets, or delete this one")
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as temporary:
-        folder = Path(temporary, "new")
-        folder.mkdir()
-        fill(folder)
-        files = {path.relative_to(folder).as_posix(): file_sha256(path) for path in folder.rglob("*") if path.is_file()}
-        write_json(
-            folder / SOURCE,
-            {"benchmark": benchmark, "source": source, "data": label, "files": dict(sorted(files.items()))},
+        raise DataError(
+            f"{output}: holds something other than assets; choose another folder for the assets, or delete this one"
         )
-        if output.exists():
-            output.replace(Path(temporary, "old"))
-        folder.replace(output)
+    with new_folder(output) as folder:
+        fill(folder)
+        files = {path.relative_to(folder).as_posix(): file_sha256(path) for path in visible_files(folder)}
+        write_json(folder / SOURCE, {"benchmark": benchmark, "source": source, "data": label, "files": files})

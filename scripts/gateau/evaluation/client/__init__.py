@@ -1,0 +1,1 @@
+"""A client of servers that speak OpenAI's protocol: calls, cached answers, retries and a budget of tokens."""

@@ -1,14 +1,13 @@
-"""What is asked of a server and what it answers: calls, their digests and token counts, and the cache of answers.
+"""Calls to a server, its answers, their token counts, and the cache of answers.
 
-Each answer is kept in a file named by the digest of what was asked, so a rerun makes only the missing calls; the digest
-leaves the server's address out, so that moving a server costs nothing. A file is written whole or not at all, before
-its answer counts: after ``kill -9`` only calls still on their way are lost. One JSON file per answer was preferred to
-one growing log because any number of jobs may then share a cache, and nothing has to be repaired.
+Each answer is stored in a file that is named after the digest of the call, so a rerun makes only the missing calls. The
+digest does not cover the server's address, so a server can move without repeated calls. A file is written whole or not
+at all, before its answer is used: after ``kill -9``, only the answers to unfinished calls are lost. There is one JSON
+file per answer rather than one growing log, so that any number of jobs can share a cache and no file needs repair.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 from collections.abc import Mapping
@@ -16,6 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from gateau.digests import settings_digest
 from gateau.errors import SettingsError
 from gateau.files import write_json
 
@@ -23,15 +23,15 @@ logger = logging.getLogger(__name__)
 
 CHAT, COMPLETION = "/chat/completions", "/completions"
 
-_CALL_OVERHEAD = 64  # tokens a chat template may add to a prompt of its own accord
-_MESSAGE_OVERHEAD = 16  # tokens a chat template may add around a message
-_GUESSED_OVERHEAD = 4  # tokens a chat template usually adds around a message
-_BYTES_PER_TOKEN = 4  # usual for prose; only estimates use it, never the budget's bound
+_CALL_OVERHEAD = 64  # most tokens that a chat template adds to a conversation
+_MESSAGE_OVERHEAD = 16  # most tokens that a chat template adds around a message
+_GUESSED_OVERHEAD = 4  # tokens that a chat template usually adds around a message
+_BYTES_PER_TOKEN = 4  # typical of prose; used for estimates, never for the bound of the budget
 
 
 @dataclass(frozen=True)
 class Usage:
-    """Tokens of one or more answers; ``estimated`` where the server did not count them."""
+    """Tokens of one or more answers. They are ``estimated`` if the server did not count them."""
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
@@ -39,6 +39,7 @@ class Usage:
 
     @property
     def total(self) -> int:
+        """Tokens of prompts and answers together."""
         return self.prompt_tokens + self.completion_tokens
 
     def __add__(self, other: Usage) -> Usage:
@@ -49,13 +50,13 @@ class Usage:
         )
 
     def cost(self, prompt_price: float, completion_price: float) -> float:
-        """Cost in the currency of the prices, which are per million tokens."""
+        """Return the cost in the currency of the prices, which are per million tokens."""
         return (self.prompt_tokens * prompt_price + self.completion_tokens * completion_price) / 1e6
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What the model wrote; ``finish_reason`` is ``length`` where the bound on new tokens cut it."""
+    """The text that the model wrote. ``finish_reason`` is ``length`` if the bound on new tokens cut it off."""
 
     text: str
     finish_reason: str | None
@@ -66,12 +67,15 @@ class Answer:
 class Call:
     """One question to a server.
 
-    ``endpoint`` is :data:`CHAT` or :data:`COMPLETION`, ``body`` the request without the model's name: ``messages``, or
-    ``prompt`` as text or token ids, and a bound on new tokens. ``salt`` stands for what decides the answer and is in
-    neither, such as the digest of the weights behind the name. The same question may be asked again as another
-    ``attempt``.
+    Attributes:
+        endpoint: :data:`CHAT` or :data:`COMPLETION`.
+        body: the request without the model's name: ``messages``, or ``prompt`` as text or token ids, and a bound on new
+            tokens.
+        salt: whatever else decides the answer, such as the digest of the weights behind the model's name.
+        attempt: number of the attempt, because the same question can be asked again.
 
-    Raises SettingsError without a bound on new tokens: neither a budget nor a dry run could say what a call may take.
+    Raises:
+        SettingsError: the body has no bound on new tokens. A budget and a dry run need it.
     """
 
     endpoint: str
@@ -82,8 +86,8 @@ class Call:
     def __post_init__(self) -> None:
         if not isinstance(self._bound, int) or self._bound <= 0:
             raise SettingsError(
-                f"a call needs a bound on new tokens above 0, and has {self._bound}; set max_tokens, or "
-                "max_completion_tokens where the server asks for that"
+                f"a call needs a bound on new tokens above 0, but has {self._bound}; set max_tokens, or "
+                "max_completion_tokens if the server requires that"
             )
 
     @property
@@ -92,22 +96,21 @@ class Call:
 
     @property
     def max_tokens(self) -> int:
-        """Most tokens of the answer."""
+        """Largest number of tokens of the answer."""
         return int(self._bound)
 
     @property
     def most_tokens(self) -> int:
-        """Tokens the call can cost at most: no tokenizer makes more tokens than there are bytes."""
+        """Largest number of tokens of the call, since no tokenizer makes more tokens than there are bytes."""
         prompt = sum(size + _MESSAGE_OVERHEAD for size in self._sizes(1))
         return prompt + _CALL_OVERHEAD + self.max_tokens
 
     def key(self, model: str) -> str:
-        """Digest of everything that is asked, and of nothing else: neither a row's id nor the server's address."""
-        asked = {"model": model, **asdict(self)}
-        return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
+        """Return the digest of the whole question. It covers neither a row's id nor the server's address."""
+        return settings_digest({"model": model, **asdict(self)})
 
     def estimated_usage(self, completion: str) -> Usage:
-        """Tokens of the call guessed from its bytes."""
+        """Return the number of tokens as estimated from the bytes of the call and of the answer's text."""
         prompt = sum(size + _GUESSED_OVERHEAD for size in self._sizes(_BYTES_PER_TOKEN))
         return Usage(prompt, _tokens(completion, _BYTES_PER_TOKEN), estimated=True)
 
@@ -121,16 +124,17 @@ def _tokens(text: str, bytes_per_token: int) -> int:
 
 
 class AnswerCache:
-    """Answers by :meth:`Call.key`, one small file each."""
+    """A folder with one small file per answer, found by :meth:`Call.key`."""
 
     def __init__(self, directory: str | Path) -> None:
         self.directory = Path(directory)
 
     def path(self, key: str) -> Path:
+        """Return the file of the answer with this key."""
         return self.directory / key[:2] / f"{key}.json"
 
     def get(self, key: str) -> Answer | None:
-        """The answer kept under ``key``; a file that cannot be understood is warned about and asked for again."""
+        """Return the stored answer, or None if there is none. A damaged file gives a warning and counts as none."""
         path = self.path(key)
         try:
             kept = json.loads(path.read_text(encoding="utf-8"))
@@ -138,9 +142,9 @@ class AnswerCache:
         except FileNotFoundError:
             return None
         except (ValueError, LookupError, TypeError) as error:
-            logger.warning("%s is damaged (%s); its call is made again", path, type(error).__name__)
+            logger.warning("%s is damaged (%s); repeating its call", path, type(error).__name__)
             return None
 
     def put(self, key: str, answer: Answer) -> None:
-        """Keep an answer; on return it is on the disk."""
+        """Store an answer. When this returns, it is on the disk."""
         write_json(self.path(key), asdict(answer))

@@ -1,12 +1,12 @@
-"""Many jobs that each ask a server, at the same time: bounded in number and tokens, every answer kept as it comes.
+"""Many jobs that call a server at the same time, within limits of concurrency and tokens. Every answer is cached.
 
-A job makes its calls one after another: a judge is asked again when its answer has no rating, a conversation's second
-turn holds the answer to its first. So a job is a coroutine that is handed ``ask``, and knows nothing of retries, cache
-or budget. Workers take job after job; the settings' ``concurrency`` bounds the calls on their way, and there are more
-workers than that, so that an answer going to the disk keeps no call from leaving.
+A job makes its calls one after another: a judge is asked again if its answer has no rating, and the second turn of a
+conversation contains the answer to the first. A job is therefore a coroutine that gets a function ``ask``; retries, the
+cache and the budget are handled here. Workers take one job after another. The setting ``concurrency`` limits the calls
+that are in flight. There are more workers than that, so that writing an answer to the disk does not delay other calls.
 
-A call that gets no answer in all its tries fails its job, not the others. When the server refuses, or leaves three jobs
-in a row without an answer, no new call leaves; those on their way are still awaited and kept, for they are paid.
+A call that gets no answer in all its tries fails its own job only. If the server refuses a call, or if three jobs in a
+row get no answer, no new calls are made. Calls in flight are still awaited and cached, because they are paid for.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ logger = logging.getLogger(__name__)
 
 _LONGEST_BACKOFF = 60.0  # seconds
 _WORKERS_PER_CALL = 2
-_WRITERS = 2  # threads that keep answers: each more of them takes turns away from the calls
-_GIVEN_UP_IN_A_ROW = 3  # jobs without an answer, none answered in between: the server is down, not the request
-_WORDS = {  # by role: what goes on, a unit of it, what has been done
+_WRITERS = 2  # threads that store answers; more of them would slow down the calls
+_GIVEN_UP_IN_A_ROW = 3  # so many failed jobs without an answer in between mean that the server is down
+_WORDS = {  # by role: description and unit of the progress bar, and the participle for messages
     "judge": ("judging", "rating", "judged"),
     "model server": ("answering", "answer", "answered"),
 }
@@ -46,7 +46,12 @@ Ask = Callable[[Call], Awaitable[Answer]]
 
 @dataclass(frozen=True)
 class Job(Generic[Result]):
-    """``run(ask)`` makes its calls one after another and returns what they are for; ``name`` stands in messages."""
+    """A task that calls the server.
+
+    Attributes:
+        name: for messages.
+        run: coroutine that makes its calls with the given ``ask``, one after another, and returns a result.
+    """
 
     name: str
     run: Callable[[Ask], Awaitable[Result]]
@@ -54,7 +59,14 @@ class Job(Generic[Result]):
 
 @dataclass(frozen=True)
 class Outcome(Generic[Result]):
-    """Results in the jobs' order; ``calls`` were made and took ``usage``, ``cached`` answers were there before."""
+    """The results of all jobs.
+
+    Attributes:
+        results: in the order of the jobs.
+        calls: number of calls that were made.
+        cached: number of answers that were cached before.
+        usage: tokens of the calls that were made.
+    """
 
     results: list[Result]
     calls: int
@@ -68,28 +80,34 @@ def run_jobs(
     cache: AnswerCache,
     finished: Callable[[Result], None] | None = None,
 ) -> Outcome[Result]:
-    """Run all jobs. ``finished`` is handed each result as it comes, in any order.
+    """Run all jobs.
+
+    Args:
+        jobs: the jobs.
+        settings: the server, and how it is called.
+        cache: where answers are looked up and stored.
+        finished: called with each result as soon as it is there, in any order.
 
     Raises:
-        ServerError: the server refused, did not answer, or the budget would be exceeded; what was answered is cached.
-        SettingsError: the key is none.
-        UserError, OSError: what a job or ``finished`` raised; it stops the run likewise.
+        ServerError: the server refused or did not answer, or the budget would be exceeded. All answers are cached.
+        SettingsError: the API key is malformed.
+        UserError, OSError: raised by a job or by ``finished``, which also stops the run.
     """
-    for name in ("openai", "httpx", "httpx2"):  # one line per call would bury ours
+    for name in ("openai", "httpx", "httpx2"):  # they log one line per call
         logging.getLogger(name).setLevel(logging.WARNING)
     return asyncio.run(_Run(list(jobs), settings, cache, finished).run())
 
 
 class _GaveUp(Exception):
-    """A call whose tries are used up."""
+    """A call has used up its tries."""
 
 
 class _Stopped(Exception):
-    """Another job has stopped the run."""
+    """Another job stopped the run."""
 
 
 class _Budget:
-    """Tokens spent and reserved; together never above the limit."""
+    """Tokens spent and reserved, which together never exceed the limit."""
 
     def __init__(self, limit: int | None) -> None:
         self.limit = limit
@@ -98,17 +116,17 @@ class _Budget:
         self._changed = asyncio.Condition()
 
     async def reserve(self, tokens: int) -> None:
-        """Set ``tokens`` aside, once calls on their way have given back enough of theirs.
+        """Reserve ``tokens``. If they do not fit, wait until calls in flight return unused tokens.
 
         Raises:
-            ServerError: nothing is on its way and they still do not fit.
+            ServerError: no call is in flight and the tokens still do not fit.
         """
         async with self._changed:
             await self._changed.wait_for(lambda: self._fits(tokens) or not self._reserved)
             if not self._fits(tokens):
                 raise ServerError(
-                    f"the budget of {self.limit} tokens has {(self.limit or 0) - self.spent} left, and the next call "
-                    f"could take {tokens}; raise the budget"
+                    f"{(self.limit or 0) - self.spent} of the budget of {self.limit} tokens are left, but the next "
+                    f"call may need {tokens}; raise the budget"
                 )
             self._reserved += tokens
 
@@ -116,6 +134,7 @@ class _Budget:
         return self.limit is None or self.spent + self._reserved + tokens <= self.limit
 
     async def settle(self, reserved: int, used: int) -> None:
+        """Replace a reservation by the tokens that were used."""
         async with self._changed:
             self._reserved -= reserved
             self.spent += used
@@ -123,7 +142,7 @@ class _Budget:
 
 
 class _Run(Generic[Result]):
-    """One run: workers that share a server, a budget, a pause and the reason to stop."""
+    """The state of a run, which its workers share: server, cache, budget, a pause, and the reason to stop."""
 
     def __init__(
         self,
@@ -148,18 +167,19 @@ class _Run(Generic[Result]):
         self._usage = Usage()
 
     async def run(self) -> Outcome[Result]:
+        """Run all jobs; see :func:`run_jobs`."""
         doing, unit, _ = _WORDS[self._settings.role]
         waiting = iter(enumerate(self._jobs))
         bar = cast("Generator[None]", progress(repeat(None, len(self._jobs)), doing, unit, len(self._jobs)))
         with closing(bar), self._writers:
-            next(bar, None)  # shows the bar; each further step counts one job
+            next(bar, None)  # shows the bar; each further step counts one finished job
             async with self._server, asyncio.TaskGroup() as workers:
                 for _ in range(min(_WORKERS_PER_CALL * self._settings.concurrency, len(self._jobs))):
                     workers.create_task(self._work(waiting, bar))
         logger.info(
             "%d calls answered, %d answers from the cache; %d prompt and %d completion tokens%s",
             self._calls, self._cached, self._usage.prompt_tokens, self._usage.completion_tokens,
-            ", in part estimated: the server did not count them" if self._usage.estimated else "",
+            " (partly estimated, because the server did not count them)" if self._usage.estimated else "",
         )  # fmt: skip
         self._raise_failures()
         results = [self._results[position] for position in range(len(self._jobs))]
@@ -177,7 +197,7 @@ class _Run(Generic[Result]):
             return
         done = _WORDS[self._settings.role][2]
         raise ServerError(
-            f"{reason}. {len(self._results)} of {len(self._jobs)} requests are {done} and cached: a rerun makes only "
+            f"{reason}. {len(self._results)} of {len(self._jobs)} requests are {done} and cached; a rerun makes only "
             "the missing calls"
         )
 
@@ -205,13 +225,13 @@ class _Run(Generic[Result]):
                     self._stop(
                         ServerError(
                             f"{self._settings.base_url} has not answered {_GIVEN_UP_IN_A_ROW} requests in a row, each "
-                            f"in {self._settings.tries} tries ({error}); see that the {self._settings.role} runs and "
-                            "can be reached"
+                            f"in {self._settings.tries} tries ({error}); check that the {self._settings.role} runs "
+                            "and can be reached"
                         )
                     )
 
     async def _answer(self, name: str, call: Call) -> Answer:
-        """From the cache, else from the server; jobs that ask the same wait for one call."""
+        """Return the answer from the cache or from the server. Jobs with the same question wait for one call."""
         key = call.key(self._settings.model)
         async with self._same_call[key]:
             answer = self._cache.get(key)
@@ -232,7 +252,7 @@ class _Run(Generic[Result]):
         for tried in range(self._settings.tries):
             await self._wait_until(self._resume_at)
             await self._budget.reserve(bound)
-            used = bound  # of a call without a readable end nobody knows the price
+            used = bound  # the cost of a call without a readable answer is unknown
             try:
                 if self._stopped.is_set():
                     used = 0
@@ -252,7 +272,7 @@ class _Run(Generic[Result]):
             finally:
                 await self._budget.settle(bound, used)
             if wait is not None:
-                self._resume_at = max(self._resume_at, time.monotonic() + wait)  # for every worker
+                self._resume_at = max(self._resume_at, time.monotonic() + wait)  # all workers wait
             elif tried + 1 < self._settings.tries:
                 await self._wait_until(time.monotonic() + backoff)
         raise _GaveUp(reason)

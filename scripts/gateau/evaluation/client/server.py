@@ -1,8 +1,8 @@
-"""One try of one call at a server that speaks OpenAI's protocol: what its answer means, or its refusal.
+"""One try of a call at a server that speaks OpenAI's protocol, and the meaning of its answer or refusal.
 
-Retries are ours and not the client library's, because a try has to be in the budget before it leaves: what may pass
-(429, 5xx, timeouts, dropped connections, unreadable or empty answers) is a :class:`TryAgain`, what cannot (a refused
-key, an unknown model, a refused request, an empty account) is a ServerError and stops everything at once.
+The client library's own retries are off, because each try must fit the budget before it is sent. Failures that may pass
+(429, 5xx, timeouts, dropped connections, unreadable or empty answers) raise :class:`TryAgain`. Failures that remain (a
+refused key, an unknown model, a refused request, an empty account) raise ServerError, which stops all calls at once.
 """
 
 from __future__ import annotations
@@ -25,19 +25,30 @@ from openai import APIConnectionError, APIStatusError, AsyncOpenAI, DefaultAsync
 from gateau.errors import ServerError, SettingsError
 from gateau.evaluation.client.calls import CHAT, Answer, Call, Usage
 
-_LONGEST_WAIT = 600.0  # seconds a server may ask us to wait before a rerun later is the better advice
-_SHORTEST_SECRET = 8  # characters; a dummy key such as "none" is no secret, and hiding it would garble texts
-_OURS = {"model", "messages", "prompt", "stream", "n"}  # of a body: another value would ask something else
+_LONGEST_WAIT = 600.0  # seconds; if a server asks for a longer pause, the run stops and can be repeated later
+_SHORTEST_SECRET = 8  # characters; hiding a dummy key such as "none" would garble texts
+# fields that decide what is asked, so settings must not change them
+_RESERVED = {"model", "messages", "prompt", "stream", "n"}
 
 
 @dataclass(frozen=True)
 class ServerSettings:
-    """Which model answers, where and how it is reached.
+    """Which model answers, and where and how its server is reached.
 
-    ``budget_tokens`` bounds prompts and answers of all new calls together. ``extra_body`` is laid over the body of each
-    call; a key whose value is None is taken out of it. ``role`` is what messages call the server.
+    Attributes:
+        model: name of the model on the server.
+        base_url: address of the server, such as ``http://localhost:8000/v1``.
+        key_variable: environment variable with the API key.
+        concurrency: number of calls at the same time.
+        tries: number of tries of a call.
+        backoff_seconds: pause before the second try, which then doubles.
+        timeout_seconds: longest wait for one try.
+        budget_tokens: largest number of tokens of all new calls together, prompts and answers; None for no limit.
+        extra_body: fields that are added to the body of each call, or replace its fields. None removes a field.
+        role: what messages call the server.
 
-    Raises SettingsError for a value that makes no sense.
+    Raises:
+        SettingsError: a value is invalid.
     """
 
     model: str
@@ -55,14 +66,14 @@ class ServerSettings:
         address = urlsplit(self.base_url)
         if address.username or address.password or address.query or address.fragment:
             raise SettingsError(
-                f"the {self.role}'s base URL carries a user name, a password or parameters; give the bare address and "
-                f"put the key into the environment variable {self.key_variable}"
+                f"the {self.role}'s base URL contains a user name, a password or parameters; give the address "
+                f"alone and put the key into the environment variable {self.key_variable}"
             )
         if address.scheme not in {"http", "https"} or not address.netloc:
-            raise SettingsError(f"{self.base_url!r} is no base URL; one looks like http://localhost:8000/v1")
+            raise SettingsError(f"{self.base_url!r} is not a base URL; an example is http://localhost:8000/v1")
         self._check("concurrency", "tries", "timeout_seconds")
         self._check("backoff_seconds", "budget_tokens", zero=True)
-        if taken := sorted(_OURS & set(self.extra_body)):
+        if taken := sorted(_RESERVED & set(self.extra_body)):
             raise SettingsError(f"the {self.role}'s extra_body sets {', '.join(taken)}, which each call sets itself")
 
     def _check(self, *names: str, zero: bool = False) -> None:
@@ -74,7 +85,11 @@ class ServerSettings:
                 )
 
     def call(self, endpoint: str, body: Mapping[str, Any], salt: str = "", attempt: int = 0) -> Call:
-        """A call with ``extra_body`` laid over ``body``. Raises SettingsError where this leaves no bound on tokens."""
+        """Return a call whose body is ``body`` with the changes of ``extra_body``.
+
+        Raises:
+            SettingsError: the body has no bound on new tokens.
+        """
         whole = {**body, **self.extra_body}
         return Call(endpoint, {name: value for name, value in whole.items() if value is not None}, salt, attempt)
 
@@ -82,7 +97,9 @@ class ServerSettings:
 class TryAgain(Exception):
     """A try that failed and may be repeated.
 
-    ``wait`` is the pause in seconds the server asked for; ``free`` tries certainly cost no tokens.
+    Attributes:
+        wait: pause in seconds that the server asked for, or None.
+        free: whether the try certainly cost no tokens.
     """
 
     def __init__(self, reason: str, wait: float | None = None, free: bool = False) -> None:
@@ -91,25 +108,26 @@ class TryAgain(Exception):
 
 
 class Server:
-    """A connection to the server, used as an asynchronous context; its key comes from the environment alone.
+    """A connection to the server, which is an asynchronous context. The API key comes from the environment only.
 
-    Raises SettingsError for a key that no header can hold.
+    Raises:
+        SettingsError: the key cannot be sent in an HTTP header.
     """
 
     def __init__(self, settings: ServerSettings) -> None:
         self._settings = settings
         self._key = _key_from_environment(settings.key_variable)
-        self._trusted = create_ssl_context()  # reading a machine's certificates takes 20 ms: once for all clients
+        self._trusted = create_ssl_context()  # shared by all clients, because reading the certificates takes 20 ms
         self._idle: list[AsyncOpenAI] = []
         self._clients: list[AsyncOpenAI] = []
 
     @contextmanager
     def _client(self) -> Iterator[AsyncOpenAI]:
-        """A client nobody else uses just now: one for many calls at once looks at all its connections for each."""
+        """Yield a client for one call at a time. One client for all calls would check all connections for each call."""
         if not self._idle:
             self._idle.append(
                 AsyncOpenAI(
-                    api_key=self._key or "none",  # a server without keys wants a header all the same
+                    api_key=self._key or "none",  # servers without keys still expect the header
                     base_url=self._settings.base_url,
                     max_retries=0,
                     timeout=None,
@@ -133,17 +151,17 @@ class Server:
             await client.close()
 
     async def answer(self, call: Call, name: str) -> Answer:
-        """The answer to ``call``, made for the request ``name``.
+        """Return the answer to ``call``, which belongs to the request ``name``.
 
         Raises:
-            TryAgain: no answer, for a reason that may pass.
-            ServerError: a refusal that stays.
+            TryAgain: there is no answer, for a reason that may pass.
+            ServerError: the server refuses the call.
         """
         seconds = self._settings.timeout_seconds
         try:
             with self._client() as client:
                 async with asyncio.timeout(seconds):
-                    # not chat.completions.create: checking our own body against its types takes a fifth of the work
+                    # chat.completions.create would spend a fifth of the work on checking the body against its types
                     answered = await client.post(
                         call.endpoint, body={"model": self._settings.model, **call.body}, cast_to=str
                     )
@@ -152,9 +170,8 @@ class Server:
         except APIConnectionError as error:
             raise TryAgain(f"connection lost or refused ({type(error.__cause__).__name__})") from error
         except APIStatusError as error:
-            raise self._refusal(
-                error, name, call.endpoint
-            ) from None  # the library's error holds the request with its key
+            # the library's error contains the request and its key, so it must not be chained
+            raise self._refusal(error, name, call.endpoint) from None
         return self._read(answered, call)
 
     def _read(self, body: str, call: Call) -> Answer:
@@ -164,17 +181,17 @@ class Server:
             text = (choice["message"]["content"] if call.endpoint == CHAT else choice["text"]) or ""
             finish_reason = choice.get("finish_reason")
             counted = dict(value.get("usage") or {})
-            # half of a surrogate pair can stand in JSON, but not in a file
+            # JSON may contain half of a surrogate pair, but a UTF-8 file cannot
             text = self._hide(text.encode("utf-8", "replace").decode())
         except (ValueError, LookupError, TypeError, AttributeError) as error:
-            raise TryAgain(f"an answer that is no completion: {self._hide(body)[:100]!r}") from error
+            raise TryAgain(f"the answer is not a completion: {self._hide(body)[:100]!r}") from error
         prompt, completion = counted.get("prompt_tokens"), counted.get("completion_tokens")
         if isinstance(prompt, int) and isinstance(completion, int):
             return Answer(text, finish_reason, Usage(prompt, completion))
         return Answer(text, finish_reason, call.estimated_usage(text))
 
     def _refusal(self, error: APIStatusError, name: str, endpoint: str) -> Exception:
-        """What an HTTP error means: try again, or stop with advice."""
+        """Return the error to raise for an HTTP status: TryAgain, or ServerError with advice."""
         status, settings = error.status_code, self._settings
         said = self._hide(error.message)[:300]
         at = f"{settings.base_url} answered {status}"
@@ -187,7 +204,7 @@ class Server:
             return TryAgain(f"{status}: {said}", wait, free=True)
         if status in {408, 409, 425} or status >= 500:
             return TryAgain(f"{status}: {said}", free=True)
-        if status == 401:  # what the server said is left out: it may quote part of the key
+        if status == 401:  # the server's message may quote part of the key, so it is not shown
             state = "refused" if self._key else "not set"
             return ServerError(f"{at}: the key in the environment variable {settings.key_variable} is {state}")
         if status == 403:
@@ -198,9 +215,9 @@ class Server:
         if status == 404:
             return ServerError(
                 f"{at}: no model {settings.model!r} there, or a wrong address; check the model's name, that the base "
-                f"URL ends as the server wants it, mostly in /v1, and that the server has {endpoint} ({said})"
+                f"URL ends as the server expects (mostly in /v1), and that the server has {endpoint} ({said})"
             )
-        return ServerError(f"{at} to request {name!r}: {said}; shorten or mend the request or the settings")
+        return ServerError(f"{at} to request {name!r}: {said}; shorten or correct the request, or change the settings")
 
     def _hide(self, text: str) -> str:
         return text.replace(self._key, "***") if self._key and len(self._key) >= _SHORTEST_SECRET else text
@@ -209,12 +226,14 @@ class Server:
 def _key_from_environment(variable: str) -> str | None:
     key = os.environ.get(variable, "").strip()
     if not key.isascii() or not key.isprintable() or " " in key:
-        raise SettingsError(f"the key in the environment variable {variable} has characters no key has; set it anew")
+        raise SettingsError(
+            f"the key in the environment variable {variable} has characters that no key can have; set it again"
+        )
     return key or None
 
 
 def _retry_after(headers: Any) -> float | None:
-    """Seconds that Retry-After asks for, given as seconds or as a date; None where it is absent or unreadable."""
+    """Return the seconds that Retry-After asks for, as seconds or as a date; None if it is absent or unreadable."""
     asked = headers.get("retry-after", "")
     try:
         return max(0.0, float(asked))

@@ -1,0 +1,1 @@
+"""Ratings by a judge: requests, the judge's answers, and ratings joined to the rated items."""

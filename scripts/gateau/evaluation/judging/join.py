@@ -1,7 +1,8 @@
-"""What the judged benchmarks share: filled templates, ratings joined to the items they rate, measures of ratings.
+"""Ratings of the judged benchmarks: joined to the items that they rate, and turned into measures.
 
-A rating belongs to an item by id. A judgment too few or too many, or one off the scale, is an error: a mean over what
-happens to be there looks like any other. An item without a rating is counted, and too many of them are refused.
+Ratings and items are joined by id. A missing judgment, a superfluous one, or a rating outside the scale is an error,
+because a mean over an incomplete set would look like any other. Items without a rating are counted, and too many of
+them are an error.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import logging
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from gateau import reports
 from gateau.errors import DataError, JudgeError, SettingsError
 from gateau.evaluation import benchmarks
 from gateau.evaluation.judging.judge import Judgment, check_null_share, read_judgments
@@ -21,19 +23,20 @@ Ratings = Mapping[str, float | None]
 
 
 def read_ratings(path: str | Path, items: Mapping[str, str], max_null_share: float) -> dict[str, float | None]:
-    """The rating of every item, None where the judge gave none, in the order of ``items``.
+    """Return the rating of every item in the order of ``items``. It is None if the judge gave none.
 
     Args:
         path: judgments, see :func:`gateau.evaluation.judging.judge.read_judgments`.
-        items: by id, how the item is rated (a name in :func:`gateau.evaluation.benchmarks.ratings`).
-        max_null_share: share of judgments that may be without a rating, from 0 to 1.
+        items: kind of rating of each item by id, a name in :func:`gateau.evaluation.benchmarks.ratings`.
+        max_null_share: largest share of judgments without a rating, from 0 to 1.
 
     Raises:
-        DataError: a judgment is missing, doubled, of no item, or off its scale.
-        JudgeError: more nulls than allowed, or nothing but nulls.
+        DataError: a judgment is missing, comes twice or belongs to no item, or a rating is outside its scale.
+        JudgeError: too many judgments have no rating, or none has one.
+        SettingsError: ``max_null_share`` is not between 0 and 1.
     """
     if not 0 <= max_null_share <= 1:
-        raise SettingsError(f"the allowed share of judgments without a rating is {max_null_share}; it is from 0 to 1")
+        raise SettingsError(f"the allowed share of judgments without a rating is {max_null_share}, not from 0 to 1")
     judgments = read_judgments(path)
     _check_ids(path, items, judgments)
     for item, rating in items.items():
@@ -69,9 +72,15 @@ def _on_scale(value: object, lowest: float, highest: float) -> bool:
 def rated_groups(
     benchmark: str, protocol: str, groups: Iterable[tuple[str, bool, Ratings]], *, data: str, judge: str
 ) -> tuple[list[Measure], list[ScoredItem]]:
-    """Measures, in points from 1 to 10, and items of (name, headline, ratings) each.
+    """Return the measures, in points from 1 to 10, and the items of groups of ratings.
 
-    A group of nulls only has no mean: it is left out with a warning. Groups without any item are left out.
+    Args:
+        benchmark: name of the benchmark.
+        protocol: how the items are rated.
+        groups: name, headline and ratings of each group. A group without items is left out. A group without ratings has
+            no mean and is left out with a warning.
+        data: the set of items.
+        judge: who rated the items.
     """
     measures: list[Measure] = []
     items: list[ScoredItem] = []
@@ -91,10 +100,9 @@ def rated_groups(
 
 
 def markdown_table(title: str, measures: Iterable[Measure]) -> str:
-    """Measures of one benchmark and protocol for people, under a heading."""
+    """Return a Markdown table of the measures of one benchmark and protocol, under the heading ``title``."""
     rows = [
-        f"| {one.name} | {one.score:.2f} | {one.low:.2f} to {one.high:.2f} | {one.n} | {one.nulls} |"
-        for one in measures
+        (one.name, reports.decimal(one.score), f"{one.low:.2f} to {one.high:.2f}", one.n, one.nulls) for one in measures
     ]
-    head = [f"## {title}", "", "| measure | mean | 95 % interval | n | without rating |", "|---|--:|--:|--:|--:|"]
-    return "\n".join([*head, *rows]) + "\n"
+    titles = ["measure", "mean", "95 % interval", "n", "without rating"]
+    return f"## {title}\n\n{reports.markdown_table(titles, rows)}\n"

@@ -1,13 +1,14 @@
-"""Ratings by a judge: what is asked, how a rating is read, and what happens when there is none.
+"""Ratings by a judge: the calls, how a rating is read, and what happens without one.
 
-An answer without a rating on its scale is asked for again under the next attempt number, then stays null: never zero,
-never dropped. More nulls than allowed are refused, so that no score is a mean over the ratings that happened to come.
+If an answer has no rating on its scale, the judge is asked again, up to a number of attempts. Then the rating stays
+null; it is neither set to zero nor dropped. Too many nulls are an error, so that no score is the mean of an arbitrary
+subset of the ratings.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -19,19 +20,24 @@ from gateau.evaluation.client.calls import CHAT, AnswerCache, Call, Usage
 from gateau.evaluation.client.jobs import Ask, Job, Outcome, run_jobs
 from gateau.evaluation.client.server import ServerSettings
 from gateau.evaluation.judging.requests import JudgeRequest
-from gateau.files import write_text
+from gateau.files import read_jsonl, write_jsonl
 
 
 @dataclass(frozen=True)
 class JudgeSettings(ServerSettings):
-    """Who judges and how. Without a rating the judge is asked ``null_retries`` more times.
+    """The judge, its server, and how it is asked.
 
-    ``max_tokens`` bounds one answer; ``extra_body`` may take it out and bound the answer by ``max_completion_tokens``.
+    Attributes:
+        temperature: sent with each call.
+        seed: sent with each call, plus the number of the attempt, so that another attempt can give another answer.
+            None sends no seed.
+        max_tokens: largest length of an answer in tokens. ``extra_body`` may replace it by ``max_completion_tokens``.
+        null_retries: number of further attempts if an answer has no rating.
     """
 
     role: Literal["judge", "model server"] = "judge"
     temperature: float = 0.0
-    seed: int | None = None  # attempt n is sent seed + n, so that asking again can change the answer
+    seed: int | None = None
     max_tokens: int = 1024
     null_retries: int = 2
 
@@ -39,12 +45,12 @@ class JudgeSettings(ServerSettings):
         super().__post_init__()
         self._check("max_tokens")
         self._check("temperature", "null_retries", zero=True)
-        judge_call(JudgeRequest("", (), rating=""), self)  # an extra_body without a bound is refused before any work
+        judge_call(JudgeRequest("", (), rating=""), self)  # raises if extra_body removes the bound on tokens
 
 
 @dataclass(frozen=True)
 class Judgment:
-    """The last answer to a request and its rating; ``usage`` counts all ``attempts`` answers."""
+    """The last answer to a request, and its rating. ``usage`` counts the answers of all ``attempts``."""
 
     id: str
     rating: float | None
@@ -55,7 +61,7 @@ class Judgment:
 
 
 def judge_call(request: JudgeRequest, settings: JudgeSettings, attempt: int = 0) -> Call:
-    """What the judge is asked; nothing of the request's id is in it."""
+    """Return the call for one attempt at a request. The request's id is not part of it."""
     body: dict[str, Any] = {
         "messages": list(request.messages),
         "temperature": float(settings.temperature),
@@ -67,11 +73,11 @@ def judge_call(request: JudgeRequest, settings: JudgeSettings, attempt: int = 0)
 
 
 def judge(requests: Sequence[JudgeRequest], settings: JudgeSettings, cache: AnswerCache) -> Outcome[Judgment]:
-    """Ask for every rating, in the requests' order.
+    """Ask the judge for every rating, and return the judgments in the order of the requests.
 
     Raises:
-        ServerError: the judge refused, did not answer, or the budget would be exceeded; what was answered is cached.
-        DataError: requests that cannot be asked, see :func:`check_requests`.
+        ServerError: the judge refused or did not answer, or the budget would be exceeded. All answers are cached.
+        DataError: see :func:`check_requests`.
     """
     check_requests(requests)
     return run_jobs((Job(request.id, partial(_rate, request, settings)) for request in requests), settings, cache)
@@ -90,7 +96,7 @@ async def _rate(request: JudgeRequest, settings: JudgeSettings, ask: Ask) -> Jud
 
 @dataclass(frozen=True)
 class Forecast:
-    """What a run would call. Prompt tokens are estimated from bytes, completion tokens are the most there can be."""
+    """The calls of a run. Prompt tokens are estimated from bytes; completion tokens are an upper bound."""
 
     cached: int
     calls: int
@@ -98,7 +104,7 @@ class Forecast:
 
 
 def forecast(requests: Sequence[JudgeRequest], settings: JudgeSettings, cache: AnswerCache) -> Forecast:
-    """What judging would call, without calling; answers without a rating that would be asked again are not foreseen."""
+    """Return what judging would call, without calls. It does not foresee answers without a rating, which need more."""
     missing: dict[str, Call] = {}
     cached: set[str] = set()
     for request in requests:
@@ -119,28 +125,29 @@ def forecast(requests: Sequence[JudgeRequest], settings: JudgeSettings, cache: A
 
 
 def check_null_share(judgments: Sequence[Judgment], most: float) -> None:
-    """Refuse judgments of which more than the share ``most`` have no rating.
+    """Check that at most the share ``most`` (from 0 to 1) of the judgments have no rating.
 
     Raises:
-        JudgeError: too many nulls, with the first ids.
+        JudgeError: more have none. The message names the first ids.
     """
     nulls = [judgment for judgment in judgments if judgment.rating is None]
     if len(nulls) <= most * len(judgments):
         return
     cut = sum(judgment.finish_reason == "length" for judgment in nulls)
-    advice = f"; {cut} of these answers were cut: raise the judge's max_tokens" if cut else ""
+    advice = f"; {cut} of these answers were cut off: raise the judge's max_tokens" if cut else ""
     raise JudgeError(
         f"{len(nulls)} of {len(judgments)} judgments have no rating on the scale, more than the share {most:g} that "
-        f"was allowed: {', '.join(judgment.id for judgment in nulls[:10])}{', …' if len(nulls) > 10 else ''}{advice}. "
-        "Read the judge's answers (they are cached: with an allowed share of 1 they are written without new calls), "
-        "then choose another judge or allow more"
+        f"is allowed: {', '.join(judgment.id for judgment in nulls[:10])}{', …' if len(nulls) > 10 else ''}{advice}. "
+        "Read the judge's answers (they are cached: a rerun that allows a share of 1 writes them without new calls). "
+        "Then choose another judge or allow a larger share"
     )
 
 
 def summarise(requests: Sequence[JudgeRequest], outcome: Outcome[Judgment], settings: JudgeSettings) -> dict[str, Any]:
-    """Who judged; by kind of rating how many there are (n) and how many are missing (nulls); tokens and calls.
+    """Return a summary: the judge, numbers of ratings (n) and missing ratings (nulls) by kind, tokens and calls.
 
-    ``usage`` counts all answers, cached ones too; ``calls`` were made by this run, ``cached`` answers were there.
+    ``usage`` counts all answers, including cached ones. ``calls`` is the number of calls of this run, ``cached`` that
+    of the answers that were cached before.
     """
     ratings: dict[str, dict[str, int]] = {}
     for request, judgment in zip(requests, outcome.results, strict=True):
@@ -158,34 +165,40 @@ def summarise(requests: Sequence[JudgeRequest], outcome: Outcome[Judgment], sett
 
 
 def check_requests(requests: Sequence[JudgeRequest]) -> None:
-    """Raises DataError when there are no requests, two of one id, or one of an unknown rating."""
+    """Check that requests can be asked.
+
+    Raises:
+        DataError: there are no requests, two have the same id, or a kind of rating is unknown.
+    """
     if not requests:
         raise DataError("nothing to judge: there are no requests; generate answers first")
     seen: set[str] = set()
     for request in requests:
         if request.id in seen:
-            raise DataError(f"id {request.id!r} stands twice; every request needs its own id")
+            raise DataError(f"id {request.id!r} appears twice; every request needs its own id")
         if request.rating not in benchmarks.ratings():
             raise DataError(
-                f"id {request.id!r}: rating {request.rating!r} is none of {', '.join(benchmarks.ratings())}"
+                f"id {request.id!r}: rating {request.rating!r} is unknown; known are {', '.join(benchmarks.ratings())}"
             )
         seen.add(request.id)
 
 
 def read_requests(path: str | Path, rating: str | None = None) -> list[JudgeRequest]:
-    """Requests of a jsonl file of ``{"id", "messages"}`` and perhaps ``rating``, which else is the one given.
+    """Read requests from a JSONL file of ``{"id", "messages"}`` and optionally ``rating``.
+
+    Args:
+        path: the file.
+        rating: kind of rating of requests that name none.
 
     Raises:
-        DataError: a line that is no such request, an id that stands twice, or no line at all.
+        DataError: a line is not a request, two requests have the same id, or there are no lines.
     """
     requests: dict[str, JudgeRequest] = {}
-    for where, row in _rows(path, "id and messages"):
+    for where, row in read_jsonl(path):
         request = _request(row, where, rating)
         if request.id in requests:
-            raise DataError(f"{where}: id {request.id!r} stands twice; every request needs its own id")
+            raise DataError(f"{where}: id {request.id!r} appears twice; every request needs its own id")
         requests[request.id] = request
-    if not requests:
-        raise DataError(f"{path}: no requests; each line is an object with id and messages")
     return list(requests.values())
 
 
@@ -193,59 +206,44 @@ def _request(row: dict[str, Any], where: str, rating: str | None) -> JudgeReques
     try:
         messages = tuple(dict(message) for message in row["messages"])
         request = JudgeRequest(row["id"], messages, str(row.get("rating") or rating or ""))
-        json.dumps(row, ensure_ascii=False).encode()  # half of a surrogate pair could not be sent
+        json.dumps(row, ensure_ascii=False).encode()  # half of a surrogate pair cannot be sent
     except (ValueError, LookupError, TypeError) as error:
-        raise DataError(f"{where}: no object with id and messages ({type(error).__name__}: {error})") from error
+        raise DataError(f"{where}: not an object with id and messages ({type(error).__name__}: {error})") from error
     if not isinstance(request.id, str) or not request.id:
         raise DataError(f"{where}: the id is {request.id!r}; it must be a text")
     if not request.messages:
         raise DataError(f"{where}: id {request.id!r} has no messages")
     for message in request.messages:
         if set(message) != {"role", "content"} or not all(isinstance(value, str) for value in message.values()):
-            raise DataError(f"{where}: id {request.id!r}: a message has exactly the texts role and content")
+            raise DataError(f"{where}: id {request.id!r}: each message must have the texts role and content only")
         if message["role"] not in {"system", "user", "assistant"}:
             raise DataError(f"{where}: id {request.id!r}: role {message['role']!r} is not system, user or assistant")
     if request.rating not in benchmarks.ratings():
         raise DataError(
-            f"{where}: id {request.id!r}: rating {request.rating!r} is none of "
-            f"{', '.join(benchmarks.ratings())}; name one in the request, or one for all requests"
+            f"{where}: id {request.id!r}: rating {request.rating!r} is unknown; name one of "
+            f"{', '.join(benchmarks.ratings())} in the request, or one for all requests"
         )
     return request
 
 
 def write_judgments(path: str | Path, judgments: Sequence[Judgment]) -> None:
-    """Write ``{"id", "rating", "text", "attempts", "usage", "finish_reason"}`` line by line, in order, atomically."""
-    write_text(path, "".join(json.dumps(asdict(judgment), ensure_ascii=False) + "\n" for judgment in judgments))
+    """Write one line of JSON per judgment, in order, atomically. The fields are those of :class:`Judgment`."""
+    write_jsonl(path, map(asdict, judgments))
 
 
 def read_judgments(path: str | Path) -> dict[str, Judgment]:
-    """Judgments by id, in the file's order.
+    """Read judgments by id, in the order of the file.
 
     Raises:
-        DataError: a line that is no judgment, or an id that stands twice.
+        DataError: a line is not a judgment, two judgments have the same id, or there are no lines.
     """
     judgments: dict[str, Judgment] = {}
-    for where, row in _rows(path, "a judgment's fields"):
+    for where, row in read_jsonl(path):
         try:
             judgment = Judgment(**{**row, "usage": Usage(**row["usage"])})
         except (LookupError, TypeError) as error:
-            raise DataError(f"{where}: no judgment ({type(error).__name__}: {error}); judge again") from error
+            raise DataError(f"{where}: not a judgment ({type(error).__name__}: {error}); judge again") from error
         if judgment.id in judgments:
-            raise DataError(f"{where}: id {judgment.id!r} stands twice; judge again")
+            raise DataError(f"{where}: id {judgment.id!r} appears twice; judge again")
         judgments[judgment.id] = judgment
     return judgments
-
-
-def _rows(path: str | Path, content: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Objects of a jsonl file with where each stands; empty lines are skipped."""
-    try:
-        lines = Path(path).read_text(encoding="utf-8").split("\n")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 at byte {error.start}; save it as UTF-8") from error
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            yield f"{path}:{number}", dict(json.loads(line))
-        except (ValueError, TypeError) as error:
-            raise DataError(f"{path}:{number}: no object with {content} ({type(error).__name__}: {error})") from error

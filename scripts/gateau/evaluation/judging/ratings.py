@@ -1,4 +1,4 @@
-"""How each judged benchmark's rating stands in a judge's answer, as the benchmark itself reads it."""
+"""Ways to read a rating from a judge's answer, each as the benchmark itself reads it."""
 
 from __future__ import annotations
 
@@ -9,14 +9,20 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Rating:
-    """How a benchmark's rating stands in an answer, and the scale it must lie on."""
+    """A kind of rating.
+
+    Attributes:
+        lowest: lower end of the scale.
+        highest: upper end of the scale.
+        find: returns the rating in an answer as text, or None.
+    """
 
     lowest: float
     highest: float
     find: Callable[[str], str | None]
 
     def read(self, text: str) -> float | None:
-        """The rating in ``text``, None where it is missing or out of scale."""
+        """Return the rating in ``text``, or None if it is missing or outside the scale."""
         found = self.find(text)
         if found is None:
             return None

@@ -1,4 +1,4 @@
-"""What a judge is asked: messages, and the kind of rating that its answer should hold.
+"""Requests to a judge: messages, and the kind of rating that the answer should contain.
 
 Benchmarks build their requests with this module. It imports nothing heavy, because the records of the benchmarks are
 read whenever the workflow is planned.

@@ -1,0 +1,1 @@
+"""Scores of the models: measures with confidence intervals, comparisons, and the leaderboard."""

@@ -1,8 +1,8 @@
-"""How sure a mean is: percentile bootstrap over the items (Efron 1979), for one model and for two on the same items.
+"""Confidence intervals of means: percentile bootstrap over the items (Efron 1979), for one model or two compared.
 
-Items are drawn with replacement, all equally likely. A mean of several means keeps its weights: each stratum's items
-are drawn from that stratum alone. The same scores and seed give the same numbers. What is not covered: a different
-judge, prompt or decoding.
+Items are drawn with replacement, all equally likely. The mean of several means keeps its weights: the items of each
+stratum are drawn from that stratum alone. The same scores and seed give the same numbers. The intervals do not cover
+what another judge, prompt or decoding would change.
 """
 
 from __future__ import annotations
@@ -17,12 +17,15 @@ from gateau.errors import ScoreError
 
 RESAMPLES = 10_000
 SEED = 0
-_DRAWN_AT_ONCE = 1_000_000
+_DRAWN_AT_ONCE = 1_000_000  # scores, which bounds the memory
 
 
 @dataclass(frozen=True)
 class Interval:
-    """The middle 95 % of resampled means, in the unit of the scores. Of one item: that item, and no statement."""
+    """The middle 95 % of resampled means, in the unit of the scores.
+
+    The interval of a single item is that item, which says nothing about its uncertainty.
+    """
 
     low: float
     high: float
@@ -30,10 +33,14 @@ class Interval:
 
 @dataclass(frozen=True)
 class Comparison:
-    """First model less second on the same ``n`` items, in the unit of the scores.
+    """The first model's mean minus the second's on the same items.
 
-    ``p_value`` is two-sided: twice the smaller share of resampled differences on the wrong side of zero or at it, one
-    added to count and total so that it is never 0, and at most 1.
+    Attributes:
+        n: number of items.
+        difference: in the unit of the scores.
+        interval: 95 % interval of the difference.
+        p_value: two-sided: twice the smaller share of resampled differences that are at most 0, or at least 0. One is
+            added to the count and to the total, so that it is never 0. It is at most 1.
     """
 
     n: int
@@ -43,14 +50,19 @@ class Comparison:
 
 
 def bootstrap_interval(scores: Sequence[float], resamples: int = RESAMPLES, seed: int = SEED) -> Interval:
-    """The 95 % interval of the mean of ``scores``. Raises ScoreError for none, or one that is not finite."""
+    """Return the 95 % interval of the mean of ``scores``.
+
+    Raises:
+        ScoreError: there are no scores, or one is not finite.
+    """
     return stratified_interval([scores], resamples, seed)
 
 
 def stratified_interval(strata: Sequence[Sequence[float]], resamples: int = RESAMPLES, seed: int = SEED) -> Interval:
-    """The 95 % interval of the mean of the strata's means, each of which weighs the same, whatever its size.
+    """Return the 95 % interval of the mean of the strata's means. Each stratum weighs the same, whatever its size.
 
-    Raises ScoreError for no stratum, an empty one, or a score that is not finite.
+    Raises:
+        ScoreError: there are no strata, one is empty, or a score is not finite.
     """
     return _middle(_resampled_means(_all_finite(strata), resamples, seed))
 
@@ -58,9 +70,10 @@ def stratified_interval(strata: Sequence[Sequence[float]], resamples: int = RESA
 def paired_bootstrap(
     first: Mapping[str, float], second: Mapping[str, float], resamples: int = RESAMPLES, seed: int = SEED
 ) -> Comparison:
-    """Compare two models' scores by item id; both are resampled together.
+    """Compare two models' scores, given by item id. Both are resampled together.
 
-    Raises ScoreError when an item has a score of one model only, when there is none, or one is not finite.
+    Raises:
+        ScoreError: an item has a score of one model only, there are no items, or a score is not finite.
     """
     if unpaired := sorted(first.keys() ^ second.keys()):
         raise ScoreError(
@@ -73,9 +86,15 @@ def paired_bootstrap(
 def stratified_difference(
     strata: Sequence[Sequence[float]], resamples: int = RESAMPLES, seed: int = SEED
 ) -> Comparison:
-    """Compare two models by the ``strata`` of their paired items' differences; each stratum weighs the same.
+    """Compare two models by the differences of their paired items. Each stratum weighs the same.
 
-    Raises ScoreError for no stratum, an empty one, or a difference that is not finite.
+    Args:
+        strata: differences by stratum, in the unit of the scores.
+        resamples: number of bootstrap samples.
+        seed: of the bootstrap samples.
+
+    Raises:
+        ScoreError: there are no strata, one is empty, or a difference is not finite.
     """
     differences = _all_finite(strata)
     means = _resampled_means(differences, resamples, seed)
@@ -87,14 +106,14 @@ def stratified_difference(
 
 def _all_finite(strata: Sequence[Sequence[float]]) -> list[NDArray[np.float64]]:
     if not len(strata):
-        raise ScoreError("no scores, so no mean; evaluate at least one item")
+        raise ScoreError("there are no scores to average; evaluate at least one item")
     return [_finite(stratum) for stratum in strata]
 
 
 def _finite(scores: Sequence[float]) -> NDArray[np.float64]:
     values = np.asarray(scores, dtype=np.float64)
     if len(values) == 0:
-        raise ScoreError("no scores, so no mean; evaluate at least one item")
+        raise ScoreError("there are no scores to average; evaluate at least one item")
     if not np.isfinite(values).all():
         place = int(np.argmin(np.isfinite(values))) + 1
         raise ScoreError(f"score {place} of {len(values)} is not finite; score that item again")

@@ -1,7 +1,8 @@
-"""Models × measures, as CSV, Markdown and HTML: one table per benchmark, protocol, data and judge, never mixed.
+"""The leaderboard of all models, as CSV, Markdown, HTML and a plot.
 
-Published numbers stand as reference rows in the table of their own protocol, data and judge. A comparison with the
-baseline resamples both models' items together, so that an item that is hard for both does not count as noise.
+There is one table per benchmark, protocol, data and judge, because other numbers cannot be compared. Published numbers
+are reference rows in the table of their own protocol, data and judge. A comparison with the baseline resamples the
+items of both models together, so that an item that is hard for both models does not count as noise.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from __future__ import annotations
 import csv
 import html
 import io
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -19,12 +19,13 @@ from gateau.errors import DataError
 from gateau.evaluation import benchmarks
 from gateau.evaluation.results.intervals import Comparison, stratified_difference
 from gateau.evaluation.results.measures import Measure, ScoredItem, read_items, read_measures
-from gateau.files import atomic_path
+from gateau.files import read_json
+from gateau.reports import GREY, MARKERS, UNKNOWN, colours, decimal, make_figure, markdown_table, save_figure
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One model's measure; ``source`` is "measured", or where a published number was found (without interval)."""
+    """A measure of a model. ``source`` is "measured", or the publication of a number, which has no interval."""
 
     model: str
     source: str
@@ -33,7 +34,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Difference:
-    """A model less the baseline on the same ``n`` items, in the measure's unit, with its 95 % interval."""
+    """A model's mean minus the baseline's on the same ``n`` items, with its 95 % interval, in ``unit``."""
 
     model: str
     benchmark: str
@@ -52,12 +53,16 @@ Table = tuple[list[str], list[list[str]]]
 
 
 def section_of(measure: Measure) -> Section:
-    """What all numbers of one table share: benchmark, protocol, data, judge."""
+    """Return what all numbers of one table share: benchmark, protocol, data and judge."""
     return measure.benchmark, measure.protocol, measure.data, measure.judge
 
 
 def read_entries(folders: Mapping[str, Sequence[str | Path]]) -> tuple[list[Entry], dict[str, list[ScoredItem]]]:
-    """Measures and items of every model from the folders of its scorers (``scores.json``, ``items.jsonl``)."""
+    """Read the measures of all models, and the items of each model.
+
+    Args:
+        folders: the folders of each model's scorers, which hold ``scores.json`` and ``items.jsonl``.
+    """
     entries: list[Entry] = []
     items: dict[str, list[ScoredItem]] = {}
     for model, places in folders.items():
@@ -68,13 +73,13 @@ def read_entries(folders: Mapping[str, Sequence[str | Path]]) -> tuple[list[Entr
 
 
 def published_entries(path: str | Path, evaluated: Iterable[str]) -> list[Entry]:
-    """Return reference rows of the benchmarks that are evaluated, without intervals: only means were published.
+    """Return the reference rows of the evaluated benchmarks. They have no intervals, because only means were published.
 
     Args:
         path: JSON with ``source`` and a block for each benchmark that has published scores.
         evaluated: names of the benchmarks.
     """
-    table = json.loads(Path(path).read_text(encoding="utf-8"))
+    table = read_json(path)
     entries = []
     for benchmark in sorted(evaluated):
         published = benchmarks.load(benchmark).published
@@ -92,9 +97,10 @@ def published_entries(path: str | Path, evaluated: Iterable[str]) -> list[Entry]
 
 
 def compare(entries: Sequence[Entry], items: Mapping[str, Sequence[ScoredItem]], baseline: str) -> list[Difference]:
-    """Every model against ``baseline``, for every measure, over the items that both have a score of.
+    """Compare every model with ``baseline``, for every measure, on the items for which both have a score.
 
-    Raises DataError when the baseline was not evaluated.
+    Raises:
+        DataError: the baseline was not evaluated.
     """
     if baseline not in items:
         raise DataError(f"evaluate.baseline: {baseline} is not evaluated; evaluated are {', '.join(items)}")
@@ -121,9 +127,9 @@ _Key = tuple[str, str, str]
 
 
 def _strata(measure: Measure, own: Mapping[_Key, Any], theirs: Mapping[_Key, Any]) -> list[list[float]]:
-    """Differences of paired items: one list or, for a category of LongBench, one per data set.
+    """Return the differences of paired items: one list or, for a category of LongBench, one list per data set.
 
-    Each data set weighs the same in its category's mean. Ratings that one of the two lacks leave their item out.
+    Each data set weighs the same in its category's mean. Items for which one model has no score are left out.
     """
     names = benchmarks.of_measure(measure.benchmark).parts(measure.name)
     keys = [(measure.benchmark, measure.protocol, name) for name in names]
@@ -140,7 +146,7 @@ def _by_measure(items: Iterable[ScoredItem]) -> dict[_Key, dict[str, float]]:
 
 
 def to_csv(entries: Iterable[Entry]) -> str:
-    """Long form: one line per model and measure, headline or not."""
+    """Return a CSV in long form: one line per model and measure, headline or not."""
     output = io.StringIO()
     columns = ["model", "source", *(field.name for field in fields(Measure))]
     writer = csv.DictWriter(output, columns, lineterminator="\n")
@@ -154,7 +160,7 @@ def to_csv(entries: Iterable[Entry]) -> str:
 
 
 def differences_csv(differences: Iterable[Difference]) -> str:
-    """One line per model and measure."""
+    """Return a CSV with one line per model and measure."""
     output = io.StringIO()
     writer = csv.DictWriter(output, [field.name for field in fields(Difference)], lineterminator="\n")
     writer.writeheader()
@@ -194,10 +200,10 @@ def _title(section: Section, entries: Sequence[Entry]) -> str:
 
 def _cell(entry: Entry | None) -> str:
     if entry is None:
-        return "–"
+        return UNKNOWN
     measure = entry.measure
     if entry.source != "measured":
-        return f"{measure.score:.2f}"
+        return decimal(measure.score)
     nulls = f", {measure.nulls} without rating" if measure.nulls else ""
     return f"{measure.score:.2f} ({measure.low:.2f} to {measure.high:.2f}, n = {measure.n}{nulls})"
 
@@ -234,12 +240,10 @@ _NOTE = (
 
 
 def to_markdown(entries: Sequence[Entry], differences: Sequence[Difference], baseline: str) -> str:
-    """All tables under headings that say what their numbers share."""
+    """Return a Markdown page: all tables, under headings that say what their numbers share."""
     lines = ["# Leaderboard", "", _NOTE, ""]
     for title, (columns, rows) in _parts(entries, differences, baseline):
-        lines += [f"## {title}", "", f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
-        lines += [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in rows]
-        lines.append("")
+        lines += [f"## {title}", "", markdown_table(columns, rows, numbers=()), ""]
     return "\n".join([*lines, *_sources(entries)])
 
 
@@ -257,7 +261,7 @@ _STYLE = (
 
 
 def to_html(entries: Sequence[Entry], differences: Sequence[Difference], baseline: str) -> str:
-    """The same as one page without any script or address."""
+    """Return the same tables as an HTML page, which holds no script and loads nothing from elsewhere."""
     body = [f"<h1>Leaderboard</h1><p>{html.escape(_NOTE)}</p>"]
     for title, (columns, rows) in _parts(entries, differences, baseline):
         head = "".join(f"<th>{html.escape(column)}</th>" for column in columns)
@@ -277,35 +281,53 @@ def to_html(entries: Sequence[Entry], differences: Sequence[Difference], baselin
 
 
 def plot_leaderboard(entries: Sequence[Entry], output: str | Path) -> None:
-    """Headline measures as points with their intervals, one panel per table, one row per model and measure (PNG)."""
-    import matplotlib
-    from matplotlib.figure import Figure
+    """Plot the measured headline measures as points with their 95 % intervals.
 
+    There is one panel per table, one group of rows per measure, and one row per model in it. Each model has its own
+    colour and marker. The name of ``output`` ends with the format, such as ``.png``.
+    """
     shown = [entry for entry in entries if entry.measure.headline and entry.source == "measured"]
-    sections = list(dict.fromkeys(section_of(entry.measure) for entry in shown))
+    groups: dict[Section, list[Entry]] = {}
+    for entry in shown:
+        groups.setdefault(section_of(entry.measure), []).append(entry)
     models = list(dict.fromkeys(entry.model for entry in shown))
-    colours = matplotlib.colormaps["tab10" if len(models) <= 10 else "tab20"]
-    groups = [[entry for entry in shown if section_of(entry.measure) == section] for section in sections]
-    n_names = [len({entry.measure.name for entry in group}) for group in groups]
-    heights = [1.1 + 0.2 * n * (len(models) + 1) for n in n_names]
-    figure = Figure(figsize=(9, sum(heights) + 0.6), layout="constrained")
-    panels = figure.subplots(len(sections), 1, squeeze=False, height_ratios=heights)[:, 0]
-    for axes, section, group in zip(panels, sections, groups, strict=True):
-        names = list(dict.fromkeys(entry.measure.name for entry in group))
-        for entry in group:
-            number = models.index(entry.model)
-            row = names.index(entry.measure.name) + (number + 1) / (len(models) + 1) - 0.5
-            measure = entry.measure
-            axes.plot([measure.low, measure.high], [row, row], color=colours(number), linewidth=2)
-            axes.plot(
-                [measure.score], [row], "o", color=colours(number), markersize=5,
-                label=entry.model if measure.name == names[0] else None,
-            )  # fmt: skip
-        axes.set_yticks(range(len(names)), names)
-        axes.set_ylim(len(names) - 0.5, -0.5)
-        axes.grid(axis="x", alpha=0.3)
-        axes.set_title(_title(section, group).replace("; ", "\n", 1), fontsize=9, loc="left")
-    if shown:
-        panels[0].legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1.0))
-    with atomic_path(output) as temporary:
-        figure.savefig(temporary, format="png", dpi=120, metadata={"Software": None})
+    n_measures = [len({entry.measure.name for entry in group}) for group in groups.values()]
+    heights = [1.2 + 0.18 * n * (len(models) + 1) for n in n_measures]  # inches
+    figure, axes = make_figure(len(groups), size=(9, sum(heights) + 0.5), height_ratios=heights)
+    points: dict[str, Any] = {}
+    for panel, (section, group) in zip(axes[:, 0], groups.items(), strict=True):
+        points |= _plot_panel(panel, group, models)
+        panel.set_title(_panel_title(section), loc="left")
+    figure.legend(points.values(), points, loc="outside upper center", ncols=min(len(models), 4), frameon=False)
+    save_figure(figure, output)
+
+
+def _plot_panel(panel: Any, group: Sequence[Entry], models: Sequence[str]) -> dict[str, Any]:
+    """Draw the measures of one table, and return the points of each model by its name."""
+    names = list(dict.fromkeys(entry.measure.name for entry in group))
+    colour_of, points = colours(models), {}
+    for number, model in enumerate(models):
+        mine = [entry.measure for entry in group if entry.model == model]
+        rows = [names.index(measure.name) + (number + 1) / (len(models) + 1) - 0.5 for measure in mine]
+        style = {"color": colour_of[model], "zorder": 3}
+        panel.hlines(rows, [one.low for one in mine], [one.high for one in mine], linewidth=2, **style)
+        marker = MARKERS[number % len(MARKERS)]
+        (points[model],) = panel.plot([one.score for one in mine], rows, marker, markersize=6, label=model, **style)
+    for boundary in range(1, len(names)):
+        panel.axhline(boundary - 0.5, color=GREY, linewidth=0.5)
+    panel.set_yticks(range(len(names)), [_measure_label(name, group) for name in names])
+    panel.set_ylim(len(names) - 0.5, -0.5)
+    panel.grid(axis="y", visible=False)
+    panel.set_xlabel(f"mean and 95 % interval ({', '.join(dict.fromkeys(entry.measure.unit for entry in group))})")
+    return points
+
+
+def _measure_label(name: str, group: Sequence[Entry]) -> str:
+    counts = sorted({entry.measure.n for entry in group if entry.measure.name == name})
+    return f"{name}\nn = {'–'.join(str(count) for count in dict.fromkeys((counts[0], counts[-1])))}"
+
+
+def _panel_title(section: Section) -> str:
+    benchmark, protocol, data, judge = section
+    title = f"{benchmarks.titles()[benchmark]}, protocol {protocol}\nitems: {data}"
+    return f"{title}; judge: {judge}" if judge else title

@@ -1,11 +1,11 @@
-"""What every scorer writes beside its own report: measures with their intervals, and the items they are means of.
+"""Measures with their intervals, and the scores of single items. Every scorer writes both beside its own report.
 
-A measure is named by benchmark, name and protocol; numbers of different protocols, data or judges never share one.
+A measure is identified by benchmark, name and protocol. Numbers of different protocols, data or judges are never part
+of the same measure.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,15 +13,26 @@ from typing import Any
 
 from gateau.errors import DataError
 from gateau.evaluation.results.intervals import bootstrap_interval
-from gateau.files import write_json, write_text
+from gateau.files import read_json, read_jsonl, write_json, write_jsonl
 
 
 @dataclass(frozen=True)
 class Measure:
-    """One number of one model: ``score`` with its 95 % interval, in ``unit``.
+    """One number of one model: a mean over items with its 95 % interval.
 
-    ``data`` says whose items they are, ``judge`` who rated them (None: nobody), ``nulls`` how many of the ``n`` + nulls
-    items have no rating. ``headline`` measures stand in the leaderboard, the others in the benchmark's own table.
+    Attributes:
+        benchmark: name of the benchmark.
+        name: name of the measure, such as a category.
+        protocol: how the items are scored.
+        unit: unit of ``score``, ``low`` and ``high``, such as "%" or "1-10".
+        score: the mean.
+        low: lower end of the interval.
+        high: upper end of the interval.
+        n: number of items that have a score.
+        data: the set of items.
+        judge: who rated the items, or None if the scores need no judge.
+        nulls: number of further items that have no rating.
+        headline: whether the measure is shown at the top of the leaderboard. The others are shown in its details.
     """
 
     benchmark: str
@@ -40,7 +51,7 @@ class Measure:
 
 @dataclass(frozen=True)
 class ScoredItem:
-    """One item's score in the unit of its measure; items of one id are compared between models."""
+    """One item's score, in the unit of its measure. The id ``item`` says which items of two models are compared."""
 
     benchmark: str
     name: str
@@ -59,12 +70,18 @@ def measure_items(
     headline: bool = False,
     round_to: Callable[[float], float] | None = None,
 ) -> Measure:
-    """The mean of ``items``, all of one measure, with its bootstrap interval.
+    """Return the mean of ``items`` with its bootstrap interval.
 
-    Raises DataError without items, or for an item that comes twice.
+    Args:
+        items: scored items, all of the same measure.
+        unit, data, judge, nulls, headline: see :class:`Measure`.
+        round_to: rounds the mean; the interval is never rounded.
+
+    Raises:
+        DataError: there are no items, or two items share an id.
     """
     if not items:
-        raise DataError("a measure without items; generate answers first")
+        raise DataError("a measure has no items; generate answers first")
     first = items[0]
     if len({item.item for item in items}) < len(items):
         names = [item.item for item in items]
@@ -90,20 +107,20 @@ def measure_items(
 
 
 def write_scores(path: str | Path, report: dict[str, Any], measures: Iterable[Measure]) -> None:
-    """``scores.json``: the benchmark's own report, and under ``measures`` what the leaderboard reads."""
+    """Write ``scores.json``: the benchmark's own report, and below ``measures`` what the leaderboard reads."""
     write_json(path, {**report, "measures": [asdict(measure) for measure in measures]})
 
 
 def write_items(path: str | Path, items: Iterable[ScoredItem]) -> None:
-    """One line of JSON per item."""
-    write_text(path, "".join(json.dumps(asdict(item), ensure_ascii=False) + "\n" for item in items))
+    """Write one line of JSON per item."""
+    write_jsonl(path, map(asdict, items))
 
 
 def read_measures(path: str | Path) -> list[Measure]:
-    """The measures of a ``scores.json``."""
-    return [Measure(**row) for row in json.loads(Path(path).read_text(encoding="utf-8"))["measures"]]
+    """Return the measures of a ``scores.json``."""
+    return [Measure(**row) for row in read_json(path)["measures"]]
 
 
 def read_items(path: str | Path) -> list[ScoredItem]:
-    """The items of :func:`write_items`."""
-    return [ScoredItem(**json.loads(line)) for line in Path(path).read_text(encoding="utf-8").split("\n")[:-1]]
+    """Return the items that :func:`write_items` wrote."""
+    return [ScoredItem(**row) for _, row in read_jsonl(path)]
