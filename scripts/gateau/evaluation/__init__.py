@@ -1,0 +1,1 @@
+"""Evaluation: benchmarks, answering, judging, scores and the leaderboard."""
