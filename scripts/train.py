@@ -43,7 +43,8 @@ def main() -> None:
     if (nodes * ranks_per_node > 1 or args.run["deepspeed"]) and not is_rank():
         sys.exit(launch(sys.argv, nodes, ranks_per_node))
 
-    from gateau.training.finetuning import RunOptions, TrainFiles, TrainOptions, finetune
+    from gateau.training.finetuning import finetune
+    from gateau.training.options import RunOptions, TrainFiles, TrainOptions
 
     files = TrainFiles(
         mixture=args.mixture,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import os
 import platform
 import shutil
@@ -12,8 +11,7 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from importlib.util import find_spec
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +19,6 @@ import accelerate
 import numpy as np
 import torch
 import transformers
-from transformers import TrainingArguments
 from transformers.trainer_utils import IntervalStrategy
 
 from gateau.digests import meaning_digest
@@ -34,6 +31,14 @@ from gateau.tables import read_metadata, read_rows
 from gateau.training.batching import assign_to_ranks
 from gateau.training.checkpoints import Checkpoint, convert_to_universal, newest_checkpoint, training_digest
 from gateau.training.objective import check_dense_mask
+from gateau.training.options import (
+    RunOptions,
+    TrainFiles,
+    TrainOptions,
+    check_installed,
+    deepspeed_config,
+    training_arguments,
+)
 from gateau.training.packing import MixtureReader
 from gateau.training.plans import Plan, read_plan
 from gateau.training.trainer import CompleteCheckpoints, Preemption, RankSteps, SequenceMeanTrainer
@@ -44,68 +49,11 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 _NUMERICS = (
     "models.py",
     "training/objective.py",
+    "training/options.py",
     "training/packing.py",
     "training/trainer.py",
     "training/finetuning.py",
 )
-
-
-@dataclass(frozen=True)
-class TrainOptions:
-    """The settings of the section ``train`` that change the result. ``config/README.md`` describes each of them."""
-
-    learning_rate: float
-    lr_scheduler: str
-    warmup_share: float
-    weight_decay: float
-    adam_beta1: float
-    adam_beta2: float
-    max_grad_norm: float
-    optimizer: str
-    lora: Mapping[str, Any] | None
-    dtype: str
-    attention: str
-    device: str
-    seed: int
-
-
-@dataclass(frozen=True)
-class RunOptions:
-    """The settings of the section ``train`` that do not change the result: where and how the training runs."""
-
-    gradient_checkpointing: bool
-    deepspeed: str | None
-    nodes: int
-    ranks_per_node: int
-    threads: int
-    evaluate_steps: int
-    save_steps: int
-    checkpoint_dir: str
-    resume: str
-    report_to: str
-    peak_tflops: float | None
-    log_dir: str
-
-
-@dataclass(frozen=True)
-class TrainFiles:
-    """Paths of the inputs and outputs of a training.
-
-    Attributes:
-        mixture: table of the rows to train on and the held-out rows.
-        plan: the batch plan.
-        tokens: token tables by source, ``long`` and, if there are short chats, ``short``.
-        model: output folder of the weights.
-        history: output file of the log history, jsonl.
-        summary: output file of the summary, JSON.
-    """
-
-    mixture: str
-    plan: str
-    tokens: Mapping[str, str]
-    model: str
-    history: str
-    summary: str
 
 
 def finetune(experiment: str, spec: ModelSpec, options: TrainOptions, run: RunOptions, files: TrainFiles) -> bool:
@@ -135,8 +83,8 @@ def finetune(experiment: str, spec: ModelSpec, options: TrainOptions, run: RunOp
     runtime = Runtime(options.device, options.dtype, options.attention, setting="train")
     on_cpu = runtime.resolved_device().type == "cpu"
     dtype = runtime.resolved_dtype()
-    deepspeed = _deepspeed_config(run.deepspeed, options, on_cpu)
-    _check_installed(options, run)
+    deepspeed = deepspeed_config(run.deepspeed, options, on_cpu)
+    check_installed(options, run)
 
     mixture = read_rows(files.mixture, MIXTURE)
     lengths = [row["n_tokens"] for row in mixture]
@@ -155,7 +103,7 @@ def finetune(experiment: str, spec: ModelSpec, options: TrainOptions, run: RunOp
     n_steps = len(plan.steps)
     # DeepSpeed's loading hooks are active as long as these arguments exist, so create them before the model
     held_out = any(row["split"] == "held_out" for row in mixture)
-    arguments = _training_arguments(options, run, folder, n_steps, on_cpu, dtype, deepspeed, experiment)
+    arguments = training_arguments(options, run, folder, n_steps, on_cpu, dtype, deepspeed, experiment)
     arguments.eval_strategy = IntervalStrategy.STEPS if held_out else IntervalStrategy.NO
     arguments.eval_on_start = held_out and start is None
     device = arguments.device  # reading it starts the process group, which sharded loading needs
@@ -228,15 +176,6 @@ def finetune(experiment: str, spec: ModelSpec, options: TrainOptions, run: RunOp
     return True
 
 
-def _check_installed(options: TrainOptions, run: RunOptions) -> None:
-    """Raise SettingsError if a setting needs a package that is not installed, before anything is loaded."""
-    wanted = {"wandb": run.report_to == "wandb", "bitsandbytes": options.optimizer == "adamw_8bit"}
-    for package, is_wanted in wanted.items():
-        if is_wanted and find_spec(package) is None:
-            setting = "report_to: wandb" if package == "wandb" else "optimizer: adamw_8bit"
-            raise SettingsError(f"train.{setting} needs the package {package}: pip install {package}")
-
-
 def _settings(
     spec: ModelSpec,
     options: TrainOptions,
@@ -263,23 +202,6 @@ def _settings(
     }
 
 
-def _deepspeed_config(path: str | None, options: TrainOptions, on_cpu: bool) -> dict[str, Any] | None:
-    """Read the DeepSpeed configuration; None trains without DeepSpeed."""
-    if path is None:
-        return None
-    if options.optimizer == "adamw_8bit":
-        raise SettingsError("train.optimizer adamw_8bit does not go with DeepSpeed; set train.deepspeed: null")
-    if on_cpu:
-        os.environ.setdefault("DS_ACCELERATOR", "cpu")
-    try:
-        config = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError) as error:
-        raise SettingsError(f"train.deepspeed: cannot read {path} ({error}); see config/deepspeed") from error
-    if not isinstance(config, dict) or "stage" not in config.get("zero_optimization", {}):
-        raise SettingsError(f"train.deepspeed: {path} lacks zero_optimization.stage; see config/deepspeed")
-    return config
-
-
 def _start_deepspeed(on_cpu: bool) -> None:
     import deepspeed
 
@@ -302,51 +224,6 @@ def _start(checkpoint: Checkpoint | None, deepspeed: dict[str, Any] | None, worl
     while not (target / "complete.json").exists():  # poll, because there is no process group yet
         time.sleep(1)
     return target
-
-
-def _training_arguments(
-    options: TrainOptions,
-    run: RunOptions,
-    folder: Path,
-    n_steps: int,
-    on_cpu: bool,
-    dtype: torch.dtype,
-    deepspeed: dict[str, Any] | None,
-    experiment: str,
-) -> TrainingArguments:
-    os.environ["TENSORBOARD_LOGGING_DIR"] = run.log_dir
-    return TrainingArguments(
-        output_dir=str(folder),
-        run_name=experiment,
-        num_train_epochs=1,  # the plan contains all epochs
-        per_device_train_batch_size=1,
-        gradient_accumulation_steps=1,  # one item of the data set is a whole step with all its micro-batches
-        learning_rate=options.learning_rate,
-        lr_scheduler_type=options.lr_scheduler,
-        warmup_steps=math.ceil(options.warmup_share * n_steps),
-        weight_decay=options.weight_decay,
-        adam_beta1=options.adam_beta1,
-        adam_beta2=options.adam_beta2,
-        max_grad_norm=options.max_grad_norm,
-        optim=options.optimizer,
-        seed=options.seed,
-        use_cpu=on_cpu,
-        bf16=dtype == torch.bfloat16,
-        activation_checkpointing=run.gradient_checkpointing,
-        activation_checkpointing_kwargs={"use_reentrant": False},
-        deepspeed=deepspeed,
-        ddp_find_unused_parameters=False,
-        remove_unused_columns=False,
-        ignore_data_skip=True,  # the sampler itself starts after the last step done
-        logging_steps=1,
-        logging_nan_inf_filter=False,
-        eval_steps=run.evaluate_steps,
-        save_strategy="steps",
-        save_steps=run.save_steps,
-        report_to=run.report_to,
-        disable_tqdm=True,
-        log_level="error",
-    )
 
 
 def _check_window(spec: ModelSpec, config: Any, longest: int) -> None:
