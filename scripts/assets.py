@@ -5,12 +5,11 @@ LongBench's data has no commit by which it could be pinned. Unless the table has
 pinned in the cache (pins.json).
 """
 
-import argparse
 import json
 import logging
 from pathlib import Path
 
-from gateau.command import run
+from gateau.command import argument_parser, run
 from gateau.digests import describe_files
 from gateau.evaluation import benchmarks
 from gateau.evaluation.assets.folders import write_own, write_pinned
@@ -21,17 +20,15 @@ from gateau.places import OWN_SETS, RESOURCES
 
 def main() -> None:
     """Write the folder, and the digests of its files if asked."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argument_parser(__doc__)
     parser.add_argument("--benchmark", choices=benchmarks.names(), required=True, help="benchmark whose files to write")
     parser.add_argument(
         "--source",
         choices=("pinned", "own"),
         default="pinned",
-        help="pinned: the released files; own: this project's small set (default: %(default)s)",
+        help="pinned: the released files; own: this project's small set",
     )
-    parser.add_argument(
-        "--table", default=RESOURCES / "assets.json", help="JSON table of the pinned files (default: %(default)s)"
-    )
+    parser.add_argument("--table", default=RESOURCES / "assets.json", help="JSON table of the pinned files")
     parser.add_argument(
         "--cache", help="folder of verified files, which any number of runs can share; required for pinned files"
     )

@@ -1,8 +1,6 @@
 """Rule ``choices``: compare how well each open choice of the method finds some labels on labelled data."""
 
-import argparse
-
-from gateau.command import run
+from gateau.command import argument_parser, run
 from gateau.files import write_text
 from gateau.schemas import SCORES
 from gateau.selection.choices import choices_markdown, rank_choices
@@ -12,12 +10,12 @@ from gateau.tables import read_table
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argument_parser(__doc__)
     parser.add_argument("--scores", required=True, help="scores.parquet of rule scores")
     parser.add_argument("--samples", required=True, help="samples.parquet of rule samples")
     parser.add_argument("--positive", nargs="+", required=True, help="data set labels of the samples to find")
-    parser.add_argument("--resamples", type=int, default=1000, help="bootstrap resamples (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the resamples (default: %(default)s)")
+    parser.add_argument("--resamples", type=int, default=1000, help="bootstrap resamples")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the resamples")
     parser.add_argument("--csv", required=True, help="output: table of all choices, best first (.csv)")
     parser.add_argument("--markdown", required=True, help="output: table for people (.md)")
     args = parser.parse_args()

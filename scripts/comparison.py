@@ -1,10 +1,9 @@
 """Rule ``comparison``: compare how well each method finds some labels on labelled data; write a table and a plot."""
 
-import argparse
 import logging
 from pathlib import Path
 
-from gateau.command import run
+from gateau.command import argument_parser, run
 from gateau.files import write_text
 from gateau.schemas import RANKING, SCORES
 from gateau.selection.comparison import compare, plot_comparison, to_frame, to_markdown
@@ -13,13 +12,13 @@ from gateau.tables import read_table
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argument_parser(__doc__)
     parser.add_argument("--rankings", nargs="+", required=True, help="<experiment>/ranking.parquet of each experiment")
     parser.add_argument("--scores", required=True, help="scores.parquet of rule scores")
     parser.add_argument("--samples", required=True, help="samples.parquet of rule samples")
     parser.add_argument("--positive", nargs="+", required=True, help="data set labels of the samples to find")
-    parser.add_argument("--resamples", type=int, default=1000, help="bootstrap resamples (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the resamples (default: %(default)s)")
+    parser.add_argument("--resamples", type=int, default=1000, help="bootstrap resamples")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the resamples")
     parser.add_argument("--csv", required=True, help="output: table (.csv)")
     parser.add_argument("--markdown", required=True, help="output: table for people (.md)")
     parser.add_argument("--plot", required=True, help="output: plot (.png, .svg or .pdf)")

@@ -1,11 +1,10 @@
 """Rule ``export``: export a trained model, with tokenizer, chat template and model card, and push it if configured."""
 
-import argparse
 import json
 import logging
 from pathlib import Path
 
-from gateau.command import run
+from gateau.command import argument_parser, run
 from gateau.digests import describe_files
 from gateau.files import write_json
 from gateau.model_files import ModelSpec
@@ -14,7 +13,7 @@ from gateau.training.exporting import StageSummaries, describe_upload, export_mo
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argument_parser(__doc__)
     parser.add_argument("--experiment", required=True, help="name of the experiment")
     parser.add_argument("--model", type=Path, required=True, help="folder of the trained weights or adapters")
     parser.add_argument("--summary", type=_json, required=True, help="summary.json of rule train")

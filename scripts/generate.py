@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from gateau.chatting import FORMATS, choose_format
-from gateau.command import progress, run
+from gateau.command import argument_parser, progress, run
 from gateau.digests import meaning_digest
 from gateau.errors import SettingsError
 from gateau.evaluation import benchmarks
@@ -103,36 +103,32 @@ def _check_uncut(asked: Sequence[Question], prompter: Prompter, advice: str) -> 
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argument_parser(__doc__)
     parser.add_argument("--benchmark", choices=benchmarks.names(), required=True, help="what is asked")
     parser.add_argument("--assets", required=True, help="the benchmark's folder of rule assets")
     parser.add_argument(
         "--options", type=_json, default={}, help="evaluate.<benchmark> of the configuration, as JSON (default: {})"
     )
     parser.add_argument("--model", type=json.loads, required=True, help="path and options of the model, as JSON")
-    parser.add_argument(
-        "--format", choices=("auto", *FORMATS), default="auto", help="chat format (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--max-length", type=int, default=64000, help="largest length of a question in tokens (default: %(default)s)"
-    )
+    parser.add_argument("--format", choices=("auto", *FORMATS), default="auto", help="chat format")
+    parser.add_argument("--max-length", type=int, default=64000, help="largest length of a question in tokens")
     parser.add_argument(
         "--batch-tokens",
         type=int,
         default=16384,
-        help="largest size of a batch in tokens, padding and new tokens included (default: %(default)s)",
+        help="largest size of a batch in tokens, padding and new tokens included",
     )
-    parser.add_argument("--device", default="auto", help="auto, cpu or cuda (default: %(default)s)")
-    parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16 or float16 (default: %(default)s)")
-    parser.add_argument("--attention", default="auto", help="attention backend (default: %(default)s)")
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads (default: %(default)s)")
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16 or float16")
+    parser.add_argument("--attention", default="auto", help="attention backend")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads")
     parser.add_argument(
         "--server",
         type=json.loads,
         help="section of an OpenAI-compatible server that answers, as JSON (default: answer in process)",
     )
-    parser.add_argument("--shard", type=int, default=0, help="number of this shard, from 0 (default: %(default)s)")
-    parser.add_argument("--shards", type=int, default=1, help="number of shards (default: %(default)s)")
+    parser.add_argument("--shard", type=int, default=0, help="number of this shard, from 0")
+    parser.add_argument("--shards", type=int, default=1, help="number of shards")
     parser.add_argument("--progress-dir", required=True, help="folder of stored answers, which many jobs can share")
     parser.add_argument("--output", required=True, help="output: answers, jsonl")
     return parser.parse_args()

@@ -1,11 +1,10 @@
 """Rule ``index``: write the token lengths, the status and the shard of every sample."""
 
-import argparse
 import json
 import logging
 from collections import Counter
 
-from gateau.command import run
+from gateau.command import argument_parser, run
 from gateau.data.index import index_rows
 from gateau.model_files import ModelSpec, check_window
 from gateau.models import load_config, load_tokenizer, resolved, tokenizer_digest
@@ -15,7 +14,7 @@ from gateau.tables import write_rows
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argument_parser(__doc__)
     parser.add_argument("--samples", required=True, help="samples.parquet of rule samples")
     parser.add_argument(
         "--model", type=json.loads, required=True, help="models.long, as JSON; its tokenizer counts the tokens"

@@ -11,7 +11,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from gateau.command import run
+from gateau.command import argument_parser, run
 from gateau.errors import SettingsError
 from gateau.evaluation import benchmarks
 from gateau.evaluation.client.calls import AnswerCache, Usage
@@ -90,7 +90,7 @@ def _shown(cost: float | None) -> str:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argument_parser(__doc__)
     asked = parser.add_mutually_exclusive_group(required=True)
     asked.add_argument("--benchmark", choices=benchmarks.judged(), help="benchmark whose predictions are rated")
     asked.add_argument("--requests", help="jsonl of {id, messages} and optionally {rating}")
@@ -100,28 +100,17 @@ def _arguments() -> argparse.Namespace:
         "--rating", choices=tuple(benchmarks.ratings()), help="kind of rating of those --requests that name none"
     )
     parser.add_argument("--model", required=True, help="name of the judge on its server")
+    parser.add_argument("--base-url", default=JudgeSettings.base_url, help="address of an OpenAI-compatible server")
     parser.add_argument(
-        "--base-url",
-        default=JudgeSettings.base_url,
-        help="address of an OpenAI-compatible server (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--key-variable",
-        default=JudgeSettings.key_variable,
-        help="environment variable with the API key (default: %(default)s)",
+        "--key-variable", default=JudgeSettings.key_variable, help="environment variable with the API key"
     )
     parser.add_argument("--cache", required=True, help="folder of cached answers, which many runs can share")
-    parser.add_argument(
-        "--temperature", type=float, default=JudgeSettings.temperature, help="of the judge (default: %(default)s)"
-    )
+    parser.add_argument("--temperature", type=float, default=JudgeSettings.temperature, help="of the judge")
     parser.add_argument(
         "--seed", type=int, help="sent with each call, plus the number of the attempt (default: no seed is sent)"
     )
     parser.add_argument(
-        "--max-tokens",
-        type=int,
-        default=JudgeSettings.max_tokens,
-        help="largest length of an answer in tokens (default: %(default)s)",
+        "--max-tokens", type=int, default=JudgeSettings.max_tokens, help="largest length of an answer in tokens"
     )
     parser.add_argument(
         "--extra-body",
@@ -129,35 +118,22 @@ def _arguments() -> argparse.Namespace:
         default={},
         help="further fields of each call, as JSON; null removes a field (default: {})",
     )
-    parser.add_argument(
-        "--concurrency",
-        type=int,
-        default=JudgeSettings.concurrency,
-        help="calls at the same time (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--tries",
-        type=int,
-        default=JudgeSettings.tries,
-        help="tries of a call before the run fails (default: %(default)s)",
-    )
+    parser.add_argument("--concurrency", type=int, default=JudgeSettings.concurrency, help="calls at the same time")
+    parser.add_argument("--tries", type=int, default=JudgeSettings.tries, help="tries of a call before the run fails")
     parser.add_argument(
         "--backoff-seconds",
         type=float,
         default=JudgeSettings.backoff_seconds,
-        help="pause before the second try, which then doubles (default: %(default)s)",
+        help="pause before the second try, which then doubles",
     )
     parser.add_argument(
-        "--timeout-seconds",
-        type=float,
-        default=JudgeSettings.timeout_seconds,
-        help="longest wait for one try (default: %(default)s)",
+        "--timeout-seconds", type=float, default=JudgeSettings.timeout_seconds, help="longest wait for one try"
     )
     parser.add_argument(
         "--null-retries",
         type=int,
         default=JudgeSettings.null_retries,
-        help="further attempts if an answer has no rating (default: %(default)s)",
+        help="further attempts if an answer has no rating",
     )
     parser.add_argument(
         "--budget-tokens",
@@ -165,10 +141,7 @@ def _arguments() -> argparse.Namespace:
         help="largest number of tokens of this run's calls; cached answers are free (default: no limit)",
     )
     parser.add_argument(
-        "--max-null-share",
-        type=float,
-        default=0.05,
-        help="largest share of judgments without a rating, from 0 to 1 (default: %(default)s)",
+        "--max-null-share", type=float, default=0.05, help="largest share of judgments without a rating, from 0 to 1"
     )
     parser.add_argument(
         "--prompt-price", type=float, help="price of a million prompt tokens, in any currency (default: unknown)"

@@ -1,10 +1,9 @@
 """Rule ``leaderboard``: all evaluated models and published scores, in one table per protocol, data and judge."""
 
-import argparse
 import json
 import logging
 
-from gateau.command import run
+from gateau.command import argument_parser, run
 from gateau.evaluation.results.leaderboard import (
     compare,
     differences_csv,
@@ -20,7 +19,7 @@ from gateau.files import write_text
 
 def main() -> None:
     """Write the tables and the plot."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argument_parser(__doc__)
     parser.add_argument(
         "--scores", type=json.loads, required=True, help="JSON object: the folders of each model's scorers, by model"
     )

@@ -1,11 +1,10 @@
 """Rule ``minhash``: compute a MinHash signature of every sample's text, for finding near duplicates."""
 
-import argparse
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from itertools import islice
 
-from gateau.command import progress, run
+from gateau.command import argument_parser, progress, run
 from gateau.schemas import SAMPLES, SIGNATURES
 from gateau.selection.near_duplicates import signature
 from gateau.tables import iterate_rows, write_rows
@@ -15,9 +14,9 @@ _AT_ONCE = 16  # texts per worker that are held in memory at once
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argument_parser(__doc__)
     parser.add_argument("--samples", required=True, help="samples.parquet of rule samples")
-    parser.add_argument("--workers", type=int, default=1, help="number of processes (default: %(default)s)")
+    parser.add_argument("--workers", type=int, default=1, help="number of processes")
     parser.add_argument("--output", required=True, help="output: signatures.parquet")
     args = parser.parse_args()
     write_rows(args.output, SIGNATURES, progress(signatures(args.samples, args.workers), "minhash", "sample"))

@@ -3,13 +3,12 @@
 The model is fine-tuned once per seed. Share 0 trains nothing and measures the model as it is.
 """
 
-import argparse
 import json
 import logging
 
 import torch
 
-from gateau.command import progress, run
+from gateau.command import argument_parser, progress, run
 from gateau.data.planted import PlantedShape
 from gateau.errors import SettingsError
 from gateau.files import write_json
@@ -23,7 +22,7 @@ from gateau.tables import read_rows
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argument_parser(__doc__)
     parser.add_argument("--samples", required=True, help="samples.parquet of rule samples")
     parser.add_argument("--ranking", help="ranking.parquet (default: the rows are drawn at random)")
     parser.add_argument("--experiment", required=True, help="name of the experiment, for the results")

@@ -1,17 +1,16 @@
 """Rule ``miniature_summary``: summarise all runs of the miniature study in a table with intervals and a plot."""
 
-import argparse
 import json
 import logging
 from pathlib import Path
 
-from gateau.command import run
+from gateau.command import argument_parser, run
 from gateau.files import write_text
 from gateau.miniature.summary import plot_summary, summarise, to_markdown
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argument_parser(__doc__)
     parser.add_argument("--runs", nargs="+", required=True, help="JSON files of rule miniature_runs")
     parser.add_argument("--csv", required=True, help="output: table (.csv)")
     parser.add_argument("--markdown", required=True, help="output: table for people (.md)")

@@ -1,13 +1,12 @@
 """Rule ``mixture``: collect the rows that one experiment trains on, and the rows that are held out."""
 
-import argparse
 import json
 import logging
 
 import pandas as pd
 import pyarrow as pa
 
-from gateau.command import run
+from gateau.command import argument_parser, run
 from gateau.files import write_json
 from gateau.schemas import MIXTURE, RANKING, SAMPLES, TOKENS
 from gateau.selection.selected import selected_ids
@@ -18,7 +17,7 @@ _LENGTHS = ["id", "n_tokens", "n_targets"]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argument_parser(__doc__)
     parser.add_argument("--experiment", required=True, help="name of the experiment, for messages and the summary")
     parser.add_argument(
         "--options", type=json.loads, required=True, help="JSON object: method, n_long, n_short, held_out, seed"

@@ -1,17 +1,16 @@
 """Rule ``overview``: write the summaries of all experiments side by side, as Markdown tables."""
 
-import argparse
 import json
 from pathlib import Path
 from typing import Any
 
-from gateau.command import run
+from gateau.command import argument_parser, run
 from gateau.files import write_text
 from gateau.reports import UNKNOWN, decimal, markdown_table
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argument_parser(__doc__)
     parser.add_argument("--intake", required=True, help="summary.json of rule samples")
     parser.add_argument("--summaries", nargs="+", required=True, help="summary.json of each experiment's selection")
     parser.add_argument("--output", required=True, help="output: overview.md")

@@ -1,10 +1,9 @@
 """Rule ``plan``: plan the sequences that each rank trains on in each step, and compute the cost of the plan."""
 
-import argparse
 import json
 import logging
 
-from gateau.command import run
+from gateau.command import argument_parser, run
 from gateau.files import write_json
 from gateau.schemas import MIXTURE
 from gateau.tables import read_rows
@@ -12,7 +11,7 @@ from gateau.training.plans import PlanOptions, describe_plan, make_plan, write_p
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argument_parser(__doc__)
     parser.add_argument("--mixture", required=True, help="mixture.parquet of rule mixture")
     parser.add_argument(
         "--options", type=json.loads, required=True, help="the section plan of the configuration, as JSON"

@@ -1,16 +1,15 @@
 """Rule ``planted_rows``: generate long rows whose dependency on the context is known, and short chats."""
 
-import argparse
 import json
 from collections.abc import Iterable
 
-from gateau.command import run
+from gateau.command import argument_parser, run
 from gateau.data.planted import PlantedShape, planted_chats, planted_rows
 from gateau.files import atomic_path
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argument_parser(__doc__)
     parser.add_argument(
         "--planted", type=json.loads, required=True, help="the section data.planted of the configuration, as JSON"
     )

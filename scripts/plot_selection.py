@@ -1,10 +1,9 @@
 """Rule ``plot_selection``: plot how one experiment's scores spread, and which samples are selected."""
 
-import argparse
 import json
 from pathlib import Path
 
-from gateau.command import run
+from gateau.command import argument_parser, run
 from gateau.schemas import RANKING, SCORES
 from gateau.selection.labelled import read_labels, total_tokens
 from gateau.selection.plots import plot_distributions
@@ -13,7 +12,7 @@ from gateau.tables import read_table
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argument_parser(__doc__)
     parser.add_argument("--ranking", required=True, help="ranking.parquet of rule selection")
     parser.add_argument("--summary", required=True, type=Path, help="summary.json of rule selection")
     parser.add_argument("--scores", required=True, help="scores.parquet of rule scores")

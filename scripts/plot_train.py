@@ -1,15 +1,14 @@
 """Rule ``plot_train``: plot the training and held-out losses of all experiments in one figure."""
 
-import argparse
 import json
 from pathlib import Path
 
-from gateau.command import run
+from gateau.command import argument_parser, run
 from gateau.training.plots import plot_losses
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argument_parser(__doc__)
     parser.add_argument(
         "--histories",
         nargs="+",

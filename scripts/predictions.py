@@ -3,10 +3,9 @@
 A missing or repeated item is an error, because the score of half a benchmark looks like any other score.
 """
 
-import argparse
 import logging
 
-from gateau.command import run
+from gateau.command import argument_parser, run
 from gateau.digests import describe_files
 from gateau.evaluation import benchmarks
 from gateau.evaluation.answering.answers import read_answers
@@ -14,7 +13,7 @@ from gateau.files import new_folder, write_json, write_jsonl
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argument_parser(__doc__)
     parser.add_argument("--benchmark", choices=benchmarks.names(), required=True, help="what was asked")
     parser.add_argument("--model-name", required=True, help="name of the model in the files")
     parser.add_argument("--answers", nargs="+", required=True, help="answers of all shards of rule generate, jsonl")

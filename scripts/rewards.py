@@ -16,8 +16,7 @@ def main() -> None:
         "--max-non-finite-share",
         type=float,
         default=0.01,
-        help="fail if more than this share of the samples, from 0 to 1, has a reward that is NaN or infinite "
-        "(default: %(default)s)",
+        help="fail if more than this share of the samples, from 0 to 1, has a reward that is NaN or infinite ",
     )
     args = parser.parse_args()
     rows = list(run_text_model(args, "rewards", REWARDS, load_reward_model))

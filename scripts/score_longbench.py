@@ -7,7 +7,7 @@ The script also works without the workflow, on files that the released code wrot
 
 import argparse
 
-from gateau.command import progress, run
+from gateau.command import argument_parser, progress, run
 from gateau.evaluation.benchmarks.longbench.data_sets import prediction_files
 from gateau.evaluation.benchmarks.longbench.judge import judged_items
 from gateau.evaluation.benchmarks.longbench.judge_scores import PROTOCOL, judged_report, judged_scores
@@ -42,22 +42,17 @@ def main() -> None:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argument_parser(__doc__)
     parser.add_argument("--predictions", required=True, help="a folder of <data set>.jsonl, or one such file")
-    parser.add_argument(
-        "--protocol", choices=("strict", "fixed"), default="strict", help="of the metrics (default: %(default)s)"
-    )
+    parser.add_argument("--protocol", choices=("strict", "fixed"), default="strict", help="of the metrics")
     parser.add_argument(
         "--judgments", help="judgments of scripts/judge.py on the 12 data sets that are judged, jsonl (default: none)"
     )
     parser.add_argument("--judge", help="name of the judge in tables; required with --judgments")
     parser.add_argument(
-        "--max-null-share",
-        type=float,
-        default=0.05,
-        help="largest share of judgments without a rating, from 0 to 1 (default: %(default)s)",
+        "--max-null-share", type=float, default=0.05, help="largest share of judgments without a rating, from 0 to 1"
     )
-    parser.add_argument("--data", default="LongBench", help="name of the items in tables (default: %(default)s)")
+    parser.add_argument("--data", default="LongBench", help="name of the items in tables")
     parser.add_argument("--output", required=True, help="output: scores, JSON")
     parser.add_argument("--items", help="output: scored items, jsonl (default: not written)")
     parser.add_argument("--table", help="output: tables, Markdown (default: not written)")

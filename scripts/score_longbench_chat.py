@@ -3,10 +3,9 @@
 The script also works without the workflow.
 """
 
-import argparse
 import logging
 
-from gateau.command import run
+from gateau.command import argument_parser, run
 from gateau.evaluation.benchmarks.longbench_chat.cases import (
     LANGUAGES,
     PROTOCOLS,
@@ -20,18 +19,15 @@ from gateau.files import write_text
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argument_parser(__doc__)
     parser.add_argument("--predictions", required=True, help="predictions, jsonl, or a folder with predictions.jsonl")
     parser.add_argument("--judgments", required=True, help="judgments of scripts/judge.py, jsonl")
     parser.add_argument("--judge", required=True, help="name of the judge in tables")
     parser.add_argument("--protocol", choices=PROTOCOLS, required=True, help="how the model was asked")
     parser.add_argument(
-        "--max-null-share",
-        type=float,
-        default=0.05,
-        help="largest share of judgments without a rating, from 0 to 1 (default: %(default)s)",
+        "--max-null-share", type=float, default=0.05, help="largest share of judgments without a rating, from 0 to 1"
     )
-    parser.add_argument("--data", default="LongBench-Chat", help="name of the items in tables (default: %(default)s)")
+    parser.add_argument("--data", default="LongBench-Chat", help="name of the items in tables")
     parser.add_argument("--output", required=True, help="output: scores, JSON")
     parser.add_argument("--items", help="output: scored items, jsonl (default: not written)")
     parser.add_argument("--table", help="output: tables, Markdown (default: not written)")

@@ -3,10 +3,9 @@
 The script also works without the workflow.
 """
 
-import argparse
 import logging
 
-from gateau.command import run
+from gateau.command import argument_parser, run
 from gateau.evaluation.benchmarks.mt_bench.questions import (
     PROTOCOL,
     RATING,
@@ -24,7 +23,7 @@ from gateau.files import write_jsonl, write_text
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argument_parser(__doc__)
     parser.add_argument(
         "--predictions", required=True, help="FastChat's model_answer file, or a folder that holds only this file"
     )
@@ -32,12 +31,9 @@ def main() -> None:
     parser.add_argument("--assets", required=True, help="folder of questions, references and the judge's prompts")
     parser.add_argument("--judge", required=True, help="name of the judge in tables")
     parser.add_argument(
-        "--max-null-share",
-        type=float,
-        default=0.05,
-        help="largest share of judgments without a rating, from 0 to 1 (default: %(default)s)",
+        "--max-null-share", type=float, default=0.05, help="largest share of judgments without a rating, from 0 to 1"
     )
-    parser.add_argument("--data", default="MT-Bench", help="name of the items in tables (default: %(default)s)")
+    parser.add_argument("--data", default="MT-Bench", help="name of the items in tables")
     parser.add_argument("--output", required=True, help="output: scores, JSON")
     parser.add_argument("--items", help="output: scored items, jsonl (default: not written)")
     parser.add_argument("--table", help="output: tables, Markdown (default: not written)")

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
-from gateau.command import run
+from gateau.command import argument_parser, run
 from gateau.evaluation.benchmarks.base import predictions_file
 from gateau.evaluation.benchmarks.needle import judge as needle_judged
 from gateau.evaluation.benchmarks.needle.predictions import NeedlePrediction, read_predictions
@@ -90,7 +90,7 @@ def _report(
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argument_parser(__doc__)
     parser.add_argument("--predictions", required=True, help="predictions, jsonl, or a folder with predictions.jsonl")
     parser.add_argument(
         "--key",
@@ -100,13 +100,10 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--judgments", help="judgments of scripts/judge.py, jsonl (default: none)")
     parser.add_argument("--judge", help="name of the judge in tables; required with --judgments")
     parser.add_argument(
-        "--max-null-share",
-        type=float,
-        default=0.05,
-        help="largest share of judgments without a rating, from 0 to 1 (default: %(default)s)",
+        "--max-null-share", type=float, default=0.05, help="largest share of judgments without a rating, from 0 to 1"
     )
-    parser.add_argument("--data", default="Needle", help="name of the items in tables (default: %(default)s)")
-    parser.add_argument("--title", default="Needle in a haystack", help="title of the heatmaps (default: %(default)s)")
+    parser.add_argument("--data", default="Needle", help="name of the items in tables")
+    parser.add_argument("--title", default="Needle in a haystack", help="title of the heatmaps")
     parser.add_argument("--output", required=True, help="output: scores of each answer, of each cell and overall, JSON")
     parser.add_argument("--items", help="output: scored items, jsonl (default: not written)")
     parser.add_argument("--table", help="output: tables, Markdown (default: not written)")

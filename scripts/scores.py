@@ -1,18 +1,17 @@
 """Rule ``scores``: join the shard files of the three passes into one row per sample, with its contextual awareness."""
 
-import argparse
 import logging
 from collections import Counter
 from pathlib import Path
 
-from gateau.command import run
+from gateau.command import argument_parser, run
 from gateau.schemas import SCORES
 from gateau.selection.merging import check_finite, merge_scores, shard_files
 from gateau.tables import write_rows
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argument_parser(__doc__)
     parser.add_argument("--index", required=True, help="index.parquet of rule index")
     for name in ("short", "long", "segments"):
         parser.add_argument(f"--{name}", type=Path, required=True, help=f"folder with the {name} pass's shard files")
@@ -20,7 +19,7 @@ def main() -> None:
     parser.add_argument("--segment-length", type=int, required=True, help="length of a context segment in tokens")
     parser.add_argument(
         "--max-non-finite-share", type=float, default=0.01,
-        help="fail if a larger share of the samples has NaN or infinite scores (default: %(default)s)",
+        help="fail if a larger share of the samples has NaN or infinite scores",
     )  # fmt: skip
     parser.add_argument("--output", required=True, help="output: scores.parquet")
     args = parser.parse_args()

@@ -1,13 +1,12 @@
 """Rule ``selection``: rank and select samples for one experiment; write ranking, selected rows and summary."""
 
-import argparse
 import json
 import logging
 
 import pandas as pd
 import pyarrow as pa
 
-from gateau.command import run
+from gateau.command import argument_parser, run
 from gateau.files import write_json
 from gateau.schemas import CONTRAST, EMBEDDINGS, RANKING, REWARDS, SCORES, SIGNATURES
 from gateau.selection.labelled import read_labels
@@ -17,7 +16,7 @@ from gateau.tables import read_table, write_rows
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argument_parser(__doc__)
     parser.add_argument("--scores", required=True, help="scores.parquet of rule scores")
     parser.add_argument("--samples", required=True, help="samples.parquet of rule samples")
     parser.add_argument("--experiment", required=True, help="name of the experiment, for the summary")

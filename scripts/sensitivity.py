@@ -5,10 +5,9 @@ length, window or model:
 ``python scripts/sensitivity.py --scores a.parquet --other "segment length 64=b.parquet" --csv s.csv --markdown s.md``
 """
 
-import argparse
 import json
 
-from gateau.command import run
+from gateau.command import argument_parser, run
 from gateau.files import write_text
 from gateau.schemas import SCORES
 from gateau.selection.fusion import SelectionOptions
@@ -17,7 +16,7 @@ from gateau.tables import read_table
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argument_parser(__doc__)
     parser.add_argument("--scores", required=True, help="scores.parquet of rule scores")
     parser.add_argument(
         "--options", type=json.loads, default={}, help="options of method gateau as a JSON object (default: {})"
@@ -26,7 +25,7 @@ def main() -> None:
         "--other", action="append", default=[], metavar="NAME=SCORES",
         help="scores.parquet of another run, may be repeated (default: none)",
     )  # fmt: skip
-    parser.add_argument("--seed", type=int, default=0, help="seed of the drawn segments (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the drawn segments")
     parser.add_argument("--csv", required=True, help="output: table (.csv)")
     parser.add_argument("--markdown", required=True, help="output: table for people (.md)")
     args = parser.parse_args()

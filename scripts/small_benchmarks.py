@@ -8,7 +8,6 @@ are: recall of a note, far away and nearby, in three lengths; finding a paragrap
 of notes. All other files of the sets (questions, texts, prompts for models and judges) are written by hand.
 """
 
-import argparse
 import json
 import random
 from collections.abc import Iterator, Sequence
@@ -16,7 +15,7 @@ from pathlib import Path
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from gateau.command import run
+from gateau.command import argument_parser, run
 from gateau.data.planted import CODES, SUBJECTS, PlantedShape, filler_sentence, note_line, planted_row
 from gateau.files import write_text
 from gateau.formats import encode_texts
@@ -32,9 +31,9 @@ Row = dict[str, object]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argument_parser(__doc__)
     parser.add_argument("--output", type=Path, required=True, help="output: folder for longbench/ and needle/")
-    parser.add_argument("--seed", type=int, default=0, help="seed of all random choices (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of all random choices")
     args = parser.parse_args()
     tokenizer = AutoTokenizer.from_pretrained(TOKENIZER)
 

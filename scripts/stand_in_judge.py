@@ -10,7 +10,6 @@ while the command runs. The command finds the address in the environment variabl
 consists of this name is replaced by the address, so that no shell is needed.
 """
 
-import argparse
 import ast
 import json
 import os
@@ -28,7 +27,7 @@ from itertools import pairwise
 from types import FrameType
 from typing import Any
 
-from gateau.command import run
+from gateau.command import argument_parser, run
 from gateau.errors import SettingsError
 from gateau.files import write_text
 
@@ -332,7 +331,7 @@ def _in_foreground() -> bool:
 
 def main() -> None:
     """Serve until stopped, or while a command runs."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argument_parser(__doc__)
     parser.add_argument("--port", type=int, default=0, help="port to listen on (default: a free one, which is printed)")
     parser.add_argument(
         "--ready-file", help="output: file with the address, written once the server listens (default: not written)"

@@ -1,6 +1,5 @@
 """Rule ``tokens``: tokenize samples or chats for training; write token ids and labels, rejected rows and a preview."""
 
-import argparse
 import json
 import logging
 from collections.abc import Iterator
@@ -8,7 +7,7 @@ from dataclasses import asdict
 
 import pyarrow as pa
 
-from gateau.command import progress, run
+from gateau.command import argument_parser, progress, run
 from gateau.errors import DataError
 from gateau.files import atomic_path, write_json, write_text
 from gateau.model_files import ModelSpec
@@ -22,7 +21,7 @@ _EXAMPLES = 10
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argument_parser(__doc__)
     parser.add_argument("--rows", required=True, help="samples.parquet of rule samples or chats.parquet of rule chats")
     parser.add_argument(
         "--source", choices=("long", "short"), required=True, help="kind of the rows: long samples or short chats"

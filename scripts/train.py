@@ -4,18 +4,17 @@ The script starts its own ranks. On SIGTERM or SIGUSR1, the training saves a che
 same command then continues from this checkpoint.
 """
 
-import argparse
 import json
 import sys
 
-from gateau.command import run
+from gateau.command import argument_parser, run
 from gateau.model_files import ModelSpec
 from gateau.training.checkpoints import explain_failed_writes
 from gateau.training.launcher import PREEMPTED, end_rank, is_rank, launch
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argument_parser(__doc__)
     parser.add_argument("--experiment", required=True, help="name of the experiment")
     parser.add_argument("--mixture", required=True, help="mixture.parquet of rule mixture")
     parser.add_argument("--plan", required=True, help="plan.parquet of rule plan")

@@ -15,7 +15,6 @@ The short model has never seen a note that is more than 256 tokens away. Therefo
 differ on such notes.
 """
 
-import argparse
 import copy
 import logging
 import math
@@ -28,7 +27,7 @@ import torch.nn.functional as F
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from gateau.command import progress, run
+from gateau.command import argument_parser, progress, run
 from gateau.data.planted import CODES, SUBJECTS, PlantedShape, planted_row
 from gateau.errors import SettingsError
 from gateau.prompts import DEFAULT_TEMPLATE, PromptEncoder
@@ -54,21 +53,18 @@ CHAT_TEMPLATE = (
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argument_parser(__doc__)
     parser.add_argument("output", type=Path, help="output: folder for the models short/ and long/")
-    parser.add_argument("--seed", type=int, default=0, help="seed of weights and data (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of weights and data")
     parser.add_argument(
-        "--width",
-        type=int,
-        default=128,
-        help="hidden size, a multiple of 32, the width of an attention head (default: %(default)s)",
+        "--width", type=int, default=128, help="hidden size, a multiple of 32, the width of an attention head"
     )
-    parser.add_argument("--layers", type=int, default=4, help="number of layers (default: %(default)s)")
+    parser.add_argument("--layers", type=int, default=4, help="number of layers")
     parser.add_argument(
         "--scale",
         type=float,
         default=1.0,
-        help="factor on the number of training steps; use a small one for a quick try (default: %(default)s)",
+        help="factor on the number of training steps; use a small one for a quick try",
     )
     args = parser.parse_args()
     if args.width % HEAD_WIDTH:

@@ -20,7 +20,6 @@ from gateau.evaluation.benchmarks.longbench.data_sets import CATEGORIES, DATA_SE
 from gateau.evaluation.benchmarks.longbench.scores import METRICS, buckets, percent, score_file, score_prediction
 from gateau.evaluation.results.intervals import (
     bootstrap_interval,
-    paired_bootstrap,
     stratified_difference,
     stratified_interval,
 )
@@ -329,24 +328,18 @@ def test_scores_that_are_none_are_refused(scores):
         bootstrap_interval(scores)
 
 
-def test_paired_bootstrap_sees_small_steady_differences():
+def test_paired_differences_show_small_steady_gains():
     draw = random.Random(0)
-    second = {f"q{n}": draw.random() for n in range(100)}
-    first = {name: score + 0.02 + 0.01 * draw.random() for name, score in reversed(second.items())}
-    comparison = paired_bootstrap(first, second)
+    differences = [0.02 + 0.01 * draw.random() for _ in range(100)]
+    comparison = stratified_difference([differences])
     assert comparison.n == 100
     assert comparison.difference == pytest.approx(0.025, abs=0.002)
     assert 0.02 < comparison.interval.low < comparison.difference < comparison.interval.high < 0.03
     assert comparison.p_value == pytest.approx(2 / 10_001)
-    mirrored = paired_bootstrap(second, first)
+    mirrored = stratified_difference([[-difference for difference in differences]])
     assert mirrored.p_value == comparison.p_value
     assert mirrored.interval.low == pytest.approx(-comparison.interval.high)
-    assert paired_bootstrap(second, second).p_value == 1.0
-
-
-def test_paired_bootstrap_names_items_of_one_model_only():
-    with pytest.raises(ScoreError, match=r"2 items have a score of one model only \(b, c\)"):
-        paired_bootstrap({"a": 1.0, "b": 0.0}, {"a": 1.0, "c": 0.0})
+    assert stratified_difference([[0.0] * 100]).p_value == 1.0
 
 
 def test_strata_weigh_the_same_and_are_drawn_apart():
@@ -364,11 +357,7 @@ def test_strata_weigh_the_same_and_are_drawn_apart():
     assert stratified_interval([large]) == bootstrap_interval(large)
 
 
-def test_stratified_differences_agree_with_paired_ones_of_a_single_stratum():
-    draw = random.Random(1)
-    first, second = ({f"q{n}": draw.random() for n in range(40)} for _ in range(2))
-    differences = [first[name] - second[name] for name in sorted(first)]
-    assert stratified_difference([differences]) == paired_bootstrap(first, second)
+def test_strata_of_differences_weigh_the_same():
     both = stratified_difference([[0.1] * 3, [0.3] * 30])
     assert (both.n, both.difference) == (33, pytest.approx(0.2))
     assert both.p_value == pytest.approx(2 / 10_001)

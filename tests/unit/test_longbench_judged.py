@@ -148,7 +148,7 @@ def test_ratings_become_shares_of_the_largest_and_stand_beside_the_automatic_sco
     }
     table = (tmp_path / "t.md").read_text()
     assert "## LongBench, in % of the scale, judge a judge" in table
-    assert "| vcsum | 70.00 | 40.00 to 100.00 | 2 | 1 |" in table
+    assert "| vcsum         | 70.00 | 40.00 to 100.00 |   2 |              1 |" in table
     assert table in result.stdout
 
 

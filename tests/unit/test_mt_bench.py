@@ -213,7 +213,7 @@ def test_ratings_become_means_over_rows_turns_and_categories(scored):
     assert {name: sum(values) / len(values) for name, values in by_measure.items()} == {
         name: pytest.approx(one["score"]) for name, one in measures.items()
     }
-    assert "| turn 2 | 3.25 | 1.00 to 5.50 | 2 | 1 |" in (scored / "t.md").read_text()
+    assert "| turn 2  |  3.25 |   1.00 to 5.50 |   2 |              1 |" in (scored / "t.md").read_text()
 
 
 def test_judgments_are_in_fastchats_single_schema(scored, assets, predictions):
@@ -260,7 +260,7 @@ def test_a_category_of_nulls_only_has_no_mean_and_says_so(tmp_path, assets, pred
     ("rows", "message"),
     [
         ([judgment(item, rating) for item, rating in RATINGS.items()], "1 of 6 judgments have no rating on the scale"),
-        ([judgment("81-1", 5), judgment("81-1", 5)], "id '81-1' stands twice"),
+        ([judgment("81-1", 5), judgment("81-1", 5)], "id '81-1' appears twice"),
         ([judgment(item, 5) for item in [*RATINGS, "81-3"]], "1 judgments belong to no prediction: 81-3"),
         ([judgment(item, 5) for item in RATINGS if "111" not in item], "2 predictions have no judgment: 111-1, 111-2"),
     ],

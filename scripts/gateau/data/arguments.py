@@ -7,7 +7,7 @@ import json
 import logging
 from collections.abc import Iterator
 
-from gateau.command import progress
+from gateau.command import argument_parser, progress
 from gateau.data.intake import Intake, RowKind
 from gateau.data.readers import Rejection, read_records
 from gateau.errors import DataError
@@ -17,7 +17,7 @@ from gateau.tables import Row, write_rows
 
 def intake_parser(kind: RowKind, description: str | None) -> argparse.ArgumentParser:
     """Return the parser of an intake script. The option that names the output table is called ``--<kind.name>``."""
-    parser = argparse.ArgumentParser(description=description)
+    parser = argument_parser(description)
     parser.add_argument(
         "--input", nargs="+", required=True, help="raw data: jsonl or JSON array files, plain, gzip or zstd"
     )
@@ -30,14 +30,13 @@ def intake_parser(kind: RowKind, description: str | None) -> argparse.ArgumentPa
         "--duplicate-content",
         choices=("reject", "keep"),
         default="reject",
-        help="what to do with a row whose content an earlier row already has (default: %(default)s)",
+        help="what to do with a row whose content an earlier row already has",
     )
     parser.add_argument(
         "--max-rejected-share",
         type=float,
         default=0.5,
-        help="fail if more than this share of the rows, from 0 to 1, is rejected; duplicates do not count "
-        "(default: %(default)s)",
+        help="fail if more than this share of the rows, from 0 to 1, is rejected; duplicates do not count ",
     )
     return parser
 

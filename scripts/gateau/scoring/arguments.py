@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from gateau.command import progress
+from gateau.command import argument_parser, progress
 from gateau.errors import ModelError
 from gateau.model_files import ModelSpec, check_window
 from gateau.models import Runtime, load_config, load_model, load_tokenizer, resolved, tokenizer_digest
@@ -25,7 +25,7 @@ from gateau.tables import iterate_rows, read_metadata
 
 def pass_parser(description: str | None) -> argparse.ArgumentParser:
     """Return a parser with the options that all pass scripts share."""
-    parser = argparse.ArgumentParser(description=description)
+    parser = argument_parser(description)
     parser.add_argument("--samples", required=True, help="samples.parquet of rule samples")
     parser.add_argument("--index", required=True, help="index.parquet of rule index")
     parser.add_argument("--shard", type=int, required=True, help="number of the shard to score, from 0")
@@ -45,33 +45,29 @@ def add_model_options(parser: argparse.ArgumentParser) -> argparse.ArgumentParse
         "--model", type=json.loads, required=True, help="the model: an entry of the configuration's models, as JSON"
     )
     parser.add_argument(
-        "--device",
-        default="auto",
-        help="torch device, such as cuda or cpu; auto is CUDA if available, else the CPU (default: %(default)s)",
+        "--device", default="auto", help="torch device, such as cuda or cpu; auto is CUDA if available, else the CPU"
     )
     parser.add_argument(
-        "--dtype",
-        default="auto",
-        help="float32, bfloat16 or float16; auto is bfloat16 on CUDA, else float32 (default: %(default)s)",
+        "--dtype", default="auto", help="float32, bfloat16 or float16; auto is bfloat16 on CUDA, else float32"
     )
     parser.add_argument(
         "--attention",
         default="auto",
         help="attention backend of transformers; auto is flash-attn if it is installed and the device is CUDA, else "
-        "sdpa, or eager for models with capped logits (default: %(default)s)",
+        "sdpa, or eager for models with capped logits",
     )
     parser.add_argument(
         "--threads",
         type=int,
         default=1,
-        help="CPU threads; floating point sums depend on this number in the last digit (default: %(default)s)",
+        help="CPU threads; floating point sums depend on this number in the last digit",
     )
     parser.add_argument("--progress-dir", required=True, help="folder of the progress store")
     parser.add_argument(
         "--progress-seconds",
         type=float,
         default=20.0,
-        help="seconds between writes to the progress store; a kill loses at most this much work (default: %(default)s)",
+        help="seconds between writes to the progress store; a kill loses at most this much work",
     )
     parser.add_argument("--output", required=True, help="output: the results, Parquet")
     return parser

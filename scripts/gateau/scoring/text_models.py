@@ -18,7 +18,7 @@ import pyarrow as pa
 import torch
 from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerBase
 
-from gateau.command import progress
+from gateau.command import argument_parser, progress
 from gateau.digests import meaning_digest
 from gateau.errors import ModelError, ScoreError
 from gateau.model_files import ModelSpec, tokenizer_fingerprint, weights_fingerprint
@@ -37,7 +37,7 @@ Compute = Callable[[Row], Row]
 
 def text_model_parser(description: str | None) -> argparse.ArgumentParser:
     """Return the parser of a script that applies a text model to every sample."""
-    parser = argparse.ArgumentParser(description=description)
+    parser = argument_parser(description)
     parser.add_argument("--samples", required=True, help="samples.parquet of rule samples")
     return add_model_options(parser)
 

@@ -7,7 +7,7 @@ what another judge, prompt or decoding would change.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -65,22 +65,6 @@ def stratified_interval(strata: Sequence[Sequence[float]], resamples: int = RESA
         ScoreError: there are no strata, one is empty, or a score is not finite.
     """
     return _middle(_resampled_means(_all_finite(strata), resamples, seed))
-
-
-def paired_bootstrap(
-    first: Mapping[str, float], second: Mapping[str, float], resamples: int = RESAMPLES, seed: int = SEED
-) -> Comparison:
-    """Compare two models' scores, given by item id. Both are resampled together.
-
-    Raises:
-        ScoreError: an item has a score of one model only, there are no items, or a score is not finite.
-    """
-    if unpaired := sorted(first.keys() ^ second.keys()):
-        raise ScoreError(
-            f"{len(unpaired)} items have a score of one model only ({', '.join(unpaired[:5])}); "
-            "score both models on the same items"
-        )
-    return stratified_difference([[first[item] - second[item] for item in sorted(first)]], resamples, seed)
 
 
 def stratified_difference(
