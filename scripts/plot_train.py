@@ -1,9 +1,9 @@
 """Rule ``plot_train``: plot the training and held-out losses of all experiments in one figure."""
 
-import json
 from pathlib import Path
 
 from gateau.command import argument_parser, run
+from gateau.files import read_jsonl
 from gateau.training.plots import plot_losses
 
 
@@ -19,10 +19,7 @@ def main() -> None:
     parser.add_argument("--output", required=True, help="output: the figure, PNG or SVG by its extension")
     args = parser.parse_args()
 
-    histories = {
-        path.parent.name: [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        for path in args.histories
-    }
+    histories = {path.parent.name: [entry for _, entry in read_jsonl(path)] for path in args.histories}
     plot_losses(histories, args.output)
 
 

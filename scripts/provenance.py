@@ -5,6 +5,7 @@ from pathlib import Path
 from gateau.command import argument_parser, run
 from gateau.files import write_text
 from gateau.provenance import read_manifest
+from gateau.reports import markdown_table
 
 
 def main() -> None:
@@ -15,13 +16,15 @@ def main() -> None:
     args = parser.parse_args()
     manifests = [read_manifest(path) for path in args.manifests]
     lines = ["# Where these results come from", ""]
-    lines += ["| folder | made (UTC) | files | bytes | git commit | config |", "|---|---|--:|--:|---|---|"]
+    rows = []
     for one in manifests:
         git = one["git"] or {}
         commit = f"{git['commit'][:12]}{', modified' if git['modified'] else ''}" if git else "–"
         size = sum(entry["n_bytes"] for entry in one["files"].values())
         cells = [one["folder"], one["made"], str(len(one["files"])), f"{size:,}", commit, one["config_sha256"][:12]]
-        lines.append(f"| {' | '.join(cells)} |")
+        rows.append(cells)
+    titles = ["folder", "made (UTC)", "files", "bytes", "git commit", "config"]
+    lines.append(markdown_table(titles, rows, numbers=[2, 3]))
     for title, key in (("Versions", "versions"), ("Models", "models"), ("Raw data", "data")):
         found = {name: value for one in manifests for name, value in one[key].items()}
         lines += ["", f"## {title}", "", *(f"- {name}: {_text(value)}" for name, value in sorted(found.items()))]

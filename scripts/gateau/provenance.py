@@ -6,7 +6,6 @@ second in addition to hashing.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import platform
 import subprocess
@@ -16,7 +15,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from gateau.digests import describe_files, file_sha256, visible_files
+from gateau.digests import describe_files, file_sha256, settings_digest, visible_files
 from gateau.errors import DataError
 
 NAME = "manifest.json"
@@ -91,7 +90,6 @@ def make_manifest(
         models: fingerprints of the models by role.
         data: paths of raw data files, which are hashed in full.
     """
-    canonical = json.dumps(config, sort_keys=True)
     return {
         "folder": folder.name,
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -101,7 +99,7 @@ def make_manifest(
         "environments": environments(logs),
         "models": dict(models),
         "data": {place: {"n_bytes": Path(place).stat().st_size, "sha256": file_sha256(Path(place))} for place in data},
-        "config_sha256": hashlib.sha256(canonical.encode()).hexdigest(),
+        "config_sha256": settings_digest(config),
         "config": dict(config),
     }
 

@@ -7,13 +7,12 @@ fields, the context may be missing.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from typing import Any
 
 from gateau.data.intake import RowKind
 from gateau.data.messages import InvalidRow, Message, one_turn, read_fields, read_messages
+from gateau.digests import settings_digest
 from gateau.schemas import CHATS
 from gateau.tables import Row
 
@@ -30,7 +29,7 @@ def _read_chat(raw: Mapping[str, Any]) -> tuple[list[Message], Row]:
         if not any(text.strip() for text in texts):
             raise InvalidRow(f"empty_{name}", f"no {role} message has any text; drop the row or mend it")
     content = [[message["role"], message["content"]] for message in messages]
-    return messages, {"digest": hashlib.sha256(json.dumps(content).encode()).hexdigest()}
+    return messages, {"digest": settings_digest(content)}
 
 
 CHAT_ROWS = RowKind(name="chats", setting="data.short", schema=CHATS, row_group_size=1024, read=_read_chat)

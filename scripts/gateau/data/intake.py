@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from gateau.data.messages import InvalidRow, Message, checked_text
 from gateau.data.readers import Origin, Record, Rejection
+from gateau.digests import settings_digest
 from gateau.tables import Row
 
 _EXAMPLES = 10
@@ -211,4 +212,4 @@ def _table_row(record: Record, kind: RowKind, own_id: str | None) -> Row:
 
 
 def _messages_digest(messages: list[Message]) -> str:
-    return hashlib.sha256(json.dumps(messages, sort_keys=True).encode()).hexdigest()
+    return settings_digest(messages)

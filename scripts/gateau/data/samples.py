@@ -7,13 +7,12 @@ belongs to neither part) into context and instruction. A system message and earl
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from typing import Any
 
 from gateau.data.intake import RowKind
 from gateau.data.messages import InvalidRow, Message, one_turn, read_fields, read_messages
+from gateau.digests import settings_digest
 from gateau.schemas import SAMPLES
 from gateau.tables import Row
 
@@ -35,7 +34,7 @@ def _read_sample(raw: Mapping[str, Any]) -> tuple[list[Message], Row]:
         "context": context,
         "instruction": instruction,
         "response": response,
-        "digest": hashlib.sha256(json.dumps([context, instruction, response]).encode()).hexdigest(),
+        "digest": settings_digest([context, instruction, response]),
     }
 
 

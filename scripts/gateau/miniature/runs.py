@@ -9,7 +9,6 @@ the tokens before it. Greedy decoding would then write exactly the response.
 
 from __future__ import annotations
 
-import hashlib
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from gateau.data.planted import PlantedShape, planted_row
+from gateau.draws import seeded_order
 from gateau.errors import SettingsError
 from gateau.prompts import EncodedSample, PromptEncoder
 
@@ -56,7 +56,7 @@ def choose(ids: Sequence[str], ranking: Sequence[str] | None, share: float, seed
         share: from 0 to 1.
         seed: of the random draw.
     """
-    order = ranking or sorted(ids, key=lambda row_id: hashlib.sha256(f"{seed}:miniature:{row_id}".encode()).digest())
+    order = ranking or [ids[place] for place in seeded_order("miniature", ids, seed)]
     return list(order[: max(round(share * len(ids)), 1)])
 
 

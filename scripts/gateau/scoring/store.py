@@ -11,7 +11,6 @@ model, dtype, attention backend, prompt, lengths, and the code that computes. Th
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import time
@@ -26,6 +25,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from gateau.digests import settings_digest
 from gateau.errors import ScoreError
 from gateau.files import atomic_path, write_text
 
@@ -35,11 +35,6 @@ _FLUSH_BYTES = 64 * 2**20
 _OPEN_PARTS = 4
 _MAX_SCANS = 5
 _PARQUET_OPTIONS: dict[str, Any] = {"compression": "zstd", "write_page_checksum": True}
-
-
-def settings_digest(settings: Mapping[str, Any]) -> str:
-    """Return the digest of a pass's settings, which may be any JSON-ready mapping."""
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:32]
 
 
 class ProgressStore:
@@ -69,7 +64,7 @@ class ProgressStore:
             flush_seconds: seconds between writes; results are collected in between.
         """
         self._flush_seconds = flush_seconds
-        self.directory = Path(root) / pass_name / settings_digest(settings)
+        self.directory = Path(root) / pass_name / settings_digest(dict(settings), 32)
         self._schema = schema.insert(0, pa.field("key", pa.string()))
         self._pending: list[dict[str, Any]] = []
         self._pending_bytes = 0

@@ -6,7 +6,6 @@ folder is not a declared output of the rule, because Snakemake deletes the outpu
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import re
@@ -19,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gateau.digests import settings_digest
 from gateau.errors import ModelError, TrainingError
 from gateau.files import write_json
 
@@ -63,7 +63,7 @@ def explain_failed_writes(*places: str) -> Iterator[None]:
 
 def training_digest(settings: Mapping[str, Any]) -> str:
     """Return the digest of everything that changes a training's result, given as a JSON-ready mapping."""
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:32]
+    return settings_digest(settings, 32)
 
 
 def newest_checkpoint(folder: Path) -> Checkpoint | None:

@@ -6,7 +6,6 @@ another number of ranks can use it, too.
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
 import os
@@ -14,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from gateau.digests import settings_digest
 from gateau.errors import TableError
 from gateau.schemas import PLAN
 from gateau.tables import iterate_rows, read_metadata, write_rows
@@ -52,7 +52,7 @@ class Plan:
 
         The loss of a step depends only on its sequences.
         """
-        return hashlib.sha256(json.dumps([sorted(step.sequences) for step in self.steps]).encode()).hexdigest()
+        return settings_digest([sorted(step.sequences) for step in self.steps])
 
     def for_world(self, world_size: int, lengths: Sequence[int]) -> Plan:
         """Return the same steps on ``world_size`` ranks. ``lengths`` are the tokens of each row of the mixture."""
