@@ -98,7 +98,7 @@ def test_a_model_whose_packing_fails_is_refused(monkeypatch):
         return {**forward_arguments(batch, attention), "attention_mask": torch.ones_like(batch.input_ids)}
 
     monkeypatch.setattr(objective, "forward_arguments", forgetful)
-    with pytest.raises(ModelError, match="see each other"):
+    with pytest.raises(ModelError, match="attend to each other"):
         SequenceMeanLoss(model)(model, pack(sequences(5, 9)))
 
 

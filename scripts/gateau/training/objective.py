@@ -109,12 +109,12 @@ class SequenceMeanLoss:
         self._in_head = bool((alone - plain).abs().max() <= tolerance)
         if not self._in_head:
             logger.warning(
-                "this model changes logits behind its output layer: all logits at targets are kept in memory"
+                "this model changes its logits after the output layer, so all logits at targets are kept in memory"
             )
             together = self._token_losses(model, pack(parts).to(device))
         if (together - plain).abs().max() > tolerance:
             raise ModelError(
-                f"packed sequences see each other under attention {self._attention} in this model (losses differ by "
+                f"packed sequences attend to each other under attention {self._attention} in this model (losses differ by "
                 f"{float((together - plain).abs().max()):.2g}); set plan.method: sort, or another train.attention"
             )
 
@@ -146,7 +146,7 @@ def check_mask_function(config: Any) -> None:
     attention = str(config._attn_implementation)
     if attention not in ALL_MASK_ATTENTION_FUNCTIONS.valid_keys():
         raise SettingsError(
-            f"attention {attention!r} has no registered mask function, so packed sequences would see each other; "
+            f"attention {attention!r} has no registered mask function, so packed sequences would attend to each other; "
             "choose another train.attention"
         )
 

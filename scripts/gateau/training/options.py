@@ -89,7 +89,7 @@ def deepspeed_config(path: str | None, options: TrainOptions, on_cpu: bool) -> d
     if path is None:
         return None
     if options.optimizer == "adamw_8bit":
-        raise SettingsError("train.optimizer adamw_8bit does not go with DeepSpeed; set train.deepspeed: null")
+        raise SettingsError("train.optimizer adamw_8bit cannot be used with DeepSpeed; set train.deepspeed: null")
     if on_cpu:
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     try:
