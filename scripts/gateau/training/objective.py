@@ -114,8 +114,8 @@ class SequenceMeanLoss:
             together = self._token_losses(model, pack(parts).to(device))
         if (together - plain).abs().max() > tolerance:
             raise ModelError(
-                f"packed sequences attend to each other under attention {self._attention} in this model (losses differ by "
-                f"{float((together - plain).abs().max()):.2g}); set plan.method: sort, or another train.attention"
+                f"packed sequences attend to each other under attention {self._attention} in this model (losses differ "
+                f"by {float((together - plain).abs().max()):.2g}); set plan.method: sort, or another train.attention"
             )
 
 
