@@ -355,7 +355,11 @@ def test_killed_inside_a_shard_only_the_rest_is_computed(tmp_path):
         ({"models": {"long": "/no/such/model"}}, "/no/such/model: no such model directory"),
         ({"models": {"short": {"path": "./nowhere"}}}, "./nowhere: no such model directory"),
         ({"scoring": {"max_length": 64000}}, "has a window of 1024 tokens: lower it"),
-        ({"data": {"long": "absent.jsonl", "planted": None}}, "absent.jsonl"),
+        (
+            {"data": {"long": "absent.jsonl", "planted": None}},
+            "\ndata.long: absent.jsonl does not exist; set data.long in your configuration file to your own rows, or "
+            "try the embedded data with --configfile config/demo.yaml\n",
+        ),
         ({"models": {"short": str(TINY_PAIR / "long")}}, "set scoring.short_context: truncate"),
         ({"selection": {"score_norm": "log"}}, "log"),
         ({"experiments": {0.8: {"alpha": 0.8}}}, "put numbers in quotes"),
@@ -365,13 +369,13 @@ def test_killed_inside_a_shard_only_the_rest_is_computed(tmp_path):
         ({"models": {"base": "/no/such/base"}}, "/no/such/base: no such model directory"),
         (
             {"experiments": {"gateau": {"method": "guess"}}},
-            "experiment gateau: there is no method 'guess'; choose one of",
+            "experiment gateau: method 'guess' does not exist; choose one of",
         ),
-        ({"experiments": {"gateau": {"method": "hmg", "alpha": 0.5}}}, "method hmg does not read alpha; leave it out"),
-        ({"selection": {"method": "non_homologous"}}, "method non_homologous needs models.non_homologous"),
-        ({"selection": {"method": "reward"}}, "method reward needs models.reward"),
-        ({"selection": {"per_cluster": 1}}, "experiment gateau: per_cluster needs models.embedder"),
-        ({"selection": {"clusters": 9}}, "clusters does nothing without per_cluster"),
+        ({"experiments": {"gateau": {"method": "hmg", "alpha": 0.5}}}, "method hmg does not read alpha; remove"),
+        ({"selection": {"method": "non_homologous"}}, "method non_homologous needs a model; set models.non_homologous"),
+        ({"selection": {"method": "reward"}}, "method reward needs a model; set models.reward"),
+        ({"selection": {"per_cluster": 1}}, "experiment gateau: per_cluster needs a model; set models.embedder"),
+        ({"selection": {"clusters": 9}}, "clusters has no effect without per_cluster"),
         (
             {"experiments": {"gateau": {"method": "full", "near_duplicates": 0.8}}},
             "near_duplicates needs a method that",

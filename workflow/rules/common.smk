@@ -56,13 +56,19 @@ wildcard_constraints:
     source="long|short",
 
 
+def stop(message):
+    """End planning with one line. Snakemake prints a traceback for an error that an input function raises."""
+    logger.error(message)
+    sys.exit(1)
+
+
 def raw_data(key, paths):
     """Return an input function: the raw files of this key, which must exist or be made by some rule."""
 
     def found(wildcards):
         for path in paths:
             if not Path(path).is_file() and not any(one.is_producer(path) for one in workflow.rules):
-                raise WorkflowError(
+                stop(
                     f"{key}: {path} does not exist; set {key} in your configuration file to your own rows, or try the "
                     "embedded data with --configfile config/demo.yaml"
                 )
@@ -138,8 +144,8 @@ def ranking_if_any(wildcards):
 
 
 def nothing_to_compare(wildcards):
-    """Raise an error where a comparison is asked for and there is nothing to compare."""
-    raise WorkflowError(
+    """End planning where a comparison is asked for and there is nothing to compare."""
+    stop(
         "nothing to compare: comparison.positive names no label, or no experiment is ranked; set comparison.positive to "
         "labels of your rows, or use generated rows with --configfile config/planted.yaml"
     )
