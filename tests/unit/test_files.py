@@ -10,8 +10,6 @@ def test_a_new_folder_takes_the_place_of_the_old_one(tmp_path):
     for content in ("first", "second"):
         with new_folder(tmp_path / "out") as folder:
             (folder / f"{content}.txt").write_text(content)
-                "first.txt"
-            ]
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["second.txt"]
 
