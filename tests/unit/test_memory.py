@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import subprocess
 import sys
 import weakref
@@ -17,17 +18,18 @@ from torch.utils._pytree import tree_iter
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, LlamaConfig
 
-from gateau.training import memory, objective
-from gateau.training.memory import (
+from gateau.costs import training_memory
+from gateau.costs.advice import knobs
+from gateau.costs.training_memory import (
     Engine,
+    TrainedModel,
     TrainingSetup,
     checkpoint_bytes,
     checkpoints_bytes,
     estimate,
-    knobs,
-    model_shape,
 )
-from gateau.training.throughput import active_width, peak_flops, training_flops
+from gateau.training import objective
+from gateau.work import DecoderShape, peak_flops, training_flops
 
 from helpers import ROOT, TINY_PAIR, run_script
 from unit.models import ARCHITECTURES, tiny_model
@@ -39,17 +41,17 @@ STATES = ("weights", "gradients", "optimizer states")
 @pytest.fixture(scope="module")
 def llama_7b():
     """Shape of Llama-2-7B."""
-    return model_shape(LlamaConfig())
+    return TrainedModel.from_config(LlamaConfig())
 
 
 def engine(name):
     return Engine.from_config(json.loads((ROOT / f"config/deepspeed/{name}.json").read_text()))
 
 
-def paper(shape, **changes):
+def paper(model, **changes):
     """The paper's training: 64k tokens, bfloat16, ZeRO-3 on eight GPUs."""
     setup = TrainingSetup(
-        shape=shape, tokens=65536, devices=8, devices_per_node=8, half=True, attention="flash_attention_2",
+        model=model, tokens=65536, devices=8, devices_per_node=8, half=True, attention="flash_attention_2",
         packed=True, checkpointing=True, optimizer="adamw_torch", engine=engine("zero3"),
     )  # fmt: skip
     return replace(setup, **changes)
@@ -156,7 +158,8 @@ ACTIVATIONS = (
 
 def estimated_peak(config, tokens, *, half, autocast, checkpointing, attention="sdpa", lora=False):
     setup = TrainingSetup(
-        shape=model_shape(config), tokens=tokens, devices=1, devices_per_node=1, half=half, attention=attention,
+        model=TrainedModel.from_config(config), tokens=tokens,
+        devices=1, devices_per_node=1, half=half, attention=attention,
         packed=False, checkpointing=checkpointing, optimizer="adamw_torch",
         engine=Engine(0) if half and not autocast else None, lora_rank=16 if lora else None,
     )  # fmt: skip
@@ -240,7 +243,8 @@ def test_activations_are_those_of_a_real_process(checkpointing):
         **os.environ, "PYTHONPATH": str(ROOT / "scripts"), "OMP_NUM_THREADS": "1", "MALLOC_MMAP_THRESHOLD_": "65536",
     }  # fmt: skip
     setup = TrainingSetup(
-        shape=model_shape(LlamaConfig(**sizes_of_model)), tokens=2048, devices=1, devices_per_node=1, half=False,
+        model=TrainedModel.from_config(LlamaConfig(**sizes_of_model)), tokens=2048,
+        devices=1, devices_per_node=1, half=False,
         attention="sdpa", packed=False, checkpointing=checkpointing, optimizer="adamw_torch", engine=None,
         on_cuda=False,
     )  # fmt: skip
@@ -256,15 +260,15 @@ def test_activations_are_those_of_a_real_process(checkpointing):
 
 
 def test_the_logits_chunk_is_the_objectives():
-    assert memory._CHUNK == objective._CHUNK
+    assert training_memory._CHUNK == objective._CHUNK
 
 
 @pytest.mark.parametrize("architecture", sorted(ARCHITECTURES))
 def test_parameters_are_counted_as_the_real_model_has_them(architecture):
     model = tiny_model(architecture)
-    shape = model_shape(model.config)
+    shape = TrainedModel.from_config(model.config)
     assert shape.parameters == sum(parameter.numel() for parameter in model.parameters())
-    assert (shape.query_width, shape.key_width) == (64, 16 * model.config.num_key_value_heads)
+    assert (shape.decoder.query_width, shape.decoder.key_width) == (64, 16 * model.config.num_key_value_heads)
 
 
 @pytest.mark.parametrize("target_modules", ["all-linear", ["q_proj", "v_proj"], r".*\.mlp\..*_proj"])
@@ -272,7 +276,7 @@ def test_adapters_are_counted_as_peft_makes_them(target_modules):
     from peft import LoraConfig, get_peft_model
 
     model = tiny_model("llama")
-    shape = model_shape(model.config, target_modules)
+    shape = TrainedModel.from_config(model.config, target_modules)
     adapted = get_peft_model(model, LoraConfig(r=3, target_modules=target_modules, task_type="CAUSAL_LM"))
     trained = sum(parameter.numel() for parameter in adapted.parameters() if parameter.requires_grad)
     assert paper(shape, lora_rank=3).trained == trained
@@ -401,43 +405,32 @@ def test_peaks_go_by_the_devices_name():
 
 @pytest.mark.parametrize("architecture", ["llama", "qwen2", "gemma"])
 def test_flops_are_those_that_torch_counts(architecture):
-    """torch counts all of S x S in attention, three times over in a backward pass instead of twice."""
+    """Every token is a target; torch counts all S x S pairs of attention, and so does the shape."""
     model = tiny_model(architecture, "eager")
     ids = torch.randint(0, 160, (1, 64))
     with FlopCounterMode(display=False) as counter:
         model(ids).logits.sum().backward()
-    attention = 4 * 64 * 64**2 * 4  # both products of S x S in four layers of width 64
-    counted = counter.get_total_flops() - 3 * attention
-    assert training_flops(model.config, [64]) - 3 * attention / 2 == pytest.approx(counted, rel=0.001)
+    shape = replace(DecoderShape.from_config(model.config), causal=False)
+    assert training_flops(shape, 64, 64) == pytest.approx(counter.get_total_flops(), rel=0.001)
 
 
-def test_flops_of_packed_frozen_windowed_and_expert_models():
-    config = LlamaConfig()
+def test_flops_of_frozen_windowed_and_expert_models():
+    llama = DecoderShape.from_config(LlamaConfig())
     linear = 2 * (6_738_415_616 - 32000 * 4096)  # the input embedding is looked up, not multiplied
-    short = training_flops(config, [1])
-    assert short == pytest.approx(3 * linear, rel=0.001)
-    assert training_flops(config, [1000, 3000]) == pytest.approx(
-        training_flops(config, [1000]) + training_flops(config, [3000])
-    )
-    assert training_flops(config, [1], frozen_weights=True) == pytest.approx(2 * linear, rel=0.001)
+    assert training_flops(llama, 1, 1) == pytest.approx(3 * linear, rel=0.001)
+    assert training_flops(llama, 1, 1, frozen_weights=True) == pytest.approx(2 * linear, rel=0.001)
 
-    windowed = CONFIG_MAPPING["mistral"](sliding_window=100)
-    whole = CONFIG_MAPPING["mistral"](sliding_window=None)
+    def shape(architecture, **options):
+        return DecoderShape.from_config(CONFIG_MAPPING[architecture](**options))
+
+    windowed, whole = (shape("mistral", sliding_window=window) for window in (100, None))
     unseen = sum(max(place - 100, 0) for place in range(1000))
-    difference = training_flops(whole, [1000]) - training_flops(windowed, [1000])
+    difference = training_flops(whole, 1000, 1000) - training_flops(windowed, 1000, 1000)
     assert difference == pytest.approx(3 * 4 * 4096 * 32 * unseen, rel=0.01)
-    mixed = CONFIG_MAPPING["gemma3_text"](
-        sliding_window=100, num_hidden_layers=4, layer_types=["sliding_attention", "full_attention"] * 2
-    )
-    assert training_flops(replace_window(mixed, None), [1000]) > training_flops(mixed, [1000])
-    assert active_width(CONFIG_MAPPING["mixtral"](num_experts_per_tok=2, intermediate_size=300)) == 600
-    assert active_width(CONFIG_MAPPING["qwen3_moe"](num_experts_per_tok=8, moe_intermediate_size=70)) == 560
-
-
-def replace_window(config, window):
-    changed = type(config).from_dict(config.to_dict())
-    changed.sliding_window = window
-    return changed
+    layers = {"num_hidden_layers": 4, "layer_types": ["sliding_attention", "full_attention"] * 2}
+    assert shape("gemma3_text", sliding_window=100, **layers).windows == ((100, 2), (None, 2))
+    assert shape("mixtral", num_experts_per_tok=2, intermediate_size=300).mlp_width == 600
+    assert shape("qwen3_moe", num_experts_per_tok=8, moe_intermediate_size=70).mlp_width == 560
 
 
 def config_file(tmp_path, **content):
@@ -457,13 +450,13 @@ def test_the_doctor_reads_the_demo():
     result = run_script("doctor", "--configfile", ROOT / "config/demo.yaml", "--preview", 2, cwd=ROOT)
     assert result.returncode == 0, result.stderr
     for text in (
-        "torch         2.", "training   sdpa     on the CPU", "787,584 parameters", "one process; for the CPU",
+        "| torch        | 2.", "| training  | sdpa    | on the CPU |", "787,584 parameters", "one process; for the CPU",
         "saved tensors of all layers", "It fits: ", "train.gradient_checkpointing: true",
         "below results/demo/checkpoints",
     ):  # fmt: skip
         assert text in result.stdout
     assert "offload" not in result.stdout
-    assert "preview_" in result.stdout
+    assert "_preview.html" in result.stdout
 
 
 def test_the_doctor_plans_the_papers_run_anywhere(tmp_path, directory_7b):
@@ -472,18 +465,20 @@ def test_the_doctor_plans_the_papers_run_anywhere(tmp_path, directory_7b):
     assert result.returncode == 0, result.stderr
     for text in (
         "6,738,415,616 parameters", "65,536 tokens in a micro-batch; ZeRO-3", "32 x 65536 tokens x 4096 x 2 B",
-        "It does NOT fit: ", "of 42.9 GB (40.0 GiB)", "flash_attention_2  assumed", "one checkpoint       94.3",
+        "It does NOT fit: ", "of 42.9 GB (40.0 GiB)", "| flash_attention_2 | assumed", "| one checkpoint     |  94.3",
         "hours on 8 x NVIDIA H100",
     ):  # fmt: skip
         assert text in result.stdout
-    (total,) = (line.split() for line in result.stdout.splitlines() if line.split()[:1] == ["total"])
-    assert float(total[2]) == pytest.approx(52.4, abs=0.1)
-    assert "fits  " in result.stdout.split("cheapest first")[1]
+    (total,) = (line.split() for line in result.stdout.splitlines() if line.startswith("| total"))
+    assert float(total[5]) == pytest.approx(52.4, abs=0.1)
+    assert "| fits |" in result.stdout.split("cheapest first")[1]
 
 
 def test_the_doctor_takes_devices_and_finds_previews(tmp_path, directory_7b):
     (tmp_path / "out/tokens").mkdir(parents=True)
-    (tmp_path / "out/tokens/preview_long.html").touch()
+    page = re.search(r"/(tokens/\S+\.html)\"", (ROOT / "workflow/rules/train.smk").read_text()).group(1)
+    page = page.replace("{{source}}", "long")  # as rule tokens writes it
+    (tmp_path / "out" / page).touch()
     file = config_file(
         tmp_path, results_dir="out", models={"base": str(directory_7b)}, train={"peak_tflops": 500, "lora": {"r": 8}}
     )
@@ -493,7 +488,7 @@ def test_the_doctor_takes_devices_and_finds_previews(tmp_path, directory_7b):
     assert "1/64 each" in result.stdout
     assert "19,988,480 trained" in result.stdout
     assert "hours on 64 x 500 TFLOP/s" in result.stdout
-    assert "out/tokens/preview_long.html" in result.stdout
+    assert f"out/{page}" in result.stdout
 
 
 @pytest.mark.parametrize(

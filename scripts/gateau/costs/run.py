@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -30,20 +29,17 @@ from gateau.costs.lengths import (
     spread,
 )
 from gateau.costs.passes import PASSES, PassOptions, contrast_stage, pass_stage
+from gateau.costs.raw_rows import read_bytes
 from gateau.costs.stages import DiskItem, Stage
 from gateau.costs.training_memory import TrainingSetup, checkpoint_bytes, estimate
 from gateau.costs.training_setup import choose_target, training_setup
-from gateau.data.chats import CHAT_ROWS
-from gateau.data.intake import Intake
-from gateau.data.readers import Rejection, read_records
-from gateau.data.samples import LONG_ROWS
 from gateau.errors import DataError, ModelError, UserError
 from gateau.evaluation.configured import Evaluation
 from gateau.experiments import ALWAYS, Configuration, Experiment
 from gateau.model_files import ModelSpec, local_copy
 from gateau.models import load_config, load_tokenizer
 from gateau.places import OWN_SETS
-from gateau.prompts import PromptEncoder, PromptTemplate
+from gateau.prompts import PromptEncoder
 from gateau.selection.near_duplicates import PERMUTATIONS
 from gateau.training.checkpoints import KEPT
 from gateau.training.plans import PlanOptions, make_plan, read_plan
@@ -169,17 +165,7 @@ class Run:
                 f"({advice}; paths are relative to the working directory)."
             )
             return None
-        logging.info("reading data.%s, %.3g GB", source, sum(Path(path).stat().st_size for path in paths) / 1e9)
-        intake = Intake(
-            LONG_ROWS if source == "long" else CHAT_ROWS, self.config["data"]["duplicate_content"] == "keep"
-        )
-        rows = (row for row in intake.read(read_records(paths, f"data.{source}")) if not isinstance(row, Rejection))
-        return SourceBytes.of(self._long_texts(rows) if source == "long" else _chat_texts(rows))
-
-    def _long_texts(self, rows: Iterator[Mapping[str, Any]]) -> Iterator[tuple[str, str, str]]:
-        template = PromptTemplate.parse(self.config["scoring"]["prompt"])
-        frame = template.head + template.before_instruction + template.after_instruction
-        return ((row["context"], frame + row["instruction"], row["response"]) for row in rows)
+        return read_bytes(self.configuration, source)
 
     # stages
 
@@ -395,14 +381,6 @@ class Run:
             DiskItem(f"train, {count} models", model, (self.results / "train",)),
             DiskItem(f"export, {count} models", export, (self.results / "export",)),
         ]
-
-
-def _chat_texts(rows: Iterator[Mapping[str, Any]]) -> Iterator[tuple[str, str, str]]:
-    for row in rows:
-        messages = json.loads(row["messages"])
-        asked = [f"[INST]{one['content']}[/INST]" for one in messages if one["role"] != "assistant"]
-        answers = [one["content"] for one in messages if one["role"] == "assistant"]
-        yield "", "\n\n".join(asked), "\n\n".join(answers)
 
 
 def _ratio_source(setting: str, ratio: Bounds) -> str:
