@@ -173,7 +173,7 @@ def test_every_folder_has_a_manifest_that_verifies_and_follows_a_change(finished
     assert folders == expected
     result = run_script("verify", directory / "results")
     assert result.returncode == 0, result.stdout
-    assert "| export |" in (directory / "results/provenance/provenance.md").read_text()
+    assert "| export  " in (directory / "results/provenance/provenance.md").read_text()
     changed = snakemake(directory, merged(config, {"train": {"learning_rate": 5e-4}}), "--dry-run")
     planned = set(re.findall(r"results/(\w+)/manifest\.json$", changed.stdout, re.M))
     assert planned == {"train", "plot_train", "export"}
