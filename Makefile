@@ -34,7 +34,7 @@ test: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/snakefmt --check workflow
-	$(BIN)/snakemake --lint --configfile config/demo.yaml
+	$(BIN)/snakemake --lint
 	$(MAKE) --jobs 2 types tests
 	$(BIN)/python -m pytest -m alone -n 0
 
