@@ -353,7 +353,7 @@ def test_a_digest_in_the_table_pins_a_zip(server, tmp_path):
     assert not (tmp_path / "pins.json").exists()
 
 
-def test_what_is_no_zip_is_never_pinned(server, tmp_path):
+def test_only_zip_files_are_pinned(server, tmp_path):
     server.files[ZIP_URL] = b"<html>Please log in</html>"
     with pytest.raises(DataError, match=r"data: .* is not a zip file"):
         fetch_assets(zip_table(server), tmp_path, names=["data"])

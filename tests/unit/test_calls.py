@@ -127,7 +127,7 @@ def test_a_job_that_fails_at_its_second_call_keeps_its_first(tmp_path, server):
 
 
 @pytest.mark.parametrize("error", [DataError("a row that cannot be"), OSError("disk full")])
-def test_what_a_result_cannot_be_used_for_stops_the_run(tmp_path, server, error):
+def test_an_error_while_using_a_result_stops_the_run(tmp_path, server, error):
     def finished(result):
         raise error
 

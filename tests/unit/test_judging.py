@@ -256,7 +256,7 @@ def test_retry_after_holds_back_every_worker(tmp_path, server):
     assert run_judge(tmp_path, server, "--concurrency", 4).returncode == 0
     assert set(server.asked().values()) == {1, 2}
     times = [moment - server.times[0] for moment in server.times]
-    assert sum(moment < 1.0 for moment in times) <= 8, "those on their way, and what slipped out beside the answer"
+    assert sum(moment < 1.0 for moment in times) <= 8, "calls in flight, and those sent while the answer arrived"
     assert len(times) == 41
 
 
@@ -287,12 +287,12 @@ def test_retry_after_may_be_a_date_but_not_a_day_off(tmp_path, server):
         (status(400), "correct the request, or change the settings"),
     ],
 )
-def test_what_no_retry_can_mend_stops_everything_at_once(tmp_path, server, refusal, advice, caplog):
+def test_a_permanent_refusal_stops_all_calls_at_once(tmp_path, server, refusal, advice, caplog):
     server.script = {text: [refusal] for text in numbered(200)}
     requests = read_requests(questions(tmp_path, *numbered(200)), "needle")
     with pytest.raises(ServerError, match=re.escape(advice)) as error:
         judge(requests, JudgeSettings("judge", server.url), AnswerCache(tmp_path / "cache"))
-    assert len(server.calls) <= 8, "no more than were on their way"
+    assert len(server.calls) <= 8, "no more than were in flight"
     assert KEY not in str(error.value) + caplog.text
     assert "0 of 200 requests are judged" in str(error.value)
 
@@ -332,7 +332,7 @@ def test_a_dead_server_is_not_asked_for_every_request(tmp_path, server):
     assert len(server.calls) <= 4 * 4
 
 
-def test_too_many_nulls_are_gated_and_can_still_be_read(tmp_path, server):
+def test_too_many_nulls_are_an_error_and_a_rerun_can_still_write_them(tmp_path, server):
     server.script = {text: ["no idea"] for text in numbered(3)}
     questions(tmp_path, *numbered(20))
     result = run_judge(tmp_path, server)
@@ -409,7 +409,7 @@ def test_a_killed_run_repeats_only_calls_that_were_on_their_way(tmp_path, server
     before = len(server.calls)
     kept = len(list((tmp_path / "cache").rglob("*.json")))
     assert 20 <= before < 60
-    assert before - 4 - 4 <= kept <= before  # those asked, and those answered but not yet on the disk
+    assert before - 4 - 4 <= kept <= before  # less the calls in flight and the answers that are not on the disk yet
     assert run_judge(tmp_path, server).returncode == 0
     assert len(server.calls) == before + 60 - kept
     assert [row["id"] for row in judgments(tmp_path)] == [f"row-{n}" for n in range(60)]

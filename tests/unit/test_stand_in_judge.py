@@ -172,7 +172,7 @@ def test_the_openai_client_can_talk_to_it(server):
         ({"model": MODEL, "messages": [{"role": "user", "content": "x"}], "stream": True}, 400, "not streamed"),
     ],
 )
-def test_what_is_no_request_is_refused(server, body, status, message):
+def test_malformed_requests_are_refused(server, body, status, message):
     with pytest.raises(HTTPError) as caught:
         call(f"{server.url}/chat/completions", body)
     assert caught.value.code == status
@@ -211,7 +211,7 @@ def test_signals_reach_the_command(tmp_path, number):
         "time.sleep(60)"
     )
     ready = tmp_path / "ready"
-    # a session of its own: no terminal gives the signal to the command
+    # in a new session, so that no terminal sends the signal to the command
     process = subprocess.Popen(
         [sys.executable, SCRIPT, "--", sys.executable, "-c", code, str(ready)], start_new_session=True
     )
@@ -229,7 +229,7 @@ def test_a_command_that_is_killed_ends_as_in_a_shell():
     assert "Traceback" not in result.stderr
 
 
-def test_alone_it_says_where_it_listens_and_stops_when_told_or_left_alone(tmp_path):
+def test_without_a_command_it_prints_its_address_and_stops_on_a_signal_or_with_its_parent(tmp_path):
     ready = tmp_path / "ready"
     parent = subprocess.Popen(["sleep", "60"])
     arguments = ["--ready-file", str(ready), "--parent-pid", str(parent.pid)]

@@ -209,4 +209,4 @@ def _read_pins(path: Path) -> dict[str, dict[str, Any]]:
             return dict(pins)
     except (DataError, LookupError, TypeError, AttributeError):
         pass
-    raise DataError(f"{path}: not the pins of earlier downloads; restore the file, or delete it to pin anew")
+    raise DataError(f"{path}: not the pins of earlier downloads; restore the file, or delete it to pin again")

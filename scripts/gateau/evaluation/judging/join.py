@@ -31,7 +31,7 @@ def read_ratings(path: str | Path, items: Mapping[str, str], max_null_share: flo
         max_null_share: largest share of judgments without a rating, from 0 to 1.
 
     Raises:
-        DataError: a judgment is missing, comes twice or belongs to no item, or a rating is outside its scale.
+        DataError: a judgment is missing, appears twice or belongs to no item, or a rating is outside its scale.
         JudgeError: too many judgments have no rating, or none has one.
         SettingsError: ``max_null_share`` is not between 0 and 1.
     """

@@ -104,7 +104,7 @@ class Forecast:
 
 
 def forecast(requests: Sequence[JudgeRequest], settings: JudgeSettings, cache: AnswerCache) -> Forecast:
-    """Return what judging would call, without calls. It does not foresee answers without a rating, which need more."""
+    """Return what :func:`judge` would call, without calling. Answers without a rating need more calls than this."""
     missing: dict[str, Call] = {}
     cached: set[str] = set()
     for request in requests:
