@@ -24,10 +24,13 @@ RULES = [
 
 
 def package_imports(path):
+    """Return the dotted names of this package that a module imports."""
     tree = ast.parse(path.read_text())
-    names = {n.module for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and n.module}
-    names |= {alias.name for n in ast.walk(tree) if isinstance(n, ast.Import) for alias in n.names}
-    return {name for name in names if name.split(".")[0] == "gateau"}
+    names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return {name for name in names if name.startswith("gateau.")}
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -122,6 +125,14 @@ def test_code_digest_follows_imports_and_only_these():
     found = {str(path.relative_to(ROOT / "scripts")) for path in imported_sources(ROOT / "scripts/long_pass.py")}
     assert {"long_pass.py", "gateau/scoring/attention.py", "gateau/tables.py", "gateau/errors.py"} <= found
     assert not {name for name in found if "selection" in name or "planted" in name}
+
+
+def test_the_digest_of_a_rule_follows_the_benchmark_that_it_loads_by_name():
+    plain, *others = (
+        digests.code_digest("generate.py", *modules)
+        for modules in ((), ("gateau.evaluation.benchmarks.needle",), ("gateau.evaluation.benchmarks.mt_bench",))
+    )
+    assert len({plain, *others}) == 3
 
 
 def test_digests_follow_contents(tmp_path, monkeypatch):
