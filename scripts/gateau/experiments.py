@@ -44,14 +44,19 @@ def with_defaults(config: Mapping[str, Any], defaults: Path = DEFAULT_CONFIG) ->
 
 
 def lay_over(config: dict[str, Any], new: Mapping[str, Any]) -> None:
-    """Merge ``new`` into ``config`` in place, key by key; ``experiments`` is replaced as a whole."""
+    """Replace entries of ``config`` with those of ``new``, key by key; the section experiments is replaced as a whole."""
+    experiments = new.get("experiments") or config.get("experiments")
+    _merge(config, {key: value for key, value in new.items() if key != "experiments"})
+    if experiments:
+        config["experiments"] = deepcopy(experiments)
+
+
+def _merge(config: dict[str, Any], new: Mapping[str, Any]) -> None:
     for key, value in new.items():
-        if key == "experiments" and not value:
-            continue
-        if key != "experiments" and isinstance(value, Mapping) and isinstance(config.get(key), dict):
-            lay_over(config[key], value)
+        if isinstance(value, Mapping) and isinstance(config.get(key), dict):
+            _merge(config[key], value)
         else:
-            config[key] = deepcopy(dict(value) if isinstance(value, Mapping) else value)
+            config[key] = deepcopy(value)
 
 
 def read_configuration(files: Sequence[str]) -> dict[str, Any]:

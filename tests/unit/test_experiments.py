@@ -30,6 +30,7 @@ def test_a_user_s_experiments_take_the_place_of_the_default_ones():
     own = {"mine": {"alpha": 0.5}}
     assert with_defaults({"experiments": own})["experiments"] == own
     assert "gateau_1k_10k" in with_defaults({})["experiments"]
+    assert with_defaults({"evaluate": {"experiments": []}})["evaluate"]["experiments"] == []
 
 
 def test_later_files_win_and_the_schema_is_checked(tmp_path):
