@@ -44,7 +44,7 @@ def with_defaults(config: Mapping[str, Any], defaults: Path = DEFAULT_CONFIG) ->
 
 
 def lay_over(config: dict[str, Any], new: Mapping[str, Any]) -> None:
-    """Replace entries of ``config`` with those of ``new``, key by key; the section experiments is replaced as a whole."""
+    """Replace entries of ``config`` with those of ``new``, key by key, but the section experiments as a whole."""
     experiments = new.get("experiments") or config.get("experiments")
     _merge(config, {key: value for key, value in new.items() if key != "experiments"})
     if experiments:
