@@ -501,7 +501,7 @@ def test_the_doctor_takes_devices_and_finds_previews(tmp_path, directory_7b):
         (
             {"models": {"base": str(TINY_PAIR / "long")}, "train": {"optimizer": "adamw_8bit"}},
             (),
-            "does not go with DeepSpeed",
+            "cannot be used with DeepSpeed",
         ),
         ({}, ("--devices", 0), "take positive numbers"),
     ],

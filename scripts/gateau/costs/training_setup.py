@@ -86,14 +86,14 @@ def training_setup(
     """Return the configured training of a model, on ``devices`` in place of the configured number if given.
 
     Raises:
-        SettingsError: the DeepSpeed file cannot be read, or does not go with the optimizer.
+        SettingsError: the DeepSpeed file cannot be read, or cannot be used with the optimizer.
         ModelError: the model is not configured like Llama.
     """
     train, lora = config["train"], config["train"]["lora"]
     devices = devices or train["nodes"] * train["ranks_per_node"]
     packed = config["plan"]["method"] != "sort"
     if train["deepspeed"] and train["optimizer"] == "adamw_8bit":
-        raise SettingsError("train.optimizer adamw_8bit does not go with DeepSpeed; set train.deepspeed: null")
+        raise SettingsError("train.optimizer adamw_8bit cannot be used with DeepSpeed; set train.deepspeed: null")
     return TrainingSetup(
         model=TrainedModel.from_config(
             model_config, (lora or {}).get("target_modules", "all-linear"), spec.trust_remote_code
