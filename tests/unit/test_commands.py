@@ -5,6 +5,7 @@ import importlib.util
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -127,3 +128,11 @@ def test_gateau_refuses_an_unknown_command_and_says_its_version():
         assert (result.returncode, result.stdout) == (2, "")
         assert all(command in result.stderr for command in cli.COMMANDS) or not arguments
     assert gateau("--version").stdout.startswith("gateau ")
+
+
+def test_the_console_command_runs_the_checkout_and_no_copy_of_it():
+    code = "import gateau.places; print(gateau.places.__file__)"
+    result = subprocess.run([sys.executable, "-c", code], cwd="/", capture_output=True, text=True, check=True)
+    assert "site-packages" not in result.stdout
+    command = Path(sys.executable).parent / "gateau"
+    assert subprocess.run([command, "--help"], cwd="/", capture_output=True, check=False).returncode == 0
