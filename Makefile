@@ -1,68 +1,77 @@
-# make demo: all stages on generated data.   make test: all checks.
-# Both create .venv on their first call, which needs Python 3.11 or 3.12.
-PYTHON ?= python3.11
+# make install: the environment .venv.   make demo: all stages on generated data.   make test: the checks for every change.
+# The newest of these Pythons is used; PYTHON=/path/to/python3.12 chooses another one.
+PYTHON ?= $(shell for python in python3.13 python3.12 python3.11 python3; do \
+	$$python -c 'import ensurepip, sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2> /dev/null && echo $$python && break; done)
 BIN := .venv/bin
-DEMO := results/demo/export/gateau_log
-QUESTION := The old road turns past tall grass at dawn.\nNote falcon balor detek mosar rigas tunut.\nGreen hills waits behind the open gate as always.\n\nWhat does note falcon say?
+PYTEST := $(BIN)/python -m pytest
 
-.PHONY: demo test types tests bench soak invalidation config-reference
+.PHONY: install install-gpu demo test lint types tests alone test-page test-cluster test-all test-long bench config-reference
 
+install: .venv/installed
+
+# Pinned in constraints.txt. flash-attn is compiled, which needs nvcc and takes long; both packages need an NVIDIA GPU.
+install-gpu: install
+	$(BIN)/python envs/install.py flash-attn bitsandbytes
+
+# bars on a terminal, which the profile chooses; a line per job elsewhere
 demo: .venv/installed
-	$(BIN)/snakemake --workflow-profile local --configfile config/demo.yaml
-	@cat results/demo/selection/overview.md
-	@echo
-	@sed '/^## In detail/,$$d' results/demo/leaderboard/leaderboard.md
-	@echo
-	@echo "A generated question, and the answer of the model trained on the best samples ($(DEMO)):"
-	@echo "> $(QUESTION)"
-	@$(BIN)/python scripts/chat.py --model $(DEMO) --prompt "$$(printf '$(QUESTION)')"
-	@echo
-	@echo "Look at  results/demo/selection/overview.md                 this table"
-	@echo "         results/demo/selection/gateau/gateau_long.jsonl    the selected rows, best first"
-	@echo "         results/demo/selection/gateau/ranking.parquet      every sample's rank and scores"
-	@echo "         results/demo/selection/gateau/distributions.png    how the scores spread"
-	@echo "         results/demo/samples/rejects.jsonl                 rows left out, and why"
-	@echo "         results/demo/tokens/long_preview.html              what a model reads and what it learns"
-	@echo "         results/demo/plot_train/losses.png                 training and held-out losses"
-	@echo "         $(DEMO)/README.md                 the model's card"
-	@echo "         results/demo/leaderboard/leaderboard.html          base and trained models on four small benchmarks"
-	@echo "         results/demo/score_needle/gateau_log/heatmap.png   where the needle is found"
-	@echo "Talk:    $(BIN)/python scripts/chat.py --model $(DEMO)"
-	@echo "Report:  $(BIN)/snakemake --configfile config/demo.yaml --report results/demo/report.html"
+	$(BIN)/snakemake $$(test -t 2 || echo --logger lines) --workflow-profile local --configfile config/demo.yaml
+	@$(BIN)/python scripts/demo_summary.py results/demo
 
+# Changes nothing outside this folder and the temporary one.
 test: .venv/installed
+	$(MAKE) --jobs 3 lint types tests
+	$(MAKE) alone
+
+lint: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/snakefmt --check workflow
 	$(BIN)/snakemake --lint
-	$(MAKE) --jobs 2 types tests
-	$(BIN)/python -m pytest -m alone -n 0
 
-# takes a minute on one core, while the tests leave a core idle
 types: .venv/installed
 	$(BIN)/mypy
 
 tests: .venv/installed
-	$(BIN)/python -m pytest -m "not alone"
+	$(PYTEST) -n 3 -m "not alone and not long and not cluster and not slurm and not browser"
+
+# these measure time, so nothing runs beside them
+alone: .venv/installed
+	$(PYTEST) -m "alone and not long" -n 0
+
+# The page of a run in headless Chromium. Installs Chromium, npm, playwright and axe-core where they are missing, the first
+# two as root on Debian or Ubuntu. If the demo was run, its page is tested too.
+test-page: .venv/installed
+	command -v chromium || command -v google-chrome || { apt-get -qq update && apt-get -qq install --yes chromium; }
+	command -v npm || { apt-get -qq update && apt-get -qq install --yes npm; }
+	$(BIN)/python -c "import playwright" || $(BIN)/python envs/install.py --editable ".[test,page-test]"
+	test -f .venv/axe/node_modules/axe-core/axe.min.js || npm install --silent --no-save --prefix .venv/axe axe-core@4.14.1
+	$(PYTEST) -m browser -n 0 tests/page
+
+# What happens on clusters: trainings of several processes, kills, full disks, and a SLURM on this machine. Needs root on
+# Debian or Ubuntu: installs packages if they are missing, and writes to /etc/slurm.
+test-cluster: .venv/installed
+	$(PYTEST) -m "cluster and not long"
+	$(PYTEST) -m slurm -n 0
+
+# Everything; the long tests alone take about an hour on two cores.
+test-all: test test-page test-cluster test-long
+
+test-long: .venv/installed
+	$(PYTEST) -m long -n 0 -s
 
 bench: .venv/installed
 	$(BIN)/python tests/benchmark/scoring.py
 	$(BIN)/python tests/benchmark/tokens.py
 	$(BIN)/python tests/benchmark/planning.py
-
-# kills a run of every stage with kill -9 at twenty random moments; about 40 minutes
-soak: .venv/installed
-	GATEAU_KILLS=20 $(BIN)/python -m pytest -n 0 -s tests/workflow/test_soak.py
-
-# makes each kind of change to a finished run and checks what reruns; about twenty minutes
-invalidation: .venv/installed
-	GATEAU_INVALIDATION=all $(BIN)/python -m pytest -n 0 -s tests/workflow/test_invalidation.py
+	$(BIN)/python tests/benchmark/page.py
 
 # config/README.md is written from the schema
 config-reference: .venv/installed
 	$(BIN)/python scripts/config_reference.py
 
-.venv/installed: pyproject.toml constraints.txt
+.venv/installed: pyproject.toml constraints.txt envs/install.py
+	$(if $(PYTHON),,$(error found no Python 3.11, 3.12 or 3.13 with venv: give its path as PYTHON=...))
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[test]"
+	$(BIN)/python envs/install.py --editable ".[test]"
 	touch $@

@@ -1,4 +1,4 @@
-"""Put the library into a wheel as the package ``gateau``; an editable install finds it in the checkout instead."""
+"""Put the importable packages at the top of a wheel; an editable install finds them in the checkout instead."""
 
 from typing import Any
 
@@ -6,9 +6,10 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 
 class LibraryHook(BuildHookInterface):
-    """Include the library in standard wheels only: in an editable one it would be a copy that goes out of date."""
+    """Include the packages in standard wheels only: in an editable one they would be copies that go out of date."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        """Add the library to the files of a standard wheel."""
+        """Add the library and the logger to the files of a standard wheel."""
         if version == "standard":
-            build_data["force_include"]["scripts/gateau"] = "gateau"
+            for package in ("gateau", "snakemake_logger_plugin_lines"):
+                build_data["force_include"][f"scripts/{package}"] = package

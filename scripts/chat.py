@@ -4,20 +4,25 @@ With ``--prompt`` or ``--prompt-file``, only the answer is written to standard o
 starts; its questions may also come from a pipe. Ctrl-C stops the running answer.
 """
 
+from __future__ import annotations
+
 import argparse
 import contextlib
+import json
 import os
 import re
 import sys
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from transformers import set_seed
-
-from gateau.chatting import FORMATS, Answer, ChatSession, Sampling, choose_format, read_text
 from gateau.command import argument_parser, run
+from gateau.conversations import CHAT_FORMATS
 from gateau.errors import ModelError, SettingsError, UserError
 from gateau.model_files import ModelSpec
 from gateau.models import Runtime, load_config, load_model, load_tokenizer
+
+if TYPE_CHECKING:
+    from gateau.chatting import Answer, ChatSession
 
 _HELP = (
     "/reset forgets the conversation, /system TEXT sets the system text, /quit or Ctrl-D leaves, Ctrl-C stops an answer"
@@ -28,6 +33,11 @@ _INTERRUPTED = 130  # exit code of a process that Ctrl-C ended, as in shells
 def main() -> None:
     """Load the model, then answer one prompt or hold a conversation."""
     args = _arguments()
+
+    from transformers import set_seed
+
+    from gateau.chatting import ChatSession, Sampling, choose_format, read_text, recorded_template_options
+
     spec = ModelSpec(args.model, args.revision, args.trust_remote_code)
     if spec.is_local and not spec.directory.is_dir():
         raise ModelError(f"{args.model}: no such model directory; give an existing one, or a hub name, with --model")
@@ -46,6 +56,7 @@ def main() -> None:
         Sampling(args.max_new_tokens, args.temperature, args.top_p),
         args.system,
         document,
+        {**recorded_template_options(spec), **args.template_options},
     )
     set_seed(args.seed)
     if format_name == "plain" and args.format == "auto":
@@ -71,10 +82,17 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--system", help="system message")
     parser.add_argument("--context", help="text file with a long document, which is put before the first question")
     parser.add_argument(
-        "--format", choices=("auto", *FORMATS), default="auto",
+        "--format", choices=("auto", *CHAT_FORMATS), default="auto",
         help="chat format; auto takes the one recorded in gateau.json beside the weights, else the tokenizer's chat "
         "template, else plain",
     )  # fmt: skip
+    parser.add_argument(
+        "--template-options",
+        type=json.loads,
+        default={},
+        help="variables that the chat template reads, as JSON, for example '{\"enable_thinking\": false}', over those "
+        "of the model's training (default: {})",
+    )
     parser.add_argument("--max-new-tokens", type=_positive, default=512, help="maximum number of tokens of an answer")
     parser.add_argument(
         "--temperature", type=float, default=0.0, help="sampling temperature; 0 always takes the most likely token"

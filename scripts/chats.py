@@ -2,11 +2,14 @@
 
 from gateau.command import run
 from gateau.data.arguments import intake_parser, run_intake
-from gateau.data.chats import CHAT_ROWS
 
 
 def main() -> None:
-    run_intake(CHAT_ROWS, intake_parser(CHAT_ROWS, __doc__).parse_args())
+    args = intake_parser("chats", __doc__).parse_args()
+
+    from gateau.data.chats import short_intake
+
+    run_intake(short_intake(args.options, args.duplicate_content == "keep"), args)
 
 
 if __name__ == "__main__":

@@ -2,11 +2,6 @@
 
 from gateau.command import argument_parser, run
 from gateau.files import write_text
-from gateau.schemas import SCORES
-from gateau.selection.choices import choices_markdown, rank_choices
-from gateau.selection.comparison import compare, to_frame
-from gateau.selection.labelled import read_labels, total_tokens
-from gateau.tables import read_table
 
 
 def main() -> None:
@@ -19,6 +14,12 @@ def main() -> None:
     parser.add_argument("--csv", required=True, help="output: table of all choices, best first (.csv)")
     parser.add_argument("--markdown", required=True, help="output: table for people (.md)")
     args = parser.parse_args()
+
+    from gateau.schemas import SCORES
+    from gateau.selection.choices import choices_markdown, rank_choices
+    from gateau.selection.comparison import compare, to_frame
+    from gateau.selection.labelled import read_labels, total_tokens
+    from gateau.tables import read_table
 
     scores = read_table(args.scores, SCORES).to_pandas()
     labels, lengths = read_labels(args.samples), total_tokens(scores.set_index("id"))

@@ -5,10 +5,6 @@ from pathlib import Path
 
 from gateau.command import argument_parser, run
 from gateau.files import write_text
-from gateau.schemas import RANKING, SCORES
-from gateau.selection.comparison import compare, plot_comparison, to_frame, to_markdown
-from gateau.selection.labelled import read_labels, total_tokens
-from gateau.tables import read_table
 
 
 def main() -> None:
@@ -23,6 +19,11 @@ def main() -> None:
     parser.add_argument("--markdown", required=True, help="output: table for people (.md)")
     parser.add_argument("--plot", required=True, help="output: plot (.png, .svg or .pdf)")
     args = parser.parse_args()
+
+    from gateau.schemas import RANKING, SCORES
+    from gateau.selection.comparison import compare, plot_comparison, to_frame, to_markdown
+    from gateau.selection.labelled import read_labels, total_tokens
+    from gateau.tables import read_table
 
     rankings = {Path(path).parent.name: read_table(path, RANKING).to_pandas() for path in args.rankings}
     lengths = total_tokens(read_table(args.scores, SCORES).to_pandas().set_index("id"))

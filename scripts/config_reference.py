@@ -4,12 +4,11 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-import yaml
-
 from gateau.command import argument_parser, run
+from gateau.config_schema import read_schema, resolve
 from gateau.errors import SettingsError
 from gateau.files import write_text
-from gateau.places import ROOT, SCHEMA
+from gateau.places import ROOT
 
 _REFERENCE = ROOT / "config/README.md"
 _HEAD = """## Workflow overview
@@ -27,13 +26,16 @@ window, θ_L a long one (arXiv:2410.15633). The workflow then
 
 ### Input data
 
-`data.long` is long instruction data in LongAlign's format: one JSON object per line with `messages`, the user's message
-first. The last blank line in this message separates the context from the instruction. `data.short` is short chats, or
-null. `models.short` and `models.long` are the homologous pair. The README describes all formats.
+`data.long` is long instruction data: JSONL, JSON, Parquet, Arrow or CSV files, with `messages` or with columns that
+`data.columns` names. By default, the last blank line of the user's message separates the context from the instruction.
+`data.short` is short chats, which only training needs. `models.short` and `models.long` are the homologous pair.
+docs/data.md describes all formats.
 
 ### Execution
 
-Write the keys that differ from `config.yaml`, which is the paper's run, into a file of your own:
+Copy a file of `config/presets/` and edit its data and models, or write the keys that differ from `config.yaml` into a
+file of your own. Only `data.long` and `models.long` must be set. The defaults rank the samples and do nothing else:
+training, benchmarks and a judge run only if your file asks for them.
 
 ```
 snakemake -n --workflow-profile local --configfile my.yaml    # what would run
@@ -59,7 +61,7 @@ def main() -> None:
     parser = argument_parser(__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing, and fail if the page is out of date")
     args = parser.parse_args()
-    text = reference(yaml.safe_load(SCHEMA.read_text(encoding="utf-8")))
+    text = reference(read_schema())
     if not args.check:
         write_text(_REFERENCE, text)
     elif not _REFERENCE.is_file() or _REFERENCE.read_text(encoding="utf-8") != text:
@@ -74,8 +76,8 @@ def reference(schema: dict[str, Any]) -> str:
 
 def _rows(node: dict[str, Any], schema: dict[str, Any], prefix: str) -> Iterator[tuple[str, str, str, str]]:
     for name, value in node.get("properties", {}).items():
-        resolved = _resolve(value, schema)
-        key, alternatives = f"{prefix}{name}", [resolved, *resolved.get("oneOf", [])]
+        resolved = resolve(value, schema)
+        key, alternatives = f"{prefix}{name}", [resolved, *(resolve(one, schema) for one in resolved.get("oneOf", []))]
         if "properties" not in resolved:
             default = json.dumps(value.get("default", resolved.get("default")), ensure_ascii=False)
             text = (
@@ -90,17 +92,8 @@ def _rows(node: dict[str, Any], schema: dict[str, Any], prefix: str) -> Iterator
             yield f"`{key}.<name>`", "object", "`{}`", f"{kind}: {names}."
 
 
-def _resolve(node: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
-    while "$ref" in node:
-        target: Any = schema
-        for part in node["$ref"].removeprefix("#/").split("/"):
-            target = target[part]
-        node = {**target, **{key: value for key, value in node.items() if key != "$ref"}}
-    return node
-
-
 def _kind(node: dict[str, Any], schema: dict[str, Any]) -> str:
-    node = _resolve(node, schema)
+    node = resolve(node, schema)
     if "enum" in node:
         return " \\| ".join(f"`{value}`" for value in node["enum"])
     if alternatives := node.get("oneOf", node.get("anyOf")):

@@ -5,9 +5,6 @@ from collections import Counter
 from pathlib import Path
 
 from gateau.command import argument_parser, run
-from gateau.schemas import CONTRAST
-from gateau.selection.merging import check_finite, merge_contrast, shard_files
-from gateau.tables import write_rows
 
 
 def main() -> None:
@@ -21,6 +18,11 @@ def main() -> None:
         help="fail if a larger share of the samples has NaN or infinite scores",
     )  # fmt: skip
     args = parser.parse_args()
+
+    from gateau.schemas import CONTRAST
+    from gateau.selection.merging import check_finite, merge_contrast, shard_files
+    from gateau.tables import write_rows
+
     rows = merge_contrast(args.index, shard_files(args.folder, args.shards))
     check_finite(rows, args.max_non_finite_share)
     write_rows(args.output, CONTRAST, rows)

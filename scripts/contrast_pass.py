@@ -20,7 +20,7 @@ def main() -> None:
     window = None
     if args.window_of:
         other = resolved(ModelSpec.from_config(args.window_of))
-        window = context_window(other, load_config(other))
+        window = other.context_window() or context_window(other, load_config(other))
     run_short_pass(args, ModelSpec.from_config(args.model), args.short_context, window)
 
 

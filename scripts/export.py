@@ -8,8 +8,9 @@ from gateau.command import argument_parser, run
 from gateau.digests import describe_files
 from gateau.files import write_json
 from gateau.model_files import ModelSpec
+from gateau.training.arguments import add_format_options
 from gateau.training.checkpoints import explain_failed_writes
-from gateau.training.exporting import StageSummaries, describe_upload, export_model, push_to_hub
+from gateau.uploads import push_if_asked
 
 
 def main() -> None:
@@ -25,7 +26,7 @@ def main() -> None:
         help="summary.json of rule selection (default: none, for an experiment without a ranking)",
     )
     parser.add_argument("--base", type=json.loads, required=True, help="models.base, the fine-tuned model, as JSON")
-    parser.add_argument("--format", required=True, help="chat format of the training, as in tokens.format")
+    add_format_options(parser)
     parser.add_argument(
         "--hub",
         type=json.loads,
@@ -39,18 +40,17 @@ def main() -> None:
     parser.add_argument("--contents", help="output: digests of the exported files, JSON (default: not written)")
     args = parser.parse_args()
 
+    from gateau.formats import FormatSettings
+    from gateau.training.exporting import StageSummaries, export_model
+
     summaries = StageSummaries(args.experiment, args.summary, args.mixture, args.plan, args.selection)
     with explain_failed_writes(str(args.output.parent)):
-        export_model(args.model, ModelSpec.from_config(args.base), args.format, summaries, args.output)
+        settings = FormatSettings(**args.format_settings)
+        export_model(args.model, ModelSpec.from_config(args.base), args.format, settings, summaries, args.output)
     if args.contents:
         write_json(args.contents, describe_files(args.output))
     logging.info("exported to %s", args.output)
-    if repository := args.hub.get("hub_repository"):
-        repository = repository.format(experiment=args.experiment)
-        if args.dry_run:
-            logging.info("a push would upload these files (bytes) to %s:\n%s", repository, describe_upload(args.output))
-        else:
-            logging.info("pushed to %s", push_to_hub(args.output, repository, args.hub.get("hub_private", True)))
+    push_if_asked(args.output, "model", args.hub, args.experiment, args.dry_run)
 
 
 def _json(path: str) -> dict[str, object]:

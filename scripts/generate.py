@@ -1,30 +1,36 @@
 """Rule ``generate``: one shard of one model's answers to one benchmark, in process or through a model server.
 
-Answers that were stored before under the same model and settings are read from the progress folder.
+Answers that were stored before under the same model and settings are read from the progress folder. The model, once it
+is loaded, also answers the questions of other benchmarks (``--ahead``), for at most five minutes.
 """
+
+from __future__ import annotations
 
 import argparse
 import json
 import logging
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-
-from gateau.chatting import FORMATS, choose_format
 from gateau.command import argument_parser, progress, run
+from gateau.conversations import CHAT_FORMATS
 from gateau.digests import meaning_digest
 from gateau.errors import SettingsError
 from gateau.evaluation import benchmarks
 from gateau.evaluation.answering.answers import AnswerStore, answer_shard, deal_batches, summarise, write_answers
-from gateau.evaluation.answering.generation import Generator, plan_batches
-from gateau.evaluation.answering.prompting import Prompter
-from gateau.evaluation.answering.questions import Question
-from gateau.evaluation.answering.through_server import ModelServer, answer_through
+from gateau.evaluation.answering.asking import WAIT_SECONDS, Finished, Share, run_ahead
 from gateau.model_files import ModelSpec, tokenizer_fingerprint, weights_fingerprint
-from gateau.models import Runtime, load_config, load_model, load_tokenizer, resolved
+from gateau.models import Runtime, config_window, load_config, load_model, load_tokenizer, resolved
 from gateau.places import PACKAGE
+
+if TYPE_CHECKING:
+    from gateau.evaluation.answering.generation import Generator
+    from gateau.evaluation.answering.prompting import Prompter
+    from gateau.evaluation.answering.questions import Question
+    from gateau.evaluation.client.started import StartedServer
 
 # the code that decides an answer beside the settings
 _CODE = (
@@ -32,9 +38,17 @@ _CODE = (
     "formats.py",
     "models.py",
     "prompts.py",
+    "template_format.py",
+    "templates.py",
     "evaluation/answering/prompting.py",
+    "evaluation/answering/reasoning.py",
     "evaluation/answering/generation.py",
 )
+
+
+_ASKED = (
+    "format", "template_options", "reasoning", "max_length", "batch_tokens", "device", "dtype", "attention",
+)  # fmt: skip
 
 
 def main() -> None:
@@ -42,48 +56,131 @@ def main() -> None:
     if not 0 <= args.shard < args.shards:
         raise SettingsError(f"shard {args.shard} of {args.shards}: shards count from 0; lower --shard")
     spec = resolved(ModelSpec.from_config(args.model))
-    torch.set_num_threads(args.threads)
-    tokenizer, config = load_tokenizer(spec), load_config(spec)
-    window = getattr(config.get_text_config(), "max_position_embeddings", None)
-    format_name = choose_format(args.format, spec, tokenizer)
-    prompter = Prompter(tokenizer, format_name, args.max_length, window)
-    benchmark = benchmarks.load(args.benchmark)
-    asked = benchmark.ask(args.assets, args.options, tokenizer)
-    if benchmark.cut_advice:
-        _check_uncut(asked, prompter, benchmark.cut_advice)
-    logging.info("%s: %d questions, chat format %s, window %s", args.benchmark, len(asked), format_name, window)
-    settings = {
-        "weights": weights_fingerprint(spec.path, spec.revision),
-        "tokenizer": tokenizer_fingerprint(spec.path, spec.revision),
-        "window": window,
-        "rope_parameters": spec.rope_parameters,
-        "format": format_name,
-        "max_length": args.max_length,
-        "generation_config": _stops_file(spec),
-    }
-    if args.server:
-        share = list(range(args.shard, len(asked), args.shards))
-        server = ModelServer.from_config(args.server)
-        answers = answer_through(
-            server, [asked[position] for position in share], prompter, settings, Path(args.progress_dir, "calls")
-        )
-        done = dict(zip(share, answers, strict=True))
-    else:
-        runtime = Runtime(args.device, args.dtype, args.attention, setting="evaluate.generate")
-        described = runtime.describe(config)
+    share = Share(args.benchmark, args.assets, args.options, args.shard, args.shards)
+    if args.server and "start" not in args.server:
+        Asked(args, spec).through_server(share, args.output)
+        return
+    settings = {name: getattr(args, name) for name in _ASKED} | ({"server": args.server} if args.server else {})
+    finished = Finished(Path(args.progress_dir, "finished"), settings, spec, _CODE)
+    if finished.take(share, args.output):
+        return
+    with finished.claimed(share, WAIT_SECONDS):
+        if finished.take(share, args.output):
+            return
+        asked = Asked(args, spec)
+        others = [Share(**other) for other in args.ahead]
+        if args.server:
+            asked.through_started_server(share, finished, others)
+            return
+        asked.in_process(share, args.output, lambda batches, total: progress(batches, share.benchmark, "batch", total))
+        finished.keep(share, args.output)
+    if asked.is_loaded:
+        run_ahead(finished, others, asked.in_process)
+
+
+class Asked:
+    """The model that is asked, with all that its arguments say. Its weights are loaded when a question needs them."""
+
+    def __init__(self, args: argparse.Namespace, spec: ModelSpec) -> None:
+        import torch
+
+        from gateau.chatting import choose_format, recorded_template_options
+        from gateau.evaluation.answering.prompting import Prompter
+        from gateau.evaluation.answering.reasoning import Reasoning
+
+        torch.set_num_threads(args.threads)
+        self._args, self._spec = args, spec
+        tokenizer, self._config = load_tokenizer(spec), load_config(spec)
+        window = config_window(self._config)
+        format_name = choose_format(args.format, spec, tokenizer)
+        options = {**recorded_template_options(spec), **args.template_options}
+        reasoning = Reasoning.from_config(args.reasoning)
+        self._prompter = Prompter(tokenizer, format_name, args.max_length, window, options, reasoning)
+        logging.info("chat format %s, window %s", format_name, window)
+        self._settings = {
+            "weights": weights_fingerprint(spec.path, spec.revision),
+            "tokenizer": tokenizer_fingerprint(spec.path, spec.revision),
+            "window": window,
+            "rope_parameters": spec.rope_parameters,
+            "format": format_name,
+            "template_options": options,
+            "reasoning": args.reasoning,
+            "max_length": args.max_length,
+            "generation_config": _stops_file(spec),
+        }
+        self._runtime = Runtime(args.device, args.dtype, args.attention, "evaluate.generate", args.gpus_per_job)
+
+    def through_server(self, share: Share, output: str | Path, started: StartedServer | None = None) -> None:
+        """Write a share's answers of the model's server, which this job starts if ``started`` is given."""
+        from gateau.evaluation.answering.through_server import ModelServer, answer_through
+
+        questions = self._questions(share)
+        numbers = list(range(share.shard, len(questions), share.shards))
+        server, calls = ModelServer.from_config(self._args.server), Path(self._args.progress_dir, "calls")
+        asked = [questions[number] for number in numbers]
+        answers = answer_through(server, asked, self._prompter, self._settings, calls, started)
+        _write(output, questions, dict(zip(numbers, answers, strict=True)))
+
+    def through_started_server(self, share: Share, finished: Finished, others: Sequence[Share]) -> None:
+        """Start the model's server, and write a share's answers. If it was needed, it answers the other shares too."""
+        from gateau.evaluation.client.start import Start
+        from gateau.evaluation.client.started import StartedServer
+
+        start = Start.from_config(self._args.server)
+        assert start is not None
+        with StartedServer(start, self._spec.location, Path(self._args.server_log)) as server:
+            self.through_server(share, self._args.output, server)
+            finished.keep(share, self._args.output)
+            if server.is_started:
+                run_ahead(
+                    finished, others, lambda other, output, _: self.through_server(other, output, server), math.inf
+                )
+
+    def in_process(self, share: Share, output: str | Path, watch: Callable[..., Iterator[Any]]) -> None:
+        """Answer a share's questions, and write them if all are answered.
+
+        Args:
+            share: what is asked.
+            output: file to write.
+            watch: yields the batches whose answers are not stored, as far as they are to be answered.
+        """
+        from gateau.evaluation.answering.generation import plan_batches
+
+        questions = self._questions(share)
+        described = self._runtime.describe(self._config)
         code = meaning_digest(PACKAGE / name for name in _CODE)
-        settings |= {"dtype": described["dtype"], "attention": described["attention"], "code": code}
-        batches = plan_batches(asked, prompter, args.batch_tokens)
-        costs = [len(question.users[0]) + question.max_new_tokens for question in asked]
-        done = answer_shard(
-            asked,
-            deal_batches(batches, costs, args.shards)[args.shard],
-            AnswerStore(args.progress_dir, settings),
-            lambda: Generator(load_model(spec, config, runtime), prompter).answer,
-            lambda rows, total: progress(rows, args.benchmark, "batch", total),
-        )
-    write_answers(args.output, asked, done)
-    logging.info("%s: %s", args.output, ", ".join(f"{n} {name}" for name, n in summarise(done.values()).items()))
+        settings = self._settings | {name: described[name] for name in ("dtype", "attention")} | {"code": code}
+        costs = [len(question.users[0]) + question.max_new_tokens for question in questions]
+        batches = plan_batches(questions, self._prompter, self._args.batch_tokens)
+        mine = deal_batches(batches, costs, share.shards)[share.shard]
+        store = AnswerStore(self._args.progress_dir, settings)
+        done = answer_shard(questions, mine, store, lambda: self._generator.answer, watch)
+        if len(done) == sum(map(len, mine)):
+            _write(output, questions, done)
+
+    @cached_property
+    def _generator(self) -> Generator:
+        from gateau.evaluation.answering.generation import Generator
+
+        return Generator(load_model(self._spec, self._config, self._runtime), self._prompter)
+
+    @property
+    def is_loaded(self) -> bool:
+        """Whether a question has needed the model's weights."""
+        return "_generator" in vars(self)
+
+    def _questions(self, share: Share) -> list[Question]:
+        benchmark = benchmarks.load(share.benchmark)
+        asked = benchmark.ask(share.assets, share.options, self._prompter.tokenizer)
+        if benchmark.cut_advice:
+            _check_uncut(asked, self._prompter, benchmark.cut_advice)
+        logging.info("%s: %d questions", share.benchmark, len(asked))
+        return asked
+
+
+def _write(output: str | Path, questions: Sequence[Question], done: dict[int, Any]) -> None:
+    write_answers(output, questions, done)
+    logging.info("%s: %s", output, ", ".join(f"{n} {name}" for name, n in summarise(done.values()).items()))
 
 
 def _stops_file(spec: ModelSpec) -> str | None:
@@ -110,7 +207,20 @@ def _arguments() -> argparse.Namespace:
         "--options", type=_json, default={}, help="evaluate.<benchmark> of the configuration, as JSON (default: {})"
     )
     parser.add_argument("--model", type=json.loads, required=True, help="path and options of the model, as JSON")
-    parser.add_argument("--format", choices=("auto", *FORMATS), default="auto", help="chat format")
+    parser.add_argument("--format", choices=("auto", *CHAT_FORMATS), default="auto", help="chat format")
+    parser.add_argument(
+        "--template-options",
+        type=json.loads,
+        default={},
+        help="variables that the chat template reads, as JSON, over those of the model's training (default: {})",
+    )
+    parser.add_argument(
+        "--reasoning",
+        type=json.loads,
+        default='"none"',
+        help="evaluate.generate.reasoning of the configuration, as JSON: start, end and max_tokens of the part of an "
+        'answer that is not scored, or "none" (default: "none")',
+    )
     parser.add_argument("--max-length", type=int, default=64000, help="largest length of a question in tokens")
     parser.add_argument(
         "--batch-tokens",
@@ -123,12 +233,25 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--attention", default="auto", help="attention backend")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
     parser.add_argument(
+        "--gpus-per-job", type=int, default=1, help="number of GPUs that the model's layers are spread over"
+    )
+    parser.add_argument(
         "--server",
         type=json.loads,
-        help="section of an OpenAI-compatible server that answers, as JSON (default: answer in process)",
+        help="section of an OpenAI-compatible server that answers, or how this job starts one, as JSON (default: "
+        "answer in process)",
     )
+    parser.add_argument("--server-log", help="file for the output of a server that this job starts")
     parser.add_argument("--shard", type=int, default=0, help="number of this shard, from 0")
     parser.add_argument("--shards", type=int, default=1, help="number of shards")
+    parser.add_argument(
+        "--ahead",
+        type=json.loads,
+        default=[],
+        help="JSON list of other benchmarks, each an object with benchmark, assets and options: once the model is "
+        "loaded, it answers their questions too, for at most five minutes, and stores the answers. A server that this "
+        "job started answers them all (default: [])",
+    )
     parser.add_argument("--progress-dir", required=True, help="folder of stored answers, which many jobs can share")
     parser.add_argument("--output", required=True, help="output: answers, jsonl")
     return parser.parse_args()

@@ -3,14 +3,13 @@
 import json
 import logging
 from collections import Counter
+from dataclasses import asdict
 
 from gateau.command import argument_parser, run
-from gateau.data.index import index_rows
+from gateau.frames import FORMATS, choose_frame
 from gateau.model_files import ModelSpec, check_window
-from gateau.models import load_config, load_tokenizer, resolved, tokenizer_digest
+from gateau.models import config_window, load_config, load_tokenizer, resolved, special_tokens, tokenizer_digest
 from gateau.prompts import PromptEncoder
-from gateau.schemas import INDEX
-from gateau.tables import write_rows
 
 
 def main() -> None:
@@ -19,7 +18,17 @@ def main() -> None:
     parser.add_argument(
         "--model", type=json.loads, required=True, help="models.long, as JSON; its tokenizer counts the tokens"
     )
-    parser.add_argument("--prompt", required=True, help="prompt template, as in scoring.prompt")
+    parser.add_argument("--prompt", required=True, help="prompt template of the format plain, as in scoring.prompt")
+    parser.add_argument(
+        "--format",
+        choices=FORMATS,
+        default="plain",
+        help="frame around the texts: --prompt, or the model's chat template; auto takes the template if its stop "
+        "token is among the EOS ids of the model's generation config",
+    )
+    parser.add_argument(
+        "--template-options", type=json.loads, default={}, help="variables of the chat template, as a JSON object"
+    )
     parser.add_argument(
         "--max-length",
         type=int,
@@ -30,13 +39,25 @@ def main() -> None:
     parser.add_argument("--output", required=True, help="output: index.parquet")
     args = parser.parse_args()
 
+    from gateau.data.index import index_rows
+    from gateau.schemas import INDEX
+    from gateau.tables import write_rows
+
     spec = resolved(ModelSpec.from_config(args.model))
-    check_window(spec, getattr(load_config(spec), "max_position_embeddings", None), args.max_length)
+    window = spec.context_window() or config_window(load_config(spec))
+    check_window(spec, window, args.max_length)
     tokenizer = load_tokenizer(spec)
-    encoder = PromptEncoder(tokenizer, args.prompt)
+    frame = choose_frame(args.format, spec, tokenizer, args.prompt, args.template_options)
+    encoder = PromptEncoder(tokenizer, frame)
     rows = list(index_rows(args.samples, encoder, args.max_length, args.shards))
-    # the scoring passes compare the digest of their tokenizer with this one: homologous models share their tokenizer
-    write_rows(args.output, INDEX, rows, metadata={"tokenizer": tokenizer_digest(tokenizer)})
+    # the scoring passes take the frame from here, and compare their tokenizer with this one
+    metadata = {
+        "tokenizer": tokenizer_digest(tokenizer),
+        "special_tokens": json.dumps(special_tokens(tokenizer)),
+        "frame": json.dumps(asdict(frame)),
+        "frame_ids": json.dumps(encoder.frame_ids()),
+    }
+    write_rows(args.output, INDEX, rows, metadata=metadata)
     logging.info("%d samples by status: %s", len(rows), dict(Counter(row["status"] for row in rows)))
     logging.info(
         "%d tokens kept, %d context tokens cut off",

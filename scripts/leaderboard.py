@@ -4,16 +4,6 @@ import json
 import logging
 
 from gateau.command import argument_parser, run
-from gateau.evaluation.results.leaderboard import (
-    compare,
-    differences_csv,
-    plot_leaderboard,
-    published_entries,
-    read_entries,
-    to_csv,
-    to_html,
-    to_markdown,
-)
 from gateau.files import write_text
 
 
@@ -32,6 +22,17 @@ def main() -> None:
     parser.add_argument("--html", required=True, help="output: all tables, HTML")
     parser.add_argument("--plot", required=True, help="output: plot of the headline measures, PNG")
     args = parser.parse_args()
+
+    from gateau.evaluation.results.leaderboard import (
+        compare,
+        differences_csv,
+        plot_leaderboard,
+        published_entries,
+        read_entries,
+        to_csv,
+        to_html,
+        to_markdown,
+    )
 
     measured, items = read_entries(args.scores)
     differences = compare(measured, items, args.baseline)

@@ -1,9 +1,16 @@
 """Rule ``long_pass``: compute response NLL and attention profiles of one shard under the long-context model θ_L."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from gateau.command import run
 from gateau.model_files import ModelSpec
+from gateau.prompts import PromptEncoder
 from gateau.scoring.arguments import pass_parser, run_pass
-from gateau.scoring.passes import LongPass
+
+if TYPE_CHECKING:
+    from gateau.scoring.passes import LongPass
 
 
 def main() -> None:
@@ -15,11 +22,20 @@ def main() -> None:
         help="context tokens that are averaged into one entry of the attention profile by layer",
     )
     args = parser.parse_args()
-    spec = ModelSpec.from_config(args.model)
+
+    from gateau.schemas import LONG_RESULT
+
+    def make_pass(config: Any, encoder: PromptEncoder) -> LongPass:
+        from gateau.scoring.passes import LongPass
+
+        return LongPass(args.layer_block)
+
     run_pass(
         args,
-        spec,
-        lambda config, encoder: LongPass(args.layer_block),
+        ModelSpec.from_config(args.model),
+        "long_pass",
+        LONG_RESULT,
+        make_pass,
         whole_window=True,
         layer_block=args.layer_block,
     )

@@ -6,19 +6,13 @@ The model is fine-tuned once per seed. Share 0 trains nothing and measures the m
 import json
 import logging
 
-import torch
-
 from gateau.command import argument_parser, progress, run
-from gateau.data.planted import PlantedShape
 from gateau.errors import SettingsError
 from gateau.files import write_json
-from gateau.miniature.runs import StudyOptions, as_json, choose, evaluate, finetune, questions
 from gateau.model_files import ModelSpec
 from gateau.models import Runtime, load_config, load_model, load_tokenizer, resolved
+from gateau.planted import PlantedShape
 from gateau.prompts import PromptEncoder
-from gateau.schemas import SAMPLES
-from gateau.selection.selected import read_distinct_ids
-from gateau.tables import read_rows
 
 
 def main() -> None:
@@ -35,6 +29,13 @@ def main() -> None:
     )
     parser.add_argument("--output", required=True, help="output: results of all seeds (.json)")
     args = parser.parse_args()
+
+    import torch
+
+    from gateau.miniature.runs import StudyOptions, as_json, choose, evaluate, finetune, questions
+    from gateau.schemas import SAMPLES
+    from gateau.selection.selected import read_distinct_ids
+    from gateau.tables import read_rows
 
     options = StudyOptions(**args.options)
     torch.set_num_threads(1)

@@ -6,7 +6,6 @@ from pathlib import Path
 
 from gateau.command import argument_parser, run
 from gateau.files import write_text
-from gateau.miniature.summary import plot_summary, summarise, to_markdown
 
 
 def main() -> None:
@@ -16,6 +15,9 @@ def main() -> None:
     parser.add_argument("--markdown", required=True, help="output: table for people (.md)")
     parser.add_argument("--plot", required=True, help="output: plot (.png, .svg or .pdf)")
     args = parser.parse_args()
+
+    from gateau.miniature.summary import plot_summary, summarise, to_markdown
+
     table = summarise([row for path in args.runs for row in json.loads(Path(path).read_text(encoding="utf-8"))])
     write_text(args.csv, table.to_csv(index=False))
     write_text(args.markdown, to_markdown(table))

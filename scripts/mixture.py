@@ -1,17 +1,17 @@
 """Rule ``mixture``: collect the rows that one experiment trains on, and the rows that are held out."""
 
+from __future__ import annotations
+
 import json
 import logging
-
-import pandas as pd
-import pyarrow as pa
+from typing import TYPE_CHECKING
 
 from gateau.command import argument_parser, run
-from gateau.files import write_json
-from gateau.schemas import MIXTURE, RANKING, SAMPLES, TOKENS
-from gateau.selection.selected import selected_ids
-from gateau.tables import open_table, write_rows
-from gateau.training.mixture import MixtureOptions, mix
+from gateau.files import read_json, write_json
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
 
 _LENGTHS = ["id", "n_tokens", "n_targets"]
 
@@ -26,14 +26,21 @@ def main() -> None:
     parser.add_argument("--long", required=True, help="long.parquet of rule tokens")
     parser.add_argument("--short", help="short.parquet of rule tokens (default: no short chats)")
     parser.add_argument("--ranking", help="ranking.parquet, for a method that ranks (default: none)")
+    parser.add_argument("--selection", help="summary.json of rule selection, which goes with --ranking (default: none)")
     parser.add_argument("--mixture", required=True, help="output: mixture.parquet")
     parser.add_argument("--summary", required=True, help="output: summary.json")
     args = parser.parse_args()
 
+    from gateau.draws import MixtureOptions
+    from gateau.schemas import MIXTURE, RANKING, SAMPLES, TOKENS
+    from gateau.selection.selected import selected_ids
+    from gateau.tables import write_rows
+    from gateau.training.mixture import mix
+
     ranked = None
     if args.ranking:
         ranking = _columns(args.ranking, RANKING, ["id", "rank", "duplicate_of", "held_out"])
-        ranked = selected_ids(ranking, args.options["n_long"])
+        ranked = selected_ids(ranking, read_json(args.selection)["selected"])
     mixture = mix(
         args.experiment,
         MixtureOptions(**args.options),
@@ -48,6 +55,10 @@ def main() -> None:
 
 
 def _columns(path: str, schema: pa.Schema, names: list[str]) -> pd.DataFrame:
+    import pandas as pd
+
+    from gateau.tables import open_table
+
     with open_table(path, schema) as file:
         return pd.DataFrame(file.read(columns=names).to_pandas())
 

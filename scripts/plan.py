@@ -5,9 +5,6 @@ import logging
 
 from gateau.command import argument_parser, run
 from gateau.files import write_json
-from gateau.schemas import MIXTURE
-from gateau.tables import read_rows
-from gateau.training.plans import PlanOptions, describe_plan, make_plan, write_plan
 
 
 def main() -> None:
@@ -25,6 +22,10 @@ def main() -> None:
     parser.add_argument("--plan", required=True, help="output: plan.parquet")
     parser.add_argument("--statistics", required=True, help="output: statistics.json, the cost of the plan")
     args = parser.parse_args()
+
+    from gateau.schemas import MIXTURE
+    from gateau.tables import read_rows
+    from gateau.training.plans import PlanOptions, describe_plan, make_plan, write_plan
 
     rows = [(number, row) for number, row in enumerate(read_rows(args.mixture, MIXTURE)) if row["split"] == "train"]
     lengths = [row["n_tokens"] for _, row in rows]

@@ -4,8 +4,8 @@ import json
 from collections.abc import Iterable
 
 from gateau.command import argument_parser, run
-from gateau.data.planted import PlantedShape, planted_chats, planted_rows
 from gateau.files import atomic_path
+from gateau.planted import PlantedShape, planted_chats, planted_rows
 
 
 def main() -> None:

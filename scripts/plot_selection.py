@@ -4,11 +4,6 @@ import json
 from pathlib import Path
 
 from gateau.command import argument_parser, run
-from gateau.schemas import RANKING, SCORES
-from gateau.selection.labelled import read_labels, total_tokens
-from gateau.selection.plots import plot_distributions
-from gateau.selection.selected import is_selectable, selected_ids
-from gateau.tables import read_table
 
 
 def main() -> None:
@@ -19,6 +14,12 @@ def main() -> None:
     parser.add_argument("--samples", required=True, help="samples.parquet of rule samples")
     parser.add_argument("--output", required=True, help="output: plot (.png, .svg or .pdf)")
     args = parser.parse_args()
+
+    from gateau.schemas import RANKING, SCORES
+    from gateau.selection.labelled import read_labels, total_tokens
+    from gateau.selection.plots import plot_distributions
+    from gateau.selection.selected import is_selectable, selected_ids
+    from gateau.tables import read_table
 
     summary = json.loads(args.summary.read_text(encoding="utf-8"))
     ranking = read_table(args.ranking, RANKING).to_pandas().set_index("id", drop=False)

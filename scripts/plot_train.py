@@ -4,7 +4,6 @@ from pathlib import Path
 
 from gateau.command import argument_parser, run
 from gateau.files import read_jsonl
-from gateau.training.plots import plot_losses
 
 
 def main() -> None:
@@ -18,6 +17,8 @@ def main() -> None:
     )
     parser.add_argument("--output", required=True, help="output: the figure, PNG or SVG by its extension")
     args = parser.parse_args()
+
+    from gateau.training.plots import plot_losses
 
     histories = {path.parent.name: [entry for _, entry in read_jsonl(path)] for path in args.histories}
     plot_losses(histories, args.output)

@@ -4,10 +4,7 @@ import logging
 from collections import Counter
 
 from gateau.command import run
-from gateau.schemas import REWARDS
 from gateau.scoring.text_models import load_reward_model, run_text_model, text_model_parser
-from gateau.selection.merging import check_finite
-from gateau.tables import write_rows
 
 
 def main() -> None:
@@ -19,6 +16,11 @@ def main() -> None:
         help="fail if more than this share of the samples, from 0 to 1, has a reward that is NaN or infinite ",
     )
     args = parser.parse_args()
+
+    from gateau.schemas import REWARDS
+    from gateau.selection.merging import check_finite
+    from gateau.tables import write_rows
+
     rows = list(run_text_model(args, "rewards", REWARDS, load_reward_model))
     check_finite(rows, args.max_non_finite_share)
     write_rows(args.output, REWARDS, rows)

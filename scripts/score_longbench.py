@@ -10,15 +10,17 @@ import argparse
 from gateau.command import argument_parser, progress, run
 from gateau.evaluation.benchmarks.longbench.data_sets import prediction_files
 from gateau.evaluation.benchmarks.longbench.judge import judged_items
-from gateau.evaluation.benchmarks.longbench.judge_scores import PROTOCOL, judged_report, judged_scores
-from gateau.evaluation.benchmarks.longbench.scores import longbench_measures, markdown, report, score_file
-from gateau.evaluation.judging.join import markdown_table, read_ratings
-from gateau.evaluation.results.measures import write_items, write_scores
 from gateau.files import write_text
 
 
 def main() -> None:
     args = _arguments()
+
+    from gateau.evaluation.benchmarks.longbench.judge_scores import PROTOCOL, judged_report, judged_scores
+    from gateau.evaluation.benchmarks.longbench.scores import longbench_measures, markdown, report, score_file
+    from gateau.evaluation.judging.join import markdown_table, read_ratings
+    from gateau.evaluation.results.measures import write_items, write_scores
+
     files = prediction_files(args.predictions)
     scores = [score_file(path, args.protocol) for path in progress(files, "scored", "file", total=len(files))]
     result = report(scores, args.protocol)

@@ -12,9 +12,6 @@ from gateau.evaluation.benchmarks.longbench_chat.cases import (
     RATING,
     read_predictions,
 )
-from gateau.evaluation.benchmarks.longbench_chat.scores import chat_scores
-from gateau.evaluation.judging.join import markdown_table, read_ratings
-from gateau.evaluation.results.measures import write_items, write_scores
 from gateau.files import write_text
 
 
@@ -32,6 +29,10 @@ def main() -> None:
     parser.add_argument("--items", help="output: scored items, jsonl (default: not written)")
     parser.add_argument("--table", help="output: tables, Markdown (default: not written)")
     args = parser.parse_args()
+
+    from gateau.evaluation.benchmarks.longbench_chat.scores import chat_scores
+    from gateau.evaluation.judging.join import markdown_table, read_ratings
+    from gateau.evaluation.results.measures import write_items, write_scores
 
     predictions = read_predictions(args.predictions)
     ratings = read_ratings(args.judgments, {one.id: RATING for one in predictions}, args.max_null_share)

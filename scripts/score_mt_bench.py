@@ -15,10 +15,7 @@ from gateau.evaluation.benchmarks.mt_bench.questions import (
     read_answers,
     read_questions,
 )
-from gateau.evaluation.benchmarks.mt_bench.scores import judgment_rows, mt_bench_scores
-from gateau.evaluation.judging.join import markdown_table, read_ratings
 from gateau.evaluation.judging.judge import read_judgments
-from gateau.evaluation.results.measures import write_items, write_scores
 from gateau.files import write_jsonl, write_text
 
 
@@ -42,6 +39,10 @@ def main() -> None:
         help="output: judgments as FastChat's single mode stores them, jsonl (default: not written)",
     )
     args = parser.parse_args()
+
+    from gateau.evaluation.benchmarks.mt_bench.scores import judgment_rows, mt_bench_scores
+    from gateau.evaluation.judging.join import markdown_table, read_ratings
+    from gateau.evaluation.results.measures import write_items, write_scores
 
     questions, answers = read_questions(args.assets), read_answers(args.predictions)
     requests = judge_requests(args.predictions, args.assets)

@@ -4,33 +4,33 @@ The script also works without the workflow. Each line of the predictions is a JS
 (percent), pred (the answer's text), and an id if a cell has several answers.
 """
 
+from __future__ import annotations
+
 import argparse
 import logging
 from collections.abc import Iterable
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gateau.command import argument_parser, run
 from gateau.evaluation.benchmarks.base import predictions_file
 from gateau.evaluation.benchmarks.needle import judge as needle_judged
 from gateau.evaluation.benchmarks.needle.predictions import NeedlePrediction, read_predictions
-from gateau.evaluation.benchmarks.needle.scores import (
-    NeedleCell,
-    NeedleMean,
-    needle_cells,
-    needle_markdown,
-    needle_mean,
-    needle_measures,
-    plot_needle,
-)
 from gateau.evaluation.benchmarks.needle.settings import KEYS, contains_keys
-from gateau.evaluation.judging.join import Ratings, read_ratings
-from gateau.evaluation.results.measures import write_items, write_scores
 from gateau.files import write_text
+
+if TYPE_CHECKING:
+    from gateau.evaluation.benchmarks.needle.scores import NeedleCell, NeedleMean
+    from gateau.evaluation.judging.join import Ratings
 
 
 def main() -> None:
     args = _arguments()
+
+    from gateau.evaluation.benchmarks.needle.scores import needle_markdown, needle_mean, needle_measures, plot_needle
+    from gateau.evaluation.judging.join import read_ratings
+    from gateau.evaluation.results.measures import write_items, write_scores
+
     keys = args.key or KEYS
     predictions = read_predictions(predictions_file(args.predictions))
     contained = {one.id: float(contains_keys(one.pred, keys)) for one in predictions}
@@ -71,6 +71,8 @@ def main() -> None:
 
 
 def _cells(predictions: Iterable[NeedlePrediction], scores: Ratings, what: str) -> list[NeedleCell]:
+    from gateau.evaluation.benchmarks.needle.scores import needle_cells
+
     cells = needle_cells((one.length, one.depth, scores[one.id]) for one in predictions)
     if empty := [f"{cell.length} at {cell.depth:g} %" for cell in cells if not cell.n]:
         logging.warning("no %s for %d of %d cells: %s", what, len(empty), len(cells), ", ".join(empty))

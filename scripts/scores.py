@@ -5,9 +5,6 @@ from collections import Counter
 from pathlib import Path
 
 from gateau.command import argument_parser, run
-from gateau.schemas import SCORES
-from gateau.selection.merging import check_finite, merge_scores, shard_files
-from gateau.tables import write_rows
 
 
 def main() -> None:
@@ -23,6 +20,10 @@ def main() -> None:
     )  # fmt: skip
     parser.add_argument("--output", required=True, help="output: scores.parquet")
     args = parser.parse_args()
+
+    from gateau.schemas import SCORES
+    from gateau.selection.merging import check_finite, merge_scores, shard_files
+    from gateau.tables import write_rows
 
     short, long, segments = (shard_files(folder, args.shards) for folder in (args.short, args.long, args.segments))
     rows = merge_scores(args.index, short, long, segments, args.segment_length)

@@ -4,13 +4,17 @@ There is one value given each context segment and the instruction, one given the
 nothing.
 """
 
-from typing import Any
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 from gateau.command import run
 from gateau.model_files import ModelSpec
 from gateau.prompts import PromptEncoder
 from gateau.scoring.arguments import pass_parser, run_pass
-from gateau.scoring.passes import SegmentPass
+
+if TYPE_CHECKING:
+    from gateau.scoring.passes import SegmentPass
 
 
 def main() -> None:
@@ -19,12 +23,18 @@ def main() -> None:
     parser.add_argument("--batch-tokens", type=int, required=True, help="maximum tokens of a batch of segments")
     args = parser.parse_args()
 
+    from gateau.schemas import SEGMENT_RESULT
+
     def make_pass(config: Any, encoder: PromptEncoder) -> SegmentPass:
+        from gateau.scoring.passes import SegmentPass
+
         return SegmentPass(args.segment_length, args.batch_tokens, tuple(encoder.start()))
 
     run_pass(
         args,
         ModelSpec.from_config(args.model),
+        "segment_pass",
+        SEGMENT_RESULT,
         make_pass,
         whole_window=True,
         segment_length=args.segment_length,

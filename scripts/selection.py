@@ -1,18 +1,17 @@
 """Rule ``selection``: rank and select samples for one experiment; write ranking, selected rows and summary."""
 
+from __future__ import annotations
+
 import json
 import logging
-
-import pandas as pd
-import pyarrow as pa
+from typing import TYPE_CHECKING
 
 from gateau.command import argument_parser, run
 from gateau.files import write_json
-from gateau.schemas import CONTRAST, EMBEDDINGS, RANKING, REWARDS, SCORES, SIGNATURES
-from gateau.selection.labelled import read_labels
-from gateau.selection.policy import Policy, Tables, select, summarise
-from gateau.selection.selected import write_selected
-from gateau.tables import read_table, write_rows
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
 
 
 def main() -> None:
@@ -29,29 +28,43 @@ def main() -> None:
     parser.add_argument("--embeddings", help="embeddings.parquet, needed by option per_cluster (default: none)")
     parser.add_argument("--signatures", help="signatures.parquet, needed by option near_duplicates (default: none)")
     parser.add_argument("--ranking", required=True, help="output: ranking.parquet")
+    parser.add_argument("--parts", required=True, help="output: parts.parquet, how every score adds up")
     parser.add_argument("--selected", required=True, help="output: gateau_long.jsonl, the selected rows, best first")
     parser.add_argument("--summary", required=True, help="output: summary.json")
     args = parser.parse_args()
+
+    from gateau.schemas import CONTRAST, EMBEDDINGS, PARTS, RANKING, REWARDS, SCORES, SIGNATURES
+    from gateau.selection.labelled import read_labels
+    from gateau.selection.parts import part_rows
+    from gateau.selection.policy import Policy, Tables, select, summarise
+    from gateau.selection.selected import write_selected
+    from gateau.tables import read_table, write_rows
 
     policy = Policy.from_options(args.options)
     scores = read_table(args.scores, SCORES).to_pandas()
     contrast, rewards = _optional(args.contrast, CONTRAST), _optional(args.rewards, REWARDS)
     signatures, embeddings = _optional(args.signatures, SIGNATURES), _optional(args.embeddings, EMBEDDINGS)
+    labels = read_labels(args.samples)
     tables = Tables(
-        read_labels(args.samples).index.tolist(), scores, contrast, rewards,
+        labels.index.tolist(), scores, contrast, rewards,
         None if signatures is None else signatures.set_index("id")["signature"],
         None if embeddings is None else embeddings.set_index("id")["embedding"],
     )  # fmt: skip
     selection = select(policy, tables)
-    labels = write_selected(args.samples, selection.ids, args.selected)
+    write_selected(args.samples, selection.ids, args.selected)
     rows = selection.ranking.to_dict("records")
     write_rows(args.ranking, RANKING, rows)  # type: ignore[arg-type]  # keys are column names
+    write_rows(args.parts, PARTS, part_rows(selection.scored.ids, selection.scored.parts))
     summary = summarise(args.experiment, policy, tables, selection, labels)
     write_json(args.summary, summary)
     logging.info("%s", json.dumps(summary, ensure_ascii=False))
 
 
 def _optional(path: str | None, schema: pa.Schema) -> pd.DataFrame | None:
+    import pandas as pd
+
+    from gateau.tables import read_table
+
     return pd.DataFrame(read_table(path, schema).to_pandas()) if path else None
 
 

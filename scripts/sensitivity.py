@@ -9,10 +9,6 @@ import json
 
 from gateau.command import argument_parser, run
 from gateau.files import write_text
-from gateau.schemas import SCORES
-from gateau.selection.fusion import SelectionOptions
-from gateau.selection.sensitivity import sensitivity, sensitivity_markdown
-from gateau.tables import read_table
 
 
 def main() -> None:
@@ -29,6 +25,11 @@ def main() -> None:
     parser.add_argument("--csv", required=True, help="output: table (.csv)")
     parser.add_argument("--markdown", required=True, help="output: table for people (.md)")
     args = parser.parse_args()
+
+    from gateau.schemas import SCORES
+    from gateau.selection.fusion import SelectionOptions
+    from gateau.selection.sensitivity import sensitivity, sensitivity_markdown
+    from gateau.tables import read_table
 
     others = dict(one.rsplit("=", 1) for one in args.other)
     table = sensitivity(

@@ -8,8 +8,9 @@ from gateau.scoring.arguments import add_short_context_option, pass_parser, run_
 def main() -> None:
     parser = pass_parser(__doc__)
     add_short_context_option(parser)
+    parser.add_argument("--cut-to", type=int, help="truncate to this many tokens (default: the window of --model)")
     args = parser.parse_args()
-    run_short_pass(args, ModelSpec.from_config(args.model), args.short_context)
+    run_short_pass(args, ModelSpec.from_config(args.model), args.short_context, args.cut_to)
 
 
 if __name__ == "__main__":

@@ -1,21 +1,26 @@
 """Rule ``tokens``: tokenize samples or chats for training; write token ids and labels, rejected rows and a preview."""
 
+from __future__ import annotations
+
 import json
 import logging
 from collections.abc import Iterator
 from dataclasses import asdict
-
-import pyarrow as pa
+from typing import TYPE_CHECKING
 
 from gateau.command import argument_parser, progress, run
+from gateau.conversations import OVER_LONG
 from gateau.errors import DataError
 from gateau.files import atomic_path, write_json, write_text
 from gateau.model_files import ModelSpec
 from gateau.models import load_tokenizer, resolved, tokenizer_digest
-from gateau.schemas import CHATS, SAMPLES, TOKENS
-from gateau.tables import count_rows, iterate_rows, write_tables
-from gateau.training.previews import preview_html, preview_text
-from gateau.training.tokenization import OVER_LONG, RejectedRow, RowEncoder, TokensOptions, TokensReport, tokenize_rows
+from gateau.training.arguments import add_format_options
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from gateau.training.previews import PreviewRow
+    from gateau.training.tokenization import RejectedRow, TokensReport
 
 _EXAMPLES = 10
 
@@ -29,7 +34,7 @@ def main() -> None:
     parser.add_argument(
         "--model", type=json.loads, required=True, help="models.base, as JSON; its tokenizer makes the tokens"
     )
-    parser.add_argument("--format", required=True, help="chat format, as in tokens.format")
+    add_format_options(parser)
     parser.add_argument("--max-length", type=int, required=True, help="maximum tokens of a sequence")
     parser.add_argument(
         "--over-long",
@@ -53,14 +58,21 @@ def main() -> None:
     parser.add_argument("--preview-html", required=True, help="output: preview as an HTML page")
     args = parser.parse_args()
 
+    from gateau.formats import FormatSettings
+    from gateau.schemas import CHATS, SAMPLES, TOKENS
+    from gateau.tables import count_rows, iterate_rows, write_tables
+    from gateau.training.previews import preview_html, preview_text
+    from gateau.training.tokenization import RowEncoder, TokensOptions, TokensReport, tokenize_rows
+
     tokenizer = load_tokenizer(resolved(ModelSpec.from_config(args.model)))
-    encoder = RowEncoder(tokenizer, TokensOptions(args.format, args.max_length, args.over_long))
+    settings = FormatSettings(**args.format_settings)
+    encoder = RowEncoder(tokenizer, TokensOptions(args.format, args.max_length, args.over_long, settings))
     schema = SAMPLES if args.source == "long" else CHATS
     rows = progress(
         iterate_rows(args.rows, schema, ["id", "file", "line", "messages"]), "tokens", "row", count_rows(args.rows)
     )
     report = TokensReport()
-    shown: list[tuple[str, list[int], list[int]]] = []
+    shown: list[PreviewRow] = []
     examples: list[RejectedRow] = []
     with atomic_path(args.rejects) as temporary, temporary.open("w", encoding="utf-8") as rejects:
 
@@ -70,7 +82,7 @@ def main() -> None:
                     rejects.write(json.dumps(asdict(row), ensure_ascii=False) + "\n")
                 examples.extend(rejected[: _EXAMPLES - len(examples)])
                 new = table.slice(0, max(args.preview - len(shown), 0)).to_pylist()
-                shown.extend((row["id"], row["input_ids"], row["labels"]) for row in new)
+                shown.extend((row["id"], row["input_ids"], row["labels"], row["pieces"]) for row in new)
                 yield table
 
         metadata = {"tokenizer": tokenizer_digest(tokenizer), "format": args.format}

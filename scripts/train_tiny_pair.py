@@ -1,20 +1,23 @@
-"""Train the committed pair of tiny homologous models.
+"""Train the committed pair of tiny homologous models, and the tiny model that the demo fine-tunes.
 
 Run ``python scripts/train_tiny_pair.py workflow/resources/tiny_pair`` to write them again.
 
-Both are Llama models of 0.8 M parameters that share a byte-level BPE tokenizer (``--width`` and ``--layers`` give other
-sizes). They are trained on the language of :mod:`gateau.data.planted`. The training is seeded and takes about nine
+All are Llama models of 0.8 M parameters that share a byte-level BPE tokenizer (``--width`` and ``--layers`` give other
+sizes). They are trained on the language of :mod:`gateau.planted`. The training is seeded and takes about eleven
 minutes on two cores:
 
 1. Copying: random token sequences that repeat, until induction heads emerge.
 2. ``short``: recall of notes within a window of 256 tokens. The rotary base varies from batch to batch. Otherwise, a
    model this small would lose even nearby notes when dynamic NTK raises its base; a large model does not.
 3. ``long``: training of the same model continues with a larger rotary base on sequences of up to 1024 tokens.
+4. ``short_chat``: training of the short model continues on the same kind of rows in the chat format of training
+   (``longalign``), still within 256 tokens. ``--chat-only`` repeats only this step, from the folder's short model.
 
 The short model has never seen a note that is more than 256 tokens away. Therefore the perplexities of the two models
-differ on such notes.
+differ on such notes. The same holds for ``short_chat``: it answers in the chat format, but has not learnt long recall.
 """
 
+import argparse
 import copy
 import logging
 import math
@@ -25,11 +28,13 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from gateau.command import argument_parser, progress, run
-from gateau.data.planted import CODES, SUBJECTS, PlantedShape, planted_row
+from gateau.conversations import Conversation, Turn
 from gateau.errors import SettingsError
+from gateau.formats import IGNORED, ChatFormat, chat_format
+from gateau.planted import CODES, SUBJECTS, PlantedShape, planted_row
 from gateau.prompts import DEFAULT_TEMPLATE, PromptEncoder
 
 VOCABULARY, SHORT_WINDOW, LONG_WINDOW = 1024, 256, 1024
@@ -42,6 +47,8 @@ TOKENIZED_KINDS = ("far", "near", "parametric", "wrong", "distractor")
 CONTEXT_WEIGHT = 0.1
 
 Batch = tuple[torch.Tensor, torch.Tensor]
+# from context, instruction and response to token ids, and whether each token belongs to the response or ends it
+Encode = Callable[[str, str, str], tuple[list[int], list[bool]]]
 
 # the scoring prompt as a chat template, so that chats have the format that the pair was trained on
 CHAT_TEMPLATE = (
@@ -54,7 +61,7 @@ CHAT_TEMPLATE = (
 
 def main() -> None:
     parser = argument_parser(__doc__)
-    parser.add_argument("output", type=Path, help="output: folder for the models short/ and long/")
+    parser.add_argument("output", type=Path, help="output: folder for the models short/, long/ and short_chat/")
     parser.add_argument("--seed", type=int, default=0, help="seed of weights and data")
     parser.add_argument(
         "--width", type=int, default=128, help="hidden size, a multiple of 32, the width of an attention head"
@@ -66,17 +73,24 @@ def main() -> None:
         default=1.0,
         help="factor on the number of training steps; use a small one for a quick try",
     )
+    parser.add_argument("--chat-only", action="store_true", help="write short_chat/ alone, from short/ in the folder")
     args = parser.parse_args()
     if args.width % HEAD_WIDTH:
         raise SettingsError(f"--width is {args.width}; choose a multiple of {HEAD_WIDTH}")
     torch.manual_seed(args.seed)
-    rng = random.Random(args.seed)
+    if not args.chat_only:
+        train_pair(args)
+    train_chat(args)
 
+
+def train_pair(args: argparse.Namespace) -> None:
+    """Train and save the models ``short`` and ``long``."""
+    rng = random.Random(args.seed)
     tokenizer = train_tokenizer()
-    encoder = PromptEncoder(tokenizer, DEFAULT_TEMPLATE)
+    encode = in_scoring_prompt(tokenizer)
     model = LlamaForCausalLM(tiny_config(SHORT_WINDOW, SHORT_BASE, args.width, args.layers))
     train(model, round(700 * args.scale), 2e-3, lambda: copy_batch(32, 128), "copying")
-    train(model, round(1000 * args.scale), 1.5e-3, lambda: short_batch(model, encoder, rng), "short")
+    train(model, round(1000 * args.scale), 1.5e-3, lambda: short_batch(model, encode, rng), "short")
     set_rotary_base(model, SHORT_BASE)
     tokenizer.chat_template = CHAT_TEMPLATE
     save(model, tokenizer, args.output / "short")
@@ -87,10 +101,22 @@ def main() -> None:
         long_model,
         round(500 * args.scale),
         1e-3,
-        lambda: recall_batch(encoder, rng, 4, LONG_WINDOW, LONG_LINES),
+        lambda: recall_batch(encode, rng, 4, LONG_WINDOW, LONG_LINES),
         "long",
     )
     save(long_model, tokenizer, args.output / "long")
+
+
+def train_chat(args: argparse.Namespace) -> None:
+    """Continue the saved model ``short`` in the chat format, and save it as ``short_chat``."""
+    tokenizer = AutoTokenizer.from_pretrained(args.output / "short")
+    model = LlamaForCausalLM.from_pretrained(args.output / "short", dtype=torch.float32)
+    longalign, rng = chat_format("longalign", tokenizer), random.Random(f"chat {args.seed}")
+    encode = in_chat_format(longalign)
+    train(model, round(200 * args.scale), 7e-4, lambda: short_batch(model, encode, rng), "short_chat")
+    set_rotary_base(model, SHORT_BASE)
+    tokenizer.chat_template = longalign.chat_template()
+    save(model, tokenizer, args.output / "short_chat")
 
 
 def tiny_config(window: int, rotary_base: float, width: int, layers: int) -> LlamaConfig:
@@ -152,27 +178,47 @@ def copy_batch(size: int, length: int) -> Batch:
     return ids, weights
 
 
-def short_batch(model: LlamaForCausalLM, encoder: PromptEncoder, rng: random.Random) -> Batch:
+def in_scoring_prompt(tokenizer: PreTrainedTokenizerFast) -> Encode:
+    """Return a function that encodes rows in the scoring prompt, with EOS at the end."""
+    encoder = PromptEncoder(tokenizer, DEFAULT_TEMPLATE)
+
+    def encode(context: str, instruction: str, response: str) -> tuple[list[int], list[bool]]:
+        sample = encoder.encode([context], [instruction], [response])[0]
+        before = sample.n_tokens - len(sample.response)
+        return [*sample.sequence(), 1], [False] * before + [True] * (len(sample.response) + 1)
+
+    return encode
+
+
+def in_chat_format(chat: ChatFormat) -> Encode:
+    """Return a function that encodes rows as conversations of one turn."""
+
+    def encode(context: str, instruction: str, response: str) -> tuple[list[int], list[bool]]:
+        encoded = chat.encode(Conversation((Turn(f"{context}\n\n{instruction}", response),)))
+        return encoded.input_ids.tolist(), (encoded.labels != IGNORED).tolist()
+
+    return encode
+
+
+def short_batch(model: LlamaForCausalLM, encode: Encode, rng: random.Random) -> Batch:
     """Return recall rows for the short window, after setting the rotary base as dynamic NTK does for longer inputs."""
     set_rotary_base(model, SHORT_BASE * rng.choice((1, 1, 2, 4, 8)))
-    return recall_batch(encoder, rng, 16, SHORT_WINDOW, SHORT_LINES)
+    return recall_batch(encode, rng, 16, SHORT_WINDOW, SHORT_LINES)
 
 
-def recall_batch(encoder: PromptEncoder, rng: random.Random, size: int, length: int, shape: PlantedShape) -> Batch:
-    """Return ``size`` planted rows of at most ``length`` tokens in the scoring prompt, with EOS at the end.
+def recall_batch(encode: Encode, rng: random.Random, size: int, length: int, shape: PlantedShape) -> Batch:
+    """Return ``size`` planted rows of at most ``length`` tokens.
 
     The loss has weight 1 on the response and EOS, and :data:`CONTEXT_WEIGHT` on the tokens before it.
     """
     ids, weights = torch.full((size, length), 2), torch.zeros(size, length)
     row = 0
     while row < size:
-        context, instruction, response = planted_row(rng.choice(TRAINED_KINDS), rng, shape)
-        sample = encoder.encode([context], [instruction], [response])[0]
-        n_tokens = sample.n_tokens + 1
+        tokens, is_response = encode(*planted_row(rng.choice(TRAINED_KINDS), rng, shape))
+        n_tokens = len(tokens)
         if n_tokens <= length:
-            ids[row, :n_tokens] = torch.tensor([*sample.sequence(), 1])
-            weights[row, :n_tokens] = CONTEXT_WEIGHT
-            weights[row, n_tokens - len(sample.response) - 1 : n_tokens] = 1
+            ids[row, :n_tokens] = torch.tensor(tokens)
+            weights[row, :n_tokens] = torch.where(torch.tensor(is_response), 1.0, CONTEXT_WEIGHT)
             row += 1
     return ids, weights
 
@@ -218,8 +264,8 @@ def train(model: LlamaForCausalLM, steps: int, rate: float, batch: Callable[[], 
             total = 0.0
 
 
-def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
-    """Save model and tokenizer. Weights are float16, so that the two models take less than 4 MB."""
+def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Save model and tokenizer. Weights are float16, so that each model takes less than 2 MB."""
     copy.deepcopy(model).half().save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 

@@ -17,6 +17,8 @@ from typing import Any
 import psutil
 import yaml
 
+import warm
+
 ROOT = Path(__file__).resolve().parents[1]
 TINY_PAIR = ROOT / "workflow/resources/tiny_pair"
 
@@ -37,8 +39,9 @@ def write_jsonl(path: Path, rows: Iterable[Any]) -> Path:
 
 
 def run_script(name: str, *arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
-    """Run ``scripts/<name>.py`` with this interpreter."""
-    command = [sys.executable, str(ROOT / "scripts" / f"{name}.py"), *map(str, arguments)]
+    """Run ``scripts/<name>.py``, in a process that has the imports already unless limits are set for it."""
+    python = sys.executable if "preexec_fn" in options else warm.python()
+    command = [python, str(ROOT / "scripts" / f"{name}.py"), *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300, **options)
 
 
@@ -84,20 +87,18 @@ def small_config(directory: Path, **overrides: Any) -> dict[str, Any]:
             },
         },
         "models": {"short": str(TINY_PAIR / "short"), "long": str(TINY_PAIR / "long")},
-        "scoring": {"shards": 1, "max_length": 1024, "device": "cpu"},
+        "scoring": {"shards": 1, "short_context": "ntk", "max_length": 1024, "device": "cpu"},
         "cam": {"segment_length": 64},
         "mixture": {"n_short": 8, "held_out": 0},
         "plan": {"epochs": 1, "sequences_per_step": 4, "token_budget": 1024},
         "train": {
+            "experiments": "all",
             "learning_rate": 1e-3,
             "device": "cpu",
-            "deepspeed": None,
-            "ranks_per_node": 1,
             "threads": 1,
             "report_to": "none",
             "save_steps": 2,
         },
-        "evaluate": {"benchmarks": []},
         "experiments": {"gateau": {}},
     }
     return merged(base, overrides)
@@ -107,9 +108,10 @@ def whole_config(directory: Path, **overrides: Any) -> dict[str, Any]:
     """Every stage: planted rows, scores, selection, training, export, answers, ratings, leaderboard."""
     evaluate = {
         "benchmarks": ["longbench_chat", "needle"],
+        "experiments": "all",
         "assets": {"source": "own"},
-        "generate": {"shards": {"needle": 1}, "device": "cpu"},
-        "judge": {"model": "stand-in-judge", "stand_in": True},
+        "generate": {"device": "cpu"},
+        "judge": {"benchmarks": ["longbench_chat", "needle"], "model": "stand-in-judge", "stand_in": True},
         "longbench_chat": {"max_new_tokens": 16},
         "needle": {
             "lengths": [300, 500], "depths": [10, 50, 90], "needle": "Note falcon balor detek mosar rigas tunut.",
@@ -157,6 +159,7 @@ def snakemake(directory: Path, config: Mapping[str, Any], *arguments: str) -> su
         check=False,
         timeout=900,
         cwd=ROOT,
+        env=warm.environment(),
     )
 
 
@@ -194,7 +197,7 @@ def _plan(arguments: Sequence[str], environment: Mapping[str, str], output: str)
 def planned_rules(directory: Path, config: Mapping[str, Any], *arguments: str) -> set[str]:
     """Names of the rules that a dry run would execute, targets left out.
 
-    Manifests follow whatever changes, so they are named only where they would be all.
+    Manifests and the page follow whatever changes, so they are named only where they would be all.
     """
     result = snakemake(directory, config, *arguments, "--dry-run", "--quiet", "rules")
     assert result.returncode == 0, result.stdout
@@ -203,7 +206,7 @@ def planned_rules(directory: Path, config: Mapping[str, Any], *arguments: str) -
     table = result.stdout.split("Job stats:")[1].split("\n\n")[0].splitlines()
     rules = {line.split()[0] for line in table if len(line.split()) == 2 and line.split()[1].isdigit()}
     rules -= {"all", "selected", "evaluated", "planted", "miniature", "total"}
-    return rules - {"manifest", "provenance"} or rules
+    return rules - {"manifest", "provenance", "report_page"} or rules
 
 
 def touch_all(directory: Path, seed: int = 0) -> None:

@@ -52,7 +52,7 @@ def large_config(directory: Path, shards: int) -> dict:
     benchmarks = ["longbench", "longbench_chat", "needle", "mt_bench"]
     return merged(
         small_config(directory),
-        {"scoring": {"shards": shards}, "evaluate": {"benchmarks": benchmarks}},
+        {"scoring": {"shards": shards}, "evaluate": {"benchmarks": benchmarks, "experiments": "all"}},
         {"experiments": {"gateau": {}} | {f"alpha_{number}": {"alpha": number / 10} for number in range(7)}},
     )
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from gateau.schemas import MIXTURE, TOKENS
 from gateau.tables import write_rows, write_tables
 
+import warm
 from helpers import ROOT
 
 DEEPSPEED = ROOT / "config/deepspeed"
@@ -36,7 +37,7 @@ def small_model(directory: Path, **changes) -> Path:
 
 
 def token_rows(source: str, count: int, longest: int, seed: int = 0):
-    """Random sequences of which the last part is learnt."""
+    """Random sequences of which the last part is learnt. Every third long one has two pieces."""
     import pyarrow as pa
 
     rng = random.Random(f"{source}{seed}")
@@ -46,9 +47,12 @@ def token_rows(source: str, count: int, longest: int, seed: int = 0):
         ids = [rng.randrange(3, 96) for _ in range(n)]
         start = rng.randint(1, n - 1)
         labels = [-100] * start + ids[start:]
+        pieces = [n]
+        if number % 3 == 0 and start < n // 2:
+            pieces, labels[n // 2] = [n // 2, n - n // 2], -100  # nothing precedes the first token of a piece
         rows.append({
-            "id": f"{source}-{number}", "source": source, "input_ids": ids, "labels": labels, "n_tokens": n,
-            "n_targets": n - start,
+            "id": f"{source}-{number}", "source": source, "input_ids": ids, "labels": labels, "pieces": pieces,
+            "n_tokens": n, "n_targets": sum(label != -100 for label in labels[1:]),
         })  # fmt: skip
     return pa.Table.from_pylist(rows, schema=TOKENS)
 
@@ -76,7 +80,7 @@ class Problem:
         }  # fmt: skip
         subprocess.run(
             [
-                sys.executable, ROOT / "scripts/plan.py", "--mixture", self.folder / "mixture.parquet", "--options",
+                warm.python(), ROOT / "scripts/plan.py", "--mixture", self.folder / "mixture.parquet", "--options",
                 json.dumps(options), "--world-size", str(world_size), "--plan", self.folder / "plan.parquet",
                 "--statistics", self.folder / "statistics.json",
             ],
@@ -104,8 +108,8 @@ class Problem:
     def train(self, name: str, **settings):
         """Run it to the end; the log in stdout."""
         return subprocess.run(
-            self.command(name, **settings), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
-            timeout=300, env=self.environment(),
+            [warm.python(), *self.command(name, **settings)[1:]], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            text=True, check=False, timeout=300, env=self.environment(),
         )  # fmt: skip
 
     def environment(self):

@@ -12,26 +12,26 @@ from __future__ import annotations
 import copy
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 import torch
-from jinja2 import TemplateError
 from transformers import DynamicCache, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.cache_utils import DynamicLayer
 from transformers.generation.streamers import BaseStreamer
 from transformers.utils.hub import cached_file
 
-from gateau.conversations import Turn
+from gateau.conversations import CHAT_FORMATS, Turn, UnusableConversation
 from gateau.errors import DataError, ModelError, SettingsError
 from gateau.formats import chat_format, encode_texts
 from gateau.model_files import ModelSpec
+from gateau.models import config_window, input_device
 from gateau.prompts import adds_bos
+from gateau.template_format import TemplatePrompts
 
-FORMATS = ("longalign", "tokenizer_template", "plain")
 _RECORD = "gateau.json"
 
 
@@ -45,13 +45,24 @@ def choose_format(requested: str, spec: ModelSpec, tokenizer: PreTrainedTokenize
         SettingsError: ``tokenizer_template`` is requested, but the tokenizer has no chat template.
     """
     if requested == "auto":
-        return _recorded_format(spec) or ("tokenizer_template" if tokenizer.chat_template else "plain")
+        recorded = _record(spec).get("chat_format")
+        return recorded or ("tokenizer_template" if tokenizer.chat_template else "plain")
     if requested == "tokenizer_template" and not tokenizer.chat_template:
         raise SettingsError(f"{spec.path}: the tokenizer has no chat template; use --format longalign or plain")
     return requested
 
 
-def _recorded_format(spec: ModelSpec) -> str | None:
+def recorded_template_options(spec: ModelSpec) -> dict[str, Any]:
+    """Return the options of the chat template with which the model was trained here; empty for other models.
+
+    Raises:
+        ModelError: gateau.json is not a file as the rule ``export`` writes it.
+    """
+    return dict(_record(spec).get("template_options", {}))
+
+
+def _record(spec: ModelSpec) -> dict[str, Any]:
+    """Return the content of the model's gateau.json, or an empty mapping if it has none."""
     file = cached_file(
         spec.location,
         _RECORD,
@@ -60,14 +71,15 @@ def _recorded_format(spec: ModelSpec) -> str | None:
         _raise_exceptions_for_connection_errors=False,
     )
     if file is None:
-        return None
+        return {}
     try:
-        recorded = json.loads(Path(file).read_text(encoding="utf-8"))["chat_format"]
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+        record = dict(json.loads(Path(file).read_text(encoding="utf-8")))
+        recorded = record["chat_format"]
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, ValueError) as error:
         raise ModelError(f"{file}: no JSON object with chat_format; export the model again or set --format") from error
-    if recorded not in FORMATS:
-        raise ModelError(f"{file}: unknown chat_format {recorded!r}; set --format to one of {', '.join(FORMATS)}")
-    return str(recorded)
+    if recorded not in CHAT_FORMATS:
+        raise ModelError(f"{file}: unknown chat_format {recorded!r}; set --format to one of {', '.join(CHAT_FORMATS)}")
+    return record
 
 
 def prompt_ids(
@@ -76,6 +88,7 @@ def prompt_ids(
     turns: Sequence[tuple[str, str]],
     user: str,
     system: str | None,
+    template_options: Mapping[str, Any] | None = None,
 ) -> list[int]:
     """Return the token ids of a prompt, up to where the answer to ``user`` begins.
 
@@ -88,6 +101,7 @@ def prompt_ids(
         turns: earlier turns, each a (question, answer) pair.
         user: the question to answer.
         system: the system message, or None.
+        template_options: variables that the chat template reads.
 
     Raises:
         DataError: a text contains a control token of the chat template.
@@ -96,44 +110,29 @@ def prompt_ids(
     if format_name == "longalign":
         return chat_format(format_name, tokenizer).prompt_ids([Turn(*turn) for turn in turns], user, system)
     if format_name == "tokenizer_template":
-        return _template_ids(tokenizer, turns, user, system)
+        return _template_ids(TemplatePrompts(tokenizer, None, template_options), turns, user, system)
     parts = [*([] if system is None else [system]), *(question + answer for question, answer in turns), user]
     bos = [tokenizer.bos_token_id] if adds_bos(tokenizer) else []
     return bos + encode_texts(tokenizer, ["\n\n".join(parts)])[0]
 
 
-def control_tokens(tokenizer: PreTrainedTokenizerBase) -> set[str]:
-    """Return all texts that a chat template would mistake for its own control tokens."""
-    # all_special_tokens lacks the role markers of some models
-    added = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
-    return added | set(tokenizer.all_special_tokens)
-
-
 def _template_ids(
-    tokenizer: PreTrainedTokenizerBase, turns: Sequence[tuple[str, str]], user: str, system: str | None
+    prompts: TemplatePrompts, turns: Sequence[tuple[str, str]], user: str, system: str | None
 ) -> list[int]:
     """Return the ids of the rendered template.
 
     Training refuses a template that does not teach the model to stop; chatting accepts it.
     """
-    control = control_tokens(tokenizer)
-    for text in (system or "", user, *(text for turn in turns for text in turn)):
-        if found := sorted(token for token in control if token in text):
-            raise DataError(
-                f"the text holds {found[0]}, which the chat template would take for a control token; take it out, or "
-                "/reset if it stands in the conversation so far"
-            )
-    messages = [] if system is None else [{"role": "system", "content": system}]
-    for question, answer in turns:
-        messages += [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
-    messages.append({"role": "user", "content": user})
+    texts = (system or "", user, *(text for turn in turns for text in turn))
+    if found := sorted(token for token in prompts.template.control for text in texts if token in text):
+        raise DataError(
+            f"the text holds {found[0]}, which the chat template would take for a control token; take it out, or "
+            "/reset if it stands in the conversation so far"
+        )
     try:
-        rendered = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    except TemplateError as error:
-        raise SettingsError(
-            f"the chat template refuses the conversation ({error}); leave out --system, or set --format"
-        ) from error
-    return list(tokenizer(str(rendered), add_special_tokens=False, verbose=False).input_ids)
+        return prompts.prompt_ids(turns, user, system)
+    except UnusableConversation as reason:
+        raise SettingsError(f"{reason.advice}; leave out --system, or set --format") from reason
 
 
 @dataclass(frozen=True)
@@ -238,6 +237,7 @@ class ChatSession:
     sampling: Sampling
     system: str | None = None
     document: str | None = None
+    template_options: Mapping[str, Any] = field(default_factory=dict)
     turns: list[tuple[str, str]] = field(default_factory=list)
     _cache: DynamicCache | None = field(default=None, repr=False)
     _cached_ids: list[int] = field(default_factory=list, repr=False)
@@ -249,7 +249,7 @@ class ChatSession:
             SettingsError: the window is too small even without earlier turns; or see :func:`prompt_ids`.
             DataError: see :func:`prompt_ids`.
         """
-        window = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        window = config_window(self.model.config)
         for dropped in range(len(self.turns) + 1):
             turns = self.turns[dropped:]
             ids = self._ids(turns, question)
@@ -269,7 +269,7 @@ class ChatSession:
         started = time.monotonic()
         cache, reused = self._reusable_cache(prompt.ids)
         stream = WholeText(self.tokenizer, show)
-        ids = torch.tensor([prompt.ids], device=self.model.device)
+        ids = torch.tensor([prompt.ids], device=input_device(self.model))
         generate: Any = self.model.generate  # mypy takes it for an attribute of a module
         interrupted = False
         try:
@@ -306,7 +306,7 @@ class ChatSession:
             turns = [(f"{self.document}\n\n{first}", answer), *others]
         elif self.document is not None:
             question = f"{self.document}\n\n{question}"
-        return prompt_ids(self.format_name, self.tokenizer, turns, question, self.system)
+        return prompt_ids(self.format_name, self.tokenizer, turns, question, self.system, self.template_options)
 
     def _reusable_cache(self, ids: Sequence[int]) -> tuple[DynamicCache, int]:
         """Return the cache, cropped to the tokens that it shares with a prompt, and their number.

@@ -18,7 +18,11 @@ from pathlib import Path
 
 from gateau.places import DEFAULT_CONFIG, ROOT, SCRIPTS
 
-COMMANDS = {**{name: f"{name}.py" for name in ("doctor", "estimate", "chat", "verify")}, "lease": "gpu_lease.py"}
+COMMANDS = {
+    **{name: f"{name}.py" for name in ("doctor", "estimate", "chat", "verify")},
+    "report": "report_page.py",
+    "lease": "gpu_lease.py",
+}
 # rule scripts that also work on files made elsewhere
 STANDALONE = (*sorted(path.name for path in SCRIPTS.glob("score_*.py")), "judge.py", "sensitivity.py")
 _SNAKEFILE = ROOT / "workflow/Snakefile"

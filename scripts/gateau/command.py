@@ -92,20 +92,25 @@ def place() -> str:
 def progress(items: Iterable[Item], description: str, unit: str, total: int | None = None) -> Iterator[Item]:
     """Yield ``items`` and show their number, rate and time left on standard error.
 
-    A terminal gets a bar, a log file one line every ten seconds.
-
     Args:
         items: what is yielded.
         description: name of the work, in front of the numbers.
         unit: name of one item, for the rate.
         total: number of items; taken from ``items`` if it has a length.
     """
-    interactive = sys.stderr.isatty()
-    yield from tqdm(
-        items, desc=description, unit=unit, total=total, dynamic_ncols=interactive, ascii=not interactive,
-        mininterval=0.2 if interactive else 10.0, maxinterval=10.0, bar_format=None if interactive else _LOG_FORMAT,
-        file=sys.stderr if interactive else _LineByLine(),
-    )  # fmt: skip
+    yield from Bar(items, desc=description, unit=unit, total=total)
+
+
+class Bar(tqdm):  # type: ignore[misc]
+    """The bar of :func:`progress`, also for libraries that make their own: a log file gets a line every ten seconds."""
+
+    def __init__(self, *items: Any, **options: Any) -> None:
+        interactive = sys.stderr.isatty()
+        look = {
+            "dynamic_ncols": interactive, "ascii": not interactive, "mininterval": 0.2 if interactive else 10.0,
+            "maxinterval": 10.0, "file": sys.stderr if interactive else _LineByLine(),
+        }  # fmt: skip
+        super().__init__(*items, **{**options, **look, **({} if interactive else {"bar_format": _LOG_FORMAT})})
 
 
 _LOG_FORMAT = "{desc}: {n_fmt}/{total_fmt} {percentage:3.0f}% [{elapsed}<{remaining}, {rate_fmt}]"

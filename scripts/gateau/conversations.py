@@ -10,6 +10,9 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+CHAT_FORMATS = ("longalign", "tokenizer_template", "plain")  # of prompts; see gateau/chatting.py
+OVER_LONG = ("drop", "truncate_context", "truncate_right", "error")  # what becomes of a row that is too long
+_REASONING = ("reasoning_content", "reasoning", "thinking")  # fields that hold reasoning beside a response
 # zero-width space, non-joiner, joiner, word joiner and byte-order mark: invisible, but a model learns to write them
 _ZERO_WIDTH = re.compile("[\u200b\u200c\u200d\u2060\ufeff]")
 
@@ -43,7 +46,7 @@ def read_conversation(messages: Sequence[Mapping[str, str]]) -> Conversation:
     """Check the roles of messages and pair them into turns.
 
     A user message at the end without an answer is dropped (``odd_turn_dropped``). Zero-width characters are removed
-    from responses (``zero_width_removed``).
+    from responses (``zero_width_removed``). Reasoning in a field of its own is not read (``reasoning_field_left_out``).
 
     Args:
         messages: objects with ``role`` and ``content``; a system message may come first.
@@ -65,6 +68,8 @@ def read_conversation(messages: Sequence[Mapping[str, str]]) -> Conversation:
     if len(rest) % 2:
         rest.pop()
         changes.append("odd_turn_dropped")
+    if any(message.get(name) for message in rest[1::2] for name in _REASONING):
+        changes.append("reasoning_field_left_out")
     responses = [message["content"] for message in rest[1::2]]
     cleaned = [_ZERO_WIDTH.sub("", response) for response in responses]
     if cleaned != responses:

@@ -18,6 +18,7 @@ from typing import Any
 
 from gateau.places import PACKAGE, SCRIPTS
 
+_CHUNK = 1 << 20  # bytes
 _DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
@@ -25,6 +26,15 @@ def file_sha256(path: Path) -> str:
     """Return the hexadecimal SHA-256 of a file, read in blocks."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def git_blob_id(path: Path) -> str:
+    """Return what ``git hash-object`` prints for a file, which is read in blocks."""
+    digest = hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
 
 
 def settings_digest(settings: Any, length: int = 64) -> str:

@@ -6,20 +6,21 @@ numpy nor torch, because every cluster job parses the workflow again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from copy import deepcopy
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from gateau.errors import SettingsError, UserError
+from gateau.errors import SettingsError
+from gateau.hub_entries import HubEntry, name_of
 from gateau.methods import FORMULA, METHODS, UNRANKED, Contrast, contrasts
 from gateau.model_files import ModelSpec, check_window, tokenizer_fingerprint, weights_fingerprint
-from gateau.places import DEFAULT_CONFIG, SCHEMA
+from gateau.templates import template_text
 
-ALWAYS = ("short", "long", "base")  # models of every run
 OPTIONAL = ("non_homologous", "reward", "embedder")  # models that only some experiments need
+_CUT_LONG = ("one_model", "no_extended_window")  # contrasts that repeat the short pass if models.short is null
 DIVERSITY = ("near_duplicates", "per_cluster", "clusters")  # options that only apply to methods that rank
 # what every selection depends on, in addition to the options that its method reads
 _SELECTS = ("method", "n_long", "held_out", "seed", *DIVERSITY)
@@ -28,62 +29,6 @@ TRAIN_OPTIONS = (
     "learning_rate", "lr_scheduler", "warmup_share", "weight_decay", "adam_beta1", "adam_beta2", "max_grad_norm",
     "optimizer", "lora", "dtype", "attention", "device", "seed",
 )  # fmt: skip
-
-
-def with_defaults(config: Mapping[str, Any], defaults: Path = DEFAULT_CONFIG) -> dict[str, Any]:
-    """Return ``config`` merged key by key into the default configuration.
-
-    If ``config`` has experiments, they replace all default ones.
-    """
-    import yaml
-
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    result: dict[str, Any] = yaml.load(defaults.read_text(encoding="utf-8"), Loader=loader)
-    lay_over(result, config)
-    return result
-
-
-def lay_over(config: dict[str, Any], new: Mapping[str, Any]) -> None:
-    """Replace entries of ``config`` with those of ``new``, key by key, but the section experiments as a whole."""
-    experiments = new.get("experiments") or config.get("experiments")
-    _merge(config, {key: value for key, value in new.items() if key != "experiments"})
-    if experiments:
-        config["experiments"] = deepcopy(experiments)
-
-
-def _merge(config: dict[str, Any], new: Mapping[str, Any]) -> None:
-    for key, value in new.items():
-        if isinstance(value, Mapping) and isinstance(config.get(key), dict):
-            _merge(config[key], value)
-        else:
-            config[key] = deepcopy(value)
-
-
-def read_configuration(files: Sequence[str]) -> dict[str, Any]:
-    """Return the default configuration with the given files merged into it, as the workflow reads it.
-
-    Raises:
-        SettingsError: a file is not a YAML mapping, or the whole does not follow the schema.
-    """
-    import yaml
-    from snakemake.exceptions import WorkflowError  # type: ignore[import-untyped]
-    from snakemake.utils import validate  # type: ignore[import-untyped]
-
-    given: dict[str, Any] = {}
-    for file in files:
-        try:
-            content = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise SettingsError(f"{file}: not valid YAML ({error})") from error
-        if not isinstance(content, dict):
-            raise SettingsError(f"{file}: not a mapping of keys; see config/README.md")
-        lay_over(given, content)
-    config = with_defaults(given)
-    try:
-        validate(config, str(SCHEMA))
-    except WorkflowError as error:
-        raise SettingsError(f"the configuration does not follow the schema: {error}") from error
-    return config
 
 
 def model_section(value: str | Mapping[str, Any]) -> dict[str, Any]:
@@ -144,7 +89,7 @@ class Experiment:
         return {name: self.options[name] for name in (*METHODS[self.method].reads, *_SELECTS)}
 
     def check(self, models: Mapping[str, Any]) -> None:
-        """Check method, options and models.
+        """Check method, options and models. ``models`` is the section of the configuration.
 
         Raises:
             SettingsError: the method is unknown, an option is not used by it, or a required model is not set.
@@ -164,6 +109,11 @@ class Experiment:
                         f"experiment {self.name}: {option} needs a method that ranks, and {self.method} does not rank"
                     )
             return
+        if self.contrast in _CUT_LONG and models["short"] is None:
+            raise SettingsError(
+                f"experiment {self.name}: method {self.method} is the same as gateau if models.short is null; "
+                "use method gateau"
+            )
         if self.options["clusters"] is not None and not self.takes_of_each_cluster:
             raise SettingsError(f"experiment {self.name}: clusters has no effect without per_cluster; set both")
         for role, needed, what in (
@@ -177,20 +127,49 @@ class Experiment:
 
 @dataclass(frozen=True)
 class Configuration:
-    """A complete configuration, with all defaults filled in, and what follows from it."""
+    """A complete configuration, with all defaults filled in, and what follows from it.
+
+    Attributes:
+        config: the configuration.
+        place: returns the place of a path, which has the prefix of a module in front.
+    """
 
     config: Mapping[str, Any]
+    place: Callable[[str], str] = str
 
     @cached_property
     def experiments(self) -> dict[str, Experiment]:
         """All experiments by name."""
         shared = {**self.config["selection"], **self.config["mixture"]}
-        return {name: Experiment(name, own, {**shared, **own}) for name, own in self.config["experiments"].items()}
+        return {
+            name: Experiment(name, own, _without_words({**shared, **own}))
+            for name, own in self.config["experiments"].items()
+        }
+
+    @cached_property
+    def trained(self) -> list[str]:
+        """Names of the experiments that are trained, in order."""
+        return chosen(self.config["train"]["experiments"], self.experiments)
 
     @cached_property
     def ranked(self) -> list[str]:
         """Names of the experiments that need scores."""
         return [name for name, experiment in self.experiments.items() if experiment.is_ranked]
+
+    @cached_property
+    def delivered(self) -> list[str]:
+        """Names of the experiments whose rows are handed to other programs as a data set."""
+        return [name for name, one in self.experiments.items() if one.options["n_long"] != 0 or self.mixes_chats(name)]
+
+    def mixes_chats(self, name: str) -> bool:
+        """Return whether an experiment mixes short chats with its long samples."""
+        return bool(self.experiments[name].options["n_short"] and self.raw_files("short"))
+
+    @cached_property
+    def drawn_by_tokens(self) -> list[str]:
+        """Names of the experiments that draw samples without a ranking until they have ``n_long`` tokens."""
+        budgets = {name: one.options["n_long"] for name, one in self.experiments.items() if name not in self.ranked}
+        return [name for name, n_long in budgets.items() if isinstance(n_long, Mapping) and "tokens" in n_long]
 
     def any_ranked(self, needs: Callable[[Experiment], bool]) -> bool:
         """Return whether ``needs`` is true for at least one ranked experiment."""
@@ -207,28 +186,51 @@ class Configuration:
         """Every contrast that a method can need."""
         return contrasts(self.config["scoring"]["short_context"])
 
-    def repeats_short_pass(self, contrast: Contrast) -> bool:
-        """Return whether a contrast would compute the same values as the short pass."""
-        return (
-            self.config["models"].get(contrast.role) == self.config["models"]["short"]
-            and contrast.short_context == self.config["scoring"]["short_context"]
-            and contrast.window_of == contrast.role
-        )
-
     @property
     def is_compared(self) -> bool:
         """Whether the ranked experiments are compared on labelled rows."""
         return bool(self.config["comparison"]["positive"] and self.ranked)
 
     def raw_files(self, source: str) -> list[str]:
-        """Return the files of ``data.long`` or ``data.short`` as a list; empty if the key is null."""
+        """Return the entries of ``data.long`` or ``data.short`` as a list; empty if there are none.
+
+        An entry may be a folder or a glob, see :mod:`gateau.raw_files`. The list of its files stands for a data set on
+        the hub.
+        """
+        return [one if isinstance(one, str) else self._listing(one) for one in self._entries(source)]
+
+    def _entries(self, source: str) -> list[Any]:
         value = self.config["data"][source]
-        return [value] if isinstance(value, str) else list(value or [])
+        return [] if value in (None, "none") else list(value) if isinstance(value, list | tuple) else [value]
+
+    def _listing(self, entry: Mapping[str, Any]) -> str:
+        return HubEntry.from_config(entry).listing(self.config["results_dir"], self.place)
+
+    @cached_property
+    def hub_data(self) -> dict[str, HubEntry]:
+        """The data sets on the hub by the names of their folders."""
+        given = [one for source in ("long", "short") for one in self._entries(source) if not isinstance(one, str)]
+        return {name_of(self._listing(one)): HubEntry.from_config(one) for one in given}
+
+    def intake_options(self, source: str) -> dict[str, Any]:
+        """Return the options by which the rows of ``long`` or ``short`` are read, and which of them are kept."""
+        data = self.config["data"]
+        columns = data["columns" if source == "long" else "short_columns"] or {}
+        own = {name: column for name, column in columns.items() if column is not None}
+        further = ("split", "system", "limit", "seed", "min_tokens", "max_tokens") if source == "long" else ()
+        return {"columns": own, **{name: data[name] for name in further}}
+
+    @property
+    def counts_tokens(self) -> bool:
+        """Whether long rows are left out by their number of tokens."""
+        return any(self.config["data"][name] is not None for name in ("min_tokens", "max_tokens"))
 
     @property
     def sources(self) -> list[str]:
-        """Kinds of rows that are tokenized: ``long``, and ``short`` if there are short chats."""
-        return ["long", "short"] if self.raw_files("short") else ["long"]
+        """Kinds of rows that are tokenized, for training or because an experiment's draw depends on it."""
+        has_long = bool(self.trained or self.drawn_by_tokens)
+        has_short = any(map(self.mixes_chats, self.experiments)) or bool(self.trained and self.raw_files("short"))
+        return ["long"] * has_long + ["short"] * has_short
 
     @property
     def world_size(self) -> int:
@@ -236,13 +238,66 @@ class Configuration:
         return int(self.config["train"]["nodes"] * self.config["train"]["ranks_per_node"])
 
     @property
+    def gpus_per_pass(self) -> int:
+        """Number of GPUs that one job of a scoring pass takes."""
+        scoring = self.config["scoring"]
+        return 0 if scoring["device"] == "cpu" else int(scoring["gpus_per_job"])
+
+    @property
+    def is_fine_tuned(self) -> bool:
+        """Whether the run trains ``models.base``."""
+        return bool(self.trained or self.config["miniature"])
+
+    @property
     def roles(self) -> list[str]:
-        """Names of the run's models; optional ones only if they are set."""
-        return [*ALWAYS, *(role for role in OPTIONAL if self.config["models"][role])]
+        """Names of the models that the run needs."""
+        scoring = ["short", "long"] if self.ranked else []
+        base = ["base"] if self.is_fine_tuned else []
+        return [*scoring, *base, *(role for role in OPTIONAL if self.config["models"][role])]
+
+    @property
+    def short_window(self) -> int | None:
+        """Tokens of the short view if ``models.short`` is null and θ_L reads it too, else None."""
+        return self.config["scoring"]["short_window"] if self.config["models"]["short"] is None else None
+
+    @property
+    def files_of_auto_format(self) -> list[Path]:
+        """Files of θ_L, beside its tokenizer, from which ``scoring.format: auto`` follows; none for a fixed format."""
+        folder = ModelSpec.from_config(self.model("long")).directory
+        return [*folder.glob("generation_config.json")] if self.config["scoring"]["format"] == "auto" else []
 
     def model(self, role: str) -> dict[str, Any]:
-        """Return a model of the section ``models`` as a mapping; null stands for ``models.long``."""
-        return model_section(self.config["models"][role] or self.config["models"]["long"])
+        """Return a model of the section ``models`` as a mapping.
+
+        The long model takes the place of ``short: null`` and of ``base: long``. The path of a model that is not set is
+        ``unset``.
+        """
+        models = self.config["models"]
+        section = models[role]
+        if (role, section) in (("short", None), ("base", "long")):
+            section = models["long"]
+        return model_section(section or "unset")
+
+    @property
+    def format_settings(self) -> dict[str, Any]:
+        """Settings of the chat format of training, with the template's text instead of its file."""
+        tokens = self.config["tokens"]
+        template = tokens["chat_template"] and template_text(tokens["chat_template"])
+        given = {name: tokens[name] for name in ("turns", "stop_token", "template_options")}
+        return {**given, "chat_template": template}
+
+    @property
+    def needs_rows(self) -> bool:
+        """Whether the run reads long samples. A run that only evaluates does not."""
+        return bool(self.delivered or self.is_fine_tuned)
+
+    @property
+    def unset(self) -> list[str]:
+        """Keys without which the run cannot start and which are not set."""
+        roles = [*self.roles, *["long"] * self.counts_tokens, *["base"] * bool(self.sources)]
+        needs_long = any(self.model(role)["path"] == "unset" for role in roles)
+        needed = {"data.long": self.needs_rows and not self.raw_files("long"), "models.long": needs_long}
+        return [key for key, is_missing in needed.items() if is_missing]
 
     def check(self) -> None:
         """Check the whole configuration before anything runs for hours.
@@ -255,33 +310,91 @@ class Configuration:
             raise SettingsError("the names of experiments must be text; put numbers in quotes")
         for experiment in self.experiments.values():
             experiment.check(self.config["models"])
-            if experiment.options["n_short"] and not self.raw_files("short"):
-                raise SettingsError(f"experiment {experiment.name} mixes short chats (n_short), but data.short is null")
+        check_known("train.experiments", self.trained, self.experiments, "is not an experiment")
+        check_gpus("scoring", self.config["scoring"])
+        for name in self.trained:
+            if self.experiments[name].options["n_short"] and not self.raw_files("short"):
+                raise SettingsError(f"experiment {name} mixes short chats (n_short), but data.short is none")
+        settings, tokens = self.format_settings, self.config["tokens"]
+        if tokens["format"] == "longalign" and (settings["chat_template"] or settings["template_options"]):
+            raise SettingsError(
+                "tokens.chat_template and tokens.template_options have no effect with the format longalign; set "
+                "tokens.format: tokenizer_template, or remove them"
+            )
+        train = self.config["train"]
+        if train["optimizer"] == "adamw_8bit" and train["deepspeed"] != "none":
+            raise SettingsError("train.optimizer adamw_8bit cannot be used with DeepSpeed; set train.deepspeed: none")
         if self.config["miniature"] and not self.config["data"]["planted"]:
             raise SettingsError(
                 "miniature asks planted questions, so it needs data.planted; use --configfile config/miniature.yaml"
             )
+        self._check_data()
         self._check_models()
+
+    def _check_data(self) -> None:
+        """Check the regular expression that splits rows, and the limits of tokens."""
+        data = self.config["data"]
+        if isinstance(data["split"], Mapping):
+            try:
+                groups = re.compile(data["split"]["regex"]).groupindex
+            except re.error as error:
+                raise SettingsError(f"data.split.regex: not a regular expression of Python ({error})") from error
+            if absent := {"context", "instruction"} - groups.keys():
+                raise SettingsError(
+                    f"data.split.regex: the group {min(absent)} is missing; write (?P<context>...) and "
+                    "(?P<instruction>...) around the two parts"
+                )
+        if (
+            data["min_tokens"] is not None
+            and data["max_tokens"] is not None
+            and data["min_tokens"] > data["max_tokens"]
+        ):
+            raise SettingsError("data.min_tokens is above data.max_tokens, so that no row is left; lower it")
 
     def _check_models(self) -> None:
         """Check that local models exist and that θ_L's window holds ``scoring.max_length`` tokens."""
         for role in self.roles:
             spec = ModelSpec.from_config(self.model(role))
-            if spec.is_local:
+            if spec.path != "unset" and spec.is_local:
                 spec.config()
                 if role == "long":
                     check_window(spec, spec.context_window(), self.config["scoring"]["max_length"])
-        short, long = self.model("short"), self.model("long")
-        if short["path"] == long["path"] and self.config["scoring"]["short_context"] == "ntk":
+        short, long, scoring = self.model("short"), self.model("long"), self.config["scoring"]
+        if not self.ranked or long["path"] == "unset" or short["path"] != long["path"]:
+            return
+        if scoring["short_context"] != "truncate" and (self.short_window or scoring["short_context"] == "ntk"):
             raise SettingsError(
-                f"models.short and models.long are the same model ({long['path']}), which already knows long contexts: "
-                "set scoring.short_context: truncate, and models.short.window to the short window"
+                f"one model ({long['path']}) has both windows, so its short view can only be cut: set "
+                "scoring.short_context: truncate, and scoring.short_window to the short window"
+            )
+        if self.short_window and self.short_window >= scoring["max_length"]:
+            raise SettingsError(
+                f"scoring.short_window ({self.short_window}) must be below scoring.max_length "
+                f"({scoring['max_length']}): otherwise the short view is the long one"
             )
 
 
-def explained(check: Callable[[], None], raised: type[Exception]) -> None:
-    """Call ``check`` and convert a :class:`~gateau.errors.UserError` into ``raised``, with the same message."""
-    try:
-        check()
-    except UserError as error:
-        raise raised(str(error)) from None
+def chosen(value: str | Sequence[str], known: Iterable[str]) -> list[str]:
+    """Return the names that ``all``, ``none`` or a list of names stands for."""
+    return {"all": list(known), "none": []}[value] if isinstance(value, str) else list(value)
+
+
+def check_known(key: str, found: Iterable[str], known: Iterable[str], what: str) -> None:
+    """Raise SettingsError for the first name, in alphabetical order, that is not among the known ones."""
+    if unknown := sorted(set(found) - set(known)):
+        raise SettingsError(f"{key}: {unknown[0]} {what}; choose from {', '.join(known) or 'none'}")
+
+
+def check_gpus(key: str, section: Mapping[str, Any]) -> None:
+    """Raise SettingsError if a section asks for several GPUs per job, and its device is not all GPUs of the job."""
+    gpus, device = section["gpus_per_job"], section["device"]
+    if gpus > 1 and device not in ("auto", "cuda"):
+        raise SettingsError(
+            f"{key}.gpus_per_job is {gpus}, but {key}.device is {device}; set {key}.device to auto or cuda, or "
+            "gpus_per_job to 1"
+        )
+
+
+def _without_words(options: dict[str, Any]) -> dict[str, Any]:
+    """Return the options of an experiment with None in place of ``n_long: all``."""
+    return {**options, "n_long": None if options["n_long"] == "all" else options["n_long"]}

@@ -5,17 +5,17 @@ EOS at the end. Each user message and each response is tokenized separately. The
 EOS, although the input at that position may already be the next turn. A loss mask cannot express this, so labels are
 stored explicitly. An EOS after an empty response is not learnt.
 
-``tokenizer_template`` is the tokenizer's own chat template. A template whose stop token would not be learnt is refused.
+``tokenizer_template`` is a chat template: the tokenizer's own, or another. A template whose stop token would not be
+learnt is refused.
 
 Text in the data never becomes a control token.
 """
 
 from __future__ import annotations
 
-import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -38,11 +38,19 @@ class EncodedConversation:
 
     ``labels[t]`` is the token that the model should predict for position t from the positions before it, or -100 if
     nothing is learnt there. This is the convention of transformers, which shifts the labels itself.
+
+    Attributes:
+        input_ids: the token ids.
+        labels: the labels.
+        changes: names of the changes made to the conversation.
+        pieces: tokens of each piece. Pieces are sequences of their own: positions restart, and none attends to another.
+            They share the weight of one sequence. Empty stands for one piece with all tokens.
     """
 
     input_ids: np.ndarray
     labels: np.ndarray
     changes: tuple[str, ...] = ()
+    pieces: tuple[int, ...] = ()
 
     @property
     def n_tokens(self) -> int:
@@ -54,17 +62,55 @@ class EncodedConversation:
         """Number of labels that are learnt. The first position has no predecessor, so its label never counts."""
         return int(np.count_nonzero(self.labels[1:] != IGNORED))
 
+    def last_pieces(self, max_tokens: int) -> EncodedConversation:
+        """Return the last pieces that have at most ``max_tokens`` together, but at least the last one."""
+        if len(self.pieces) < 2 or self.n_tokens <= max_tokens:
+            return self
+        kept = next(
+            n for n in range(1, len(self.pieces)) if sum(self.pieces[n:]) <= max_tokens or n == len(self.pieces) - 1
+        )
+        start, changes = sum(self.pieces[:kept]), (*self.changes, "earlier_turns_left_out")
+        return EncodedConversation(self.input_ids[start:], self.labels[start:], changes, self.pieces[kept:])
+
+
+@dataclass(frozen=True)
+class FormatSettings:
+    """Settings of a chat format, as in the section ``tokens``.
+
+    Attributes:
+        turns: ``all`` or ``last``: the responses that are learnt.
+        stop_token: the token that ends a response; None is the tokenizer's EOS.
+        chat_template: text of a Jinja template; None is the tokenizer's own. Only for ``tokenizer_template``.
+        template_options: variables that the template reads.
+    """
+
+    turns: str = "all"
+    stop_token: str | None = None
+    chat_template: str | None = None
+    template_options: Mapping[str, Any] = field(default_factory=dict)
+
 
 class ChatFormat(ABC):
     """A way to turn conversations into token ids and labels, for one tokenizer."""
 
     name: str
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        self._tokenizer = tokenizer
-        if tokenizer.eos_token_id is None:
-            raise SettingsError(f"{tokenizer.name_or_path}: the tokenizer has no EOS, so no model could learn to stop")
-        self.stop_id = int(tokenizer.eos_token_id)
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, settings: FormatSettings) -> None:
+        self._tokenizer, self._settings = tokenizer, settings
+        if settings.stop_token is None:
+            if tokenizer.eos_token_id is None:
+                raise SettingsError(
+                    f"{tokenizer.name_or_path}: the tokenizer has no EOS, so no model could learn to stop; set "
+                    "tokens.stop_token to the token that ends a response"
+                )
+            self.stop_id = int(tokenizer.eos_token_id)
+        else:
+            found = tokenizer.get_vocab().get(settings.stop_token)
+            if found is None:
+                raise SettingsError(
+                    f"tokens.stop_token: {settings.stop_token!r} is not a token of {tokenizer.name_or_path}"
+                )
+            self.stop_id = int(found)
 
     @abstractmethod
     def encode_batch(self, conversations: Sequence[Conversation]) -> list[EncodedConversation | UnusableConversation]:
@@ -90,14 +136,16 @@ class ChatFormat(ABC):
         return outcome
 
 
-def chat_format(name: str, tokenizer: PreTrainedTokenizerBase) -> ChatFormat:
+def chat_format(name: str, tokenizer: PreTrainedTokenizerBase, settings: FormatSettings | None = None) -> ChatFormat:
     """Return the format of that name.
 
     Raises:
-        SettingsError: the tokenizer does not support the format.
+        SettingsError: the tokenizer does not support the format or its settings.
     """
+    from gateau.template_format import TemplateFormat
+
     kinds: dict[str, type[ChatFormat]] = {"longalign": LongAlignFormat, "tokenizer_template": TemplateFormat}
-    return kinds[name](tokenizer)
+    return kinds[name](tokenizer, settings or FormatSettings())
 
 
 class LongAlignFormat(ChatFormat):
@@ -105,8 +153,8 @@ class LongAlignFormat(ChatFormat):
 
     name = "longalign"
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        super().__init__(tokenizer)
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, settings: FormatSettings) -> None:
+        super().__init__(tokenizer, settings)
         self._bos = [tokenizer.bos_token_id] if adds_bos(tokenizer) else []
 
     def encode_batch(self, conversations: Sequence[Conversation]) -> list[EncodedConversation | UnusableConversation]:
@@ -126,13 +174,16 @@ class LongAlignFormat(ChatFormat):
         ids, labels = np.empty(n_tokens, np.int32), np.full(n_tokens, IGNORED, np.int32)
         ids[: len(self._bos)] = self._bos
         place, after = len(self._bos), IGNORED
-        for prompt, response in zip(segments[::2], segments[1::2], strict=True):
+        first_learnt = len(segments) - 2 if self._settings.turns == "last" else 0
+        for number, (prompt, response) in enumerate(zip(segments[::2], segments[1::2], strict=True)):
             labels[place] = after
             ids[place : place + len(prompt)] = prompt
             place += len(prompt)
-            ids[place : place + len(response)] = labels[place : place + len(response)] = response
+            ids[place : place + len(response)] = response
+            after = IGNORED
+            if response and 2 * number >= first_learnt:
+                labels[place : place + len(response)], after = response, self.stop_id
             place += len(response)
-            after = self.stop_id if response else IGNORED
         ids[place], labels[place] = self.stop_id, after
         return EncodedConversation(ids, labels, conversation.changes)
 
@@ -160,122 +211,6 @@ class LongAlignFormat(ChatFormat):
         )
 
 
-class TemplateFormat(ChatFormat):
-    """The tokenizer's own chat template. The model learns the text that the template adds to each prompt."""
-
-    name = "tokenizer_template"
-
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        super().__init__(tokenizer)
-        if not tokenizer.chat_template:
-            raise SettingsError(
-                f"{tokenizer.name_or_path}: the tokenizer has no chat template; use the longalign format"
-            )
-        added = tokenizer.added_tokens_decoder.values()
-        self._control = sorted({*map(str, tokenizer.all_special_tokens), *(str(t) for t in added if t.special)})
-        self.encode(Conversation((Turn("a question", "an answer"), Turn("another", "more"))))
-
-    def encode_batch(self, conversations: Sequence[Conversation]) -> list[EncodedConversation | UnusableConversation]:
-        """Encode one rendered conversation at a time, because finding the responses needs character offsets."""
-        outcomes: list[EncodedConversation | UnusableConversation] = []
-        for conversation in conversations:
-            try:
-                outcomes.append(self._encode(conversation))
-            except UnusableConversation as reason:
-                outcomes.append(reason)
-        return outcomes
-
-    def _encode(self, conversation: Conversation) -> EncodedConversation:
-        self._refuse_control_tokens(
-            [conversation.system or "", *(text for turn in conversation.turns for text in (turn.user, turn.assistant))]
-        )
-        rendered, spans = self._rendered_turns(_system_messages(conversation.system), conversation.turns)
-        ids, starts, stops = self._ids(rendered, [first for first, _ in spans])
-        labels = np.full(len(ids), IGNORED, np.int32)
-        for first, last in spans:
-            inside = np.flatnonzero((first <= starts) & (stops <= last) & (starts < stops))
-            ends = inside[ids[inside] == self.stop_id]
-            if not len(ends):
-                raise SettingsError(
-                    "the chat template does not end a response with the tokenizer's EOS, so a model trained on it "
-                    "would never stop; use the longalign format, or set the tokenizer's eos_token to the template's "
-                    "stop token"
-                )
-            # text that the template writes after the stop token is not learnt
-            learnt = inside[inside <= ends[-1]]
-            labels[learnt] = ids[learnt]
-        return EncodedConversation(ids, labels, conversation.changes)
-
-    def prompt_ids(self, turns: Sequence[Turn], user: str, system: str | None = None) -> list[int]:
-        """Return the ids of the rendered template up to the generation prompt.
-
-        Raises:
-            UnusableConversation: a text contains a control token.
-        """
-        self._refuse_control_tokens(
-            [system or "", user, *(text for turn in turns for text in (turn.user, turn.assistant))]
-        )
-        messages = _system_messages(system)
-        _, spans = self._rendered_turns(messages, turns)
-        messages.append({"role": "user", "content": user})
-        ids, _, _ = self._ids(self._render(messages, add_generation_prompt=True), [first for first, _ in spans])
-        return [int(token) for token in ids]
-
-    def chat_template(self) -> str:
-        """Return the tokenizer's own template."""
-        return str(self._tokenizer.chat_template)
-
-    def _rendered_turns(
-        self, messages: list[dict[str, str]], turns: Sequence[Turn]
-    ) -> tuple[str, list[tuple[int, int]]]:
-        """Append all turns to ``messages``; return the rendered text and the (start, stop) of non-empty responses."""
-        spans: list[tuple[int, int]] = []
-        rendered = ""
-        for turn in turns:
-            messages.append({"role": "user", "content": turn.user})
-            prompt = self._render(messages, add_generation_prompt=True)
-            messages.append({"role": "assistant", "content": turn.assistant})
-            rendered = self._render(messages, add_generation_prompt=False)
-            if not rendered.startswith(prompt):
-                raise SettingsError(
-                    f"{self._tokenizer.name_or_path}: the chat template does not put the response right after the "
-                    "generation prompt, so its tokens cannot be told apart; use the longalign format"
-                )
-            if turn.assistant:
-                spans.append((len(prompt), len(rendered)))
-        return rendered, spans
-
-    def _ids(self, rendered: str, responses: Sequence[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return the ids of a rendered text and the character offsets at which each starts and stops.
-
-        A token may cover the end of a prompt and the beginning of its response, for example two newlines. The text is
-        then split there before tokenizing, because the model also gets its prompt without the response.
-        """
-        ids, starts, stops = self._piece(rendered, 0)
-        if any(((starts < first) & (first < stops)).any() for first in responses):
-            cuts = [0, *responses, len(rendered)]
-            pieces = [self._piece(rendered[start:stop], start) for start, stop in itertools.pairwise(cuts)]
-            ids, starts, stops = (np.concatenate(column) for column in zip(*pieces, strict=True))
-        return ids, starts, stops
-
-    def _piece(self, text: str, start: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        encoded = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-        starts, stops = start + np.array(encoded.offset_mapping, np.int64).reshape(-1, 2).T
-        return np.array(encoded.input_ids, np.int32), starts, stops
-
-    def _render(self, messages: list[dict[str, str]], add_generation_prompt: bool) -> str:
-        return str(
-            self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=add_generation_prompt)
-        )
-
-    def _refuse_control_tokens(self, texts: Sequence[str]) -> None:
-        if any(token in text for token in self._control for text in texts):
-            raise UnusableConversation(
-                "control_token_in_text",
-                "the row holds text that the template would take for a control token; mend the row",
-            )
-
-
 def encode_texts(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
     """Return the ids of each text, encoded separately; text that looks like a control token is encoded as text.
 
@@ -296,10 +231,6 @@ def encode_texts(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> li
 
 def _instruction(user: str) -> str:
     return f"[INST]{user}[/INST]"
-
-
-def _system_messages(system: str | None) -> list[dict[str, str]]:
-    return [] if system is None else [{"role": "system", "content": system}]
 
 
 def _merge_system(conversation: Conversation) -> Conversation:

@@ -74,8 +74,8 @@ def run_leased(gpus: int, command: Sequence[str]) -> NoReturn:
         if gpus > len(devices):
             names = ",".join(device.name for device in devices)
             raise SettingsError(
-                f"{gpus} GPUs were requested, but only {len(devices)} can be used ({names}): request fewer (for a "
-                "training, lower train.ranks_per_node), or add more of the machine's GPUs to CUDA_VISIBLE_DEVICES"
+                f"{gpus} GPUs were requested, but only {len(devices)} can be used ({names}): request fewer (lower "
+                "train.ranks_per_node or gpus_per_job), or add more of the machine's GPUs to CUDA_VISIBLE_DEVICES"
             )
         folder = lease_folder(environment)
         start = time.monotonic()

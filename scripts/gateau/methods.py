@@ -28,7 +28,7 @@ class Method:
 
 METHODS: dict[str, Method] = {
     "gateau": Method("GATEAU as in the paper, with all its options", FORMULA),
-    "gateau_robust": Method("norms and importance settled by the planted study (config/methods.md)"),
+    "gateau_robust": Method("norms and importance settled by the planted study (docs/methods.md)"),
     "hmg": Method("homologous models' guidance alone", ("hmp_norm",)),
     "cam": Method("contextual awareness alone", ("importance", "layers", "orientation")),
     "no_norm": Method("ablation: GATEAU without norms", ("alpha", "importance", "layers", "orientation")),

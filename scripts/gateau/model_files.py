@@ -14,6 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from gateau.digests import files_digest
 from gateau.errors import ModelError
 
 _WEIGHTS = (".safetensors", ".bin", ".gguf", ".pt", ".pth")
@@ -21,6 +22,8 @@ _TOKENIZER = (
     "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
     "vocab.json", "vocab.txt", "merges.txt", "chat_template.jinja", "chat_template.json",
 )  # fmt: skip
+# files beside a model's weights that decide answers too: stop tokens, and the chat format
+_DECIDES_ANSWERS = ("generation_config.json", "gateau.json")
 _BLOCK, _BLOCKS, _BLOCKS_PER_FILE = 4096, 8, 1024
 
 
@@ -60,6 +63,16 @@ class ModelSpec:
         """What a loader needs: the directory with ``~`` expanded, or the hub name."""
         return str(self.directory) if self.is_local else self.path
 
+    def identity(self) -> list[Any]:
+        """Return what decides the model's answers, wherever it lies: digests of its files, and its options."""
+        beside = [self.directory / name for name in _DECIDES_ANSWERS] if self.is_local else []
+        return [
+            weights_fingerprint(self.path, self.revision),
+            tokenizer_fingerprint(self.path, self.revision),
+            [self.window, self.rope_parameters, self.trust_remote_code],
+            files_digest(*beside),
+        ]
+
     def config(self) -> dict[str, Any]:
         """Return the config.json of a local model.
 
@@ -82,6 +95,7 @@ class ModelSpec:
         if self.window is not None or not self.is_local:
             return self.window
         config = self.config()
+        config = config.get("text_config") or config  # of a model that also reads images
         window = config.get("max_position_embeddings") or config.get("n_positions")
         return int(window) if window else None
 

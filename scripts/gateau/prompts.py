@@ -2,7 +2,8 @@
 
 Four parts are encoded separately, and their ids are concatenated (method: "Sample → tokens"): the head of the frame,
 the context, the middle of the frame with the instruction, and the response. The start of the response is therefore
-known exactly, without searching for a marker in the text. Text that looks like a control token is encoded as text.
+known exactly, without searching for a marker in the text. The frame is plain text, or a chat template's. Only a chat
+template's frame holds control tokens; context, instruction and response are always encoded as text.
 """
 
 from __future__ import annotations
@@ -21,11 +22,23 @@ _PLACES = ("{context}", "{instruction}", "{response}")
 
 @dataclass(frozen=True)
 class PromptTemplate:
-    """The text around context, instruction and response, split at their places."""
+    """The text around context, instruction and response, split at their places.
+
+    Attributes:
+        head: text before the context.
+        before_instruction: text between context and instruction.
+        after_instruction: text after the instruction.
+        generation_prompt: what a chat template writes between ``after_instruction`` and the response, from its first
+            control token on.
+        is_chat: whether a chat template made the frame. Control tokens in ``head`` and ``generation_prompt`` then
+            are control tokens, and BOS is part of ``head`` if the template writes it.
+    """
 
     head: str
     before_instruction: str
     after_instruction: str
+    generation_prompt: str = ""
+    is_chat: bool = False
 
     @classmethod
     def parse(cls, template: str) -> PromptTemplate:
@@ -94,13 +107,27 @@ class EncodedSample:
 
 
 class PromptEncoder:
-    """An encoder of samples for one tokenizer and one template."""
+    """An encoder of samples for one tokenizer and one frame.
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, template: str) -> None:
+    Attributes:
+        frame: the frame.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, frame: str | PromptTemplate) -> None:
+        """Take a frame, or a prompt template as in ``scoring.prompt``."""
         self._tokenizer = tokenizer
-        self._template = PromptTemplate.parse(template)
+        self.frame = PromptTemplate.parse(frame) if isinstance(frame, str) else frame
         self._bos = [tokenizer.bos_token_id] if adds_bos(tokenizer) else []
-        self._head = self._bos + self._encode([self._template.head])[0]
+        if self.frame.is_chat:
+            self._head, self._generation_prompt = self._encode(
+                [self.frame.head, self.frame.generation_prompt], control_tokens=True
+            )
+        else:
+            self._head, self._generation_prompt = self._bos + self._encode([self.frame.head])[0], []
+
+    def frame_ids(self) -> list[list[int]]:
+        """Return the ids before the context and, with a chat template, those of the generation prompt."""
+        return [self._head, self._generation_prompt]
 
     def start(self) -> list[int]:
         """Return the ids before a text without any context: BOS, or else the end-of-text id that separates documents.
@@ -113,18 +140,21 @@ class PromptEncoder:
 
     def encode(self, contexts: list[str], instructions: list[str], responses: list[str]) -> list[EncodedSample]:
         """Return encoded samples without truncation. The lists have equal length and are tokenized in parallel."""
-        frame = self._template
+        frame = self.frame
         questions = [frame.before_instruction + text + frame.after_instruction for text in instructions]
         parts = zip(self._encode(contexts), self._encode(questions), self._encode(responses), strict=True)
-        return [EncodedSample(self._head, context, question, response) for context, question, response in parts]
+        return [
+            EncodedSample(self._head, context, question + self._generation_prompt, response)
+            for context, question, response in parts
+        ]
 
     def count_tokens(self, texts: list[str]) -> list[int]:
         """Return the number of tokens of each text."""
         return [len(ids) for ids in self._encode(texts)]
 
-    def _encode(self, texts: list[str]) -> list[list[int]]:
+    def _encode(self, texts: list[str], control_tokens: bool = False) -> list[list[int]]:
         ids: list[list[int]] = self._tokenizer(
-            texts, add_special_tokens=False, split_special_tokens=True, verbose=False
+            texts, add_special_tokens=False, split_special_tokens=not control_tokens, verbose=False
         ).input_ids
         return ids
 

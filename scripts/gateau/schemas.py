@@ -101,6 +101,14 @@ RANKING = table_schema(
     held_out=(pa.bool_(), "whether it is kept from all trainings, to measure the held-out loss; it is never selected"),
 )
 
+PARTS = table_schema(
+    id=(pa.string(), "sample id"),
+    part=(pa.string(), "name of one part of the score; a method has the same parts for every sample"),
+    value=(pa.float64(), "what was measured"),
+    normed=(pa.float64(), "the value after its norm over the data set; the value itself without a norm"),
+    weight=(pa.float64(), "its factor: ranking.score is the sum of weight times normed over the parts"),
+)
+
 CONTRAST = table_schema(
     id=(pa.string(), "sample id; rows are sorted by it"),
     status=(pa.string(), _STATUS),
@@ -128,6 +136,7 @@ TOKENS = table_schema(
     source=(pa.string(), "long or short"),
     input_ids=(pa.list_(pa.int32()), "token ids, no padding"),
     labels=(pa.list_(pa.int32()), "what each position should be predicted as, -100 where nothing is learnt"),
+    pieces=(pa.list_(pa.int32()), "tokens of each piece; a piece is a sequence of its own, and most rows have one"),
     n_tokens=(pa.int64(), "length of both lists"),
     n_targets=(pa.int64(), "labels that are learnt"),
 )
@@ -148,4 +157,32 @@ PLAN = table_schema(
     micro_step=(pa.int32(), "0-based micro-step within the step"),
     sequences=(pa.list_(pa.int64()), "0-based rows of the mixture, packed in this order"),
     n_tokens=(pa.int64(), "tokens of the micro-batch"),
+)
+
+_MESSAGES = (
+    pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())])),
+    "system, user and assistant messages",
+)
+
+MIXED_CHATS = table_schema(
+    id=(pa.string(), "chat id"),
+    dataset=(pa.string(), "the row's own data set label, null if it has none"),
+    messages=_MESSAGES,
+)
+
+SELECTED = table_schema(
+    id=(pa.string(), "sample id"),
+    dataset=(pa.string(), "the row's own data set label, null if it has none"),
+    length=(pa.int64(), "the row's own length field, null if it has none"),
+    messages=_MESSAGES,
+)
+
+SELECTED_BY_RANK = pa.schema(
+    [
+        *SELECTED,
+        *table_schema(
+            rank=(pa.int64(), "rank among all ranked samples, 1 is best; rows are sorted by it"),
+            score=(pa.float64(), "the score that the rank follows"),
+        ),
+    ]
 )

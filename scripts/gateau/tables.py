@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -123,6 +125,44 @@ def iterate_rows(
     with open_table(path, schema) as file:
         for group in range(file.num_row_groups):
             yield from file.read_row_group(group, columns=list(columns) if columns else None).to_pylist()
+
+
+def rows_in_order(
+    path: str | os.PathLike[str],
+    schema: pa.Schema,
+    columns: Sequence[str],
+    ids: Sequence[str],
+    folder: str | os.PathLike[str],
+) -> Iterator[Row]:
+    """Yield the rows with these ids in the order of ``ids``, with one row group in memory at a time.
+
+    The rows are first written to an unnamed file in the order of the table, and then fetched from there.
+
+    Args:
+        path: the table.
+        schema: its schema, with a column ``id``.
+        columns: the columns to read, ``id`` among them.
+        ids: which rows, without repetition.
+        folder: where there is space for the unnamed file.
+
+    Raises:
+        TableError: an id is not in the table.
+    """
+    wanted = set(ids)
+    places: dict[str, int] = {}
+    with tempfile.TemporaryFile(dir=folder) as pool:
+        for row in iterate_rows(path, schema, columns):
+            if row["id"] in wanted:
+                places[row["id"]] = pool.tell()
+                pool.write(json.dumps(row).encode() + b"\n")
+        if absent := wanted - places.keys():
+            raise TableError(
+                f"{path}: {len(absent)} of the chosen rows are missing, for example {min(absent)}; delete the file and "
+                "run the workflow again"
+            )
+        for row_id in ids:
+            pool.seek(places[row_id])
+            yield json.loads(pool.readline())
 
 
 def read_rows(path: str | os.PathLike[str], schema: pa.Schema) -> list[Row]:

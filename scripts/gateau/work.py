@@ -22,6 +22,9 @@ _KEYS = (
     "vocab_size", "tie_word_embeddings", "sliding_window", "use_sliding_window", "layer_types", "num_experts_per_tok",
     "num_local_experts", "num_experts", "n_routed_experts", "moe_intermediate_size",
 )  # fmt: skip
+LOGITS_BYTES = (
+    256 * 2**20
+)  # float32 logits that exist at once in a scoring pass; computing their NLL needs as much again
 _NEEDED = ("num_hidden_layers", "hidden_size", "num_attention_heads", "intermediate_size", "vocab_size")
 
 # dense bfloat16 operations per second, from the makers' data sheets, by a part of the device's name
@@ -35,7 +38,8 @@ _PEAKS = {
 class DecoderShape:
     """What determines the work of a decoder. Widths are features per token.
 
-    ``windows`` holds pairs of a sliding window in tokens, None for full attention, and its number of layers.
+    ``windows`` holds pairs of a sliding window in tokens, None for full attention, and its number of layers. Layers
+    with linear attention have none.
     ``causal`` attention computes visible pairs only, as flash attention does. If it is False, all S × S pairs count, as
     in eager attention and in torch's FlopCounterMode.
     """
@@ -87,7 +91,7 @@ class DecoderShape:
             mlp_width=int(active) * expert_width if active else dense,
             all_experts_width=int(experts or active) * expert_width if active else dense,
             vocabulary=int(config["vocab_size"]),
-            tied=bool(config.get("tie_word_embeddings")),
+            tied=config.get("tie_word_embeddings") is not False,  # transformers wrote the entry only where it is false
             windows=_windows(config, layers),
         )
 
@@ -123,7 +127,8 @@ def _windows(config: Mapping[str, Any], layers: int) -> tuple[tuple[int | None, 
     window = config.get("sliding_window") if config.get("use_sliding_window") is not False else None
     kinds = config.get("layer_types") or ["sliding_attention"] * layers
     sliding = sum(kind == "sliding_attention" for kind in kinds) if window else 0
-    return tuple((key, count) for key, count in ((window, sliding), (None, layers - sliding)) if count)
+    linear = sum(kind == "linear_attention" for kind in kinds)  # its work is small and left out
+    return tuple((key, count) for key, count in ((window, sliding), (None, layers - sliding - linear)) if count)
 
 
 def attention_flops(shape: DecoderShape, tokens: int, before: int = 0) -> float:

@@ -33,7 +33,7 @@ DENSE_ROWS = 1000
 
 def generated_rows(count, seed=0):
     """Ten short chats for each long row, as in the paper's larger mixture, in planted language."""
-    from gateau.data.planted import KINDS, PlantedShape, planted_chats, planted_row
+    from gateau.planted import KINDS, PlantedShape, planted_chats, planted_row
 
     rng = random.Random(seed)
     shape = PlantedShape(500, 3000)

@@ -6,23 +6,23 @@ import json
 import re
 import subprocess
 import tarfile
-import threading
 import zipfile
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from gateau.errors import DataError
+from gateau.digests import git_blob_id
+from gateau.errors import DataError, SettingsError
 from gateau.evaluation.assets import downloads
 from gateau.evaluation.assets.folders import write_own, write_pinned
-from gateau.evaluation.assets.pinned import fetch_assets, folder_digest, git_blob_id
+from gateau.evaluation.assets.pinned import fetch_assets, folder_digest
 from gateau.evaluation.assets.table import Asset, AssetFolder, AssetTable, AssetZip, read_table
 from gateau.evaluation.benchmarks import names
 from gateau.evaluation.benchmarks.longbench.data_sets import DATA_SETS
 from gateau.places import OWN_SETS, RESOURCES
 
 from helpers import ROOT, run_script
+from unit.file_servers import FileServer
 
 TABLE = RESOURCES / "assets.json"
 CONTENT = b"Rate the answer: [[1]] to [[3]], or so\n"
@@ -44,50 +44,11 @@ ARCHIVE = "/owner/bench/tar.gz/0123abc"
 ZIP_URL = "/datasets/data.zip"
 
 
-class Server:
-    """A server of raw files, like GitHub's.
-
-    ``files`` holds the content by path, ``announced`` wrong lengths that are sent, and ``failures`` how often a path is
-    refused first.
-    """
-
-    def __init__(self):
-        self.files, self.announced, self.failures, self.asked = {}, {}, {}, []
-        server = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self):
-                server.asked.append(self.path)
-                if server.failures.get(self.path, 0):
-                    server.failures[self.path] -= 1
-                    self.send_error(503)
-                    return
-                if self.path not in server.files:
-                    self.send_error(404)
-                    return
-                content = server.files[self.path]
-                self.send_response(200)
-                self.send_header("Content-Length", str(server.announced.get(self.path, len(content))))
-                self.end_headers()
-                self.wfile.write(content)
-
-            def log_message(self, *arguments):
-                pass
-
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.host = f"http://127.0.0.1:{self._http.server_port}"
-        threading.Thread(target=self._http.serve_forever, daemon=True).start()
-
-    def close(self):
-        self._http.shutdown()
-        self._http.server_close()
-
-
 @pytest.fixture
 def server(monkeypatch):
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     monkeypatch.setattr(downloads, "PAUSE_SECONDS", 0)
-    server = Server()
+    server = FileServer()
     server.files = {f"/{asset.repository}/{asset.commit}/{asset.path}": CONTENT for asset in (QUESTIONS, CASES)}
     yield server
     server.close()
@@ -425,6 +386,7 @@ FOLDERS = {
     "longbench": ["dataset2maxlen.json", "dataset2prompt.json", "prompt_for_qa.txt", "prompt_for_sum.txt"],
     "longbench_chat": ["few_shots.json", "prompt_fs.txt", "test_cases.json"],
     "needle": [],
+    "recall": ["prompt.txt"],
     "mt_bench": ["judge_prompts.jsonl", "question.jsonl", "reference_answer.jsonl"],
 }
 
@@ -449,7 +411,12 @@ def files_of(folder):
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-@pytest.mark.parametrize("benchmark", names())
+def test_a_benchmark_without_released_files_says_so(benchmarks, tmp_path):
+    with pytest.raises(SettingsError, match=r"recall has no released files; set evaluate\.assets\.source: own"):
+        write_pinned("recall", benchmarks, tmp_path / "cache", tmp_path / "out")
+
+
+@pytest.mark.parametrize("benchmark", [name for name in names() if name != "recall"])
 def test_a_benchmark_is_one_folder_of_canonical_names(benchmarks, server, tmp_path, benchmark):
     output = tmp_path / "assets" / benchmark
     for _ in range(2):

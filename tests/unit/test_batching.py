@@ -4,7 +4,7 @@ import time
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gateau.errors import SettingsError
@@ -38,6 +38,7 @@ def long_tailed(n, seed=0):
     st.sampled_from([1, 2, 3, 8]),
     st.integers(0, 3),
 )
+@example([1, 186, 212, 603, 810, 810], "step_pack", 3, 0)
 def test_every_sequence_once_budgets_kept_ranks_in_step(lengths, method, world_size, epoch):
     steps = plan(lengths, method, world_size, epoch)
     assert sorted(n for step in steps for n in step.sequences) == list(range(len(lengths)))
@@ -45,8 +46,9 @@ def test_every_sequence_once_budgets_kept_ranks_in_step(lengths, method, world_s
         assert len(step.ranks) == world_size
         assert {len(rank) for rank in step.ranks} == {step.n_micro_steps}
         assert all(sum(lengths[n] for n in batch) <= BUDGET for rank in step.ranks for batch in rank)
-        if len(step.sequences) >= world_size * step.n_micro_steps:
-            assert all(batch for rank in step.ranks for batch in rank) or method == "pack"
+        for rank in step.ranks:
+            # a rank has an empty micro-batch only if no other of its own could be split
+            assert all(rank) or max(map(len, rank)) < 2
     if method != "pack":
         assert [len(step.sequences) for step in steps[:-1]] == [12 * world_size] * (len(steps) - 1)
 
@@ -115,9 +117,16 @@ def test_impossible_plans_are_refused(changes, message):
         plan([5, 50], **changes)
 
 
-def test_a_hundred_thousand_sequences_are_planned_in_seconds():
-    lengths = long_tailed(100_000)
-    start = time.perf_counter()
-    steps = plan(lengths, world_size=8)
-    assert time.perf_counter() - start < 10
-    assert sum(len(step.sequences) for step in steps) == 100_000
+def test_the_time_of_planning_grows_with_the_number_of_sequences():
+    def seconds(n):
+        lengths = long_tailed(n)
+        start = time.process_time()
+        steps = plan(lengths, world_size=8)
+        taken = time.process_time() - start
+        assert sum(len(step.sequences) for step in steps) == n
+        return taken
+
+    seconds(1_000)
+    assert seconds(100_000) < 40 * seconds(
+        10_000
+    )  # ten times as many; a quadratic plan would take a hundred times as long

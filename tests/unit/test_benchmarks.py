@@ -13,10 +13,11 @@ from gateau.evaluation import benchmarks
 from gateau.evaluation.answering.prompting import Prompter
 from gateau.evaluation.benchmarks.longbench.data_sets import DATA_SETS
 from gateau.evaluation.benchmarks.mt_bench import questions as mt_bench
-from gateau.formats import chat_format
+from gateau.formats import chat_format, encode_texts
+from gateau.planted import planted_rows
 from gateau.prompts import DEFAULT_TEMPLATE, PromptEncoder
 
-from helpers import ROOT
+from helpers import ROOT, run_script, write_jsonl
 
 SMALL = ROOT / "workflow/resources/small_benchmarks"
 NEEDLE = {
@@ -30,10 +31,11 @@ NEEDLE = {
     "max_new_tokens": 24,
 }
 OPTIONS = {
-    "longbench": {"data_sets": None, "extended": False},
+    "longbench": {"data_sets": "all", "extended": False},
     "longbench_chat": {"protocol": "gateau", "max_new_tokens": 48},
     "needle": NEEDLE,
     "mt_bench": {"max_new_tokens": 48},
+    "recall": {"questions": 8, "min_lines": 24, "max_lines": 72, "seed": 0, "max_new_tokens": 24},
 }
 TEMPLATE = (
     "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}{% if m['role'] == 'assistant' %}{{ eos_token }}"
@@ -88,6 +90,41 @@ def test_data_sets_can_be_chosen_and_extended(tiny_tokenizer, tmp_path):
         items(data_sets=["squad"])
     with pytest.raises(DataError, match=r"no narrativeqa\.jsonl"):
         items(data_sets=["narrativeqa"])
+
+
+def test_recall_asks_for_another_far_note_each_time_and_never_repeats_a_planted_row(tiny_tokenizer, tmp_path):
+    options = {"questions": 240, "seed": 3}
+    found = asked("recall", tiny_tokenizer, **options)
+    trained = {row["messages"][0]["content"] for row in planted_rows({"far": 240}, seed=3)}
+    answers = [question.record["answer"] for question in found]
+    assert len(set(answers)) == 240
+    assert asked("recall", tiny_tokenizer, **options) == found != asked("recall", tiny_tokenizer, questions=240, seed=4)
+    for question in found:
+        *lines, _, asked_for = question.users[0].split("\n")
+        assert lines.index(question.record["answer"]) < len(lines) / 2
+        assert asked_for == f"What does note {question.record['answer'].split()[1]} say?"
+        assert question.users[0] not in trained
+        assert len(encode_texts(tiny_tokenizer, [question.record["answer"]])[0]) < question.max_new_tokens
+        assert len(encode_texts(tiny_tokenizer, [question.users[0]])[0]) < 1000
+    with pytest.raises(DataError, match=r"prompt\.txt"):
+        benchmarks.load("recall").ask(tmp_path, {**OPTIONS["recall"]}, tiny_tokenizer)
+    with pytest.raises(SettingsError, match="more than max_lines"):
+        benchmarks.load("recall").check({"min_lines": 30, "max_lines": 20})
+
+
+def test_only_the_exact_note_is_recalled(tmp_path):
+    rows = [
+        {"id": "0", "answer": "Note elm a b.", "pred": " Note elm a b.\n"},
+        {"id": "1", "answer": "Note elm a b.", "pred": "Note elm a b. Note"},
+        {"id": "2", "answer": "Note elm a b.", "pred": "Note elm b a."},
+        {"id": "3", "answer": "Note elm a b.", "pred": ""},
+    ]
+    write_jsonl(tmp_path / "predictions.jsonl", rows)
+    result = run_script("score_recall", "--predictions", tmp_path, "--output", tmp_path / "scores.json")
+    assert result.returncode == 0, result.stderr
+    (measure,) = json.loads((tmp_path / "scores.json").read_text())["measures"]
+    assert (measure["score"], measure["n"], measure["name"], measure["headline"]) == (25.0, 4, "far", True)
+    assert measure["low"] < 25 < measure["high"]
 
 
 def test_damaged_assets_are_named(tiny_tokenizer, tmp_path):

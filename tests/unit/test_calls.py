@@ -86,6 +86,22 @@ def test_the_completions_endpoint_takes_text_and_token_ids(tmp_path, server, pro
     assert server.calls == [{"model": "model", "prompt": prompt, "max_tokens": 8}] * 2
 
 
+def test_reasoning_that_a_server_sends_apart_is_kept(tmp_path, server):
+    for number, (name, content) in enumerate({"reasoning_content": "otter", "reasoning": None}.items()):
+        message = {"role": "assistant", "content": content, name: "why"}
+        body = {"choices": [{"index": 0, "finish_reason": "length", "message": message}], "usage": server.usage}
+        server.script = {"falcon?": [{"kind": "body", "body": body}]}
+        settings = ServerSettings(f"model {number}", server.url)
+
+        async def run(ask):
+            return await ask(chat("falcon?"))
+
+        for _ in range(2):  # the second answer comes from the cache
+            outcome = run_jobs([Job("a", run)], settings, AnswerCache(tmp_path))
+            assert outcome.results == [Answer(content or "", "length", Usage(7, 5), "why")]
+    assert len(server.calls) == 2
+
+
 def conversation(first, second):
     async def run(ask):
         answer = await ask(chat(first))

@@ -5,10 +5,10 @@ import json
 
 import pytest
 
-from gateau.data.chats import CHAT_ROWS
+from gateau.data.chats import CHAT_ROWS, short_intake
 from gateau.data.intake import Intake
-from gateau.data.planted import planted_chats
 from gateau.data.readers import Origin, Record, Rejection
+from gateau.planted import planted_chats
 from gateau.schemas import CHATS
 from gateau.tables import open_table, read_rows
 
@@ -110,14 +110,14 @@ def test_order_and_completeness_of_turns_are_not_judged_here(entries):
         ({"instruction": "q", "output": " "}, "empty_response"),
         ({"instruction": "", "output": "a"}, "empty_user"),
         (spoken(), "empty_messages"),
-        ({"conversations": None}, "empty_messages"),
+        ({"conversations": None}, "missing_fields"),
         ({"conversations": {"from": "human"}}, "empty_messages"),
         (written(), "empty_messages"),
         ({"conversations": ["text"]}, "bad_message"),
-        (spoken(("tool", "x"), ("gpt", "a")), "bad_role"),
+        (spoken(("function", "x"), ("gpt", "a")), "bad_role"),
         (spoken((["human"], "x"), ("gpt", "a")), "bad_role"),
         ({"conversations": [{"value": "nobody says this"}]}, "bad_role"),
-        (written(("human", "q"), ("gpt", "a")), "bad_role"),
+        (written(("Human", "q"), ("gpt", "a")), "bad_role"),
         (chat(answer=None), "content_not_text"),
         ({"conversations": [{"from": "human"}]}, "content_not_text"),
         (chat("a\0b"), "nul_byte"),
@@ -179,6 +179,14 @@ def test_missing_ids_come_from_the_content_and_kept_duplicates_get_ids_of_their_
     outcomes, intake = read(chat(), chat(), chat(), keep_duplicate_content=True)
     assert [outcome["id"] for outcome in outcomes] == [first["id"], f"{first['id']}-2", f"{first['id']}-3"]
     assert intake.n_duplicate_content == 2
+
+
+def test_chats_have_own_names_of_columns_too():
+    intake = short_intake({"columns": {"conversations": "talk"}})
+    named = {"talk": chat()["conversations"], "messages": "not read"}
+    kept, absent = intake.read([Record(Origin("f", 1), named), Record(Origin("f", 2), chat())])
+    assert json.loads(kept["messages"]) == messages(chat())
+    assert absent.advice == "the row has no talk, which is the conversations by data.short_columns"
 
 
 def run_chats(path, out, *extra):

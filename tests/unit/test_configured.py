@@ -8,27 +8,32 @@ import sys
 import pytest
 
 from gateau import digests
+from gateau.config_files import with_defaults
+from gateau.costs.generation import turns_of
 from gateau.errors import ModelError, SettingsError
 from gateau.evaluation import benchmarks
 from gateau.evaluation.configured import Evaluation
-from gateau.experiments import Configuration, with_defaults
+from gateau.experiments import Configuration
 from gateau.places import PACKAGE, SCRIPTS
 
 from helpers import ROOT, TINY_PAIR, merged
 
-NAMES = ("longbench", "longbench_chat", "mt_bench", "needle")
+NAMES = ("longbench", "longbench_chat", "mt_bench", "needle", "recall")
 SERVER = {"base_url": "http://localhost:1/v1", "model": "served"}
 
 
 def evaluation(**evaluate):
-    models = {"short": str(TINY_PAIR / "short"), "long": str(TINY_PAIR / "long"), "base": None}
-    config = with_defaults({"models": models, "experiments": {"one": {}, "two": {"alpha": 0.5}}})
+    models = {"short": str(TINY_PAIR / "short"), "long": str(TINY_PAIR / "long")}
+    every = {"benchmarks": [*NAMES], "experiments": "all", "judge": {"benchmarks": [*NAMES], "budget_tokens": 1000}}
+    experiments = {"one": {}, "two": {"alpha": 0.5}}
+    train = {"experiments": "all"}
+    config = with_defaults({"models": models, "train": train, "experiments": experiments, "evaluate": every})
     return Evaluation(Configuration(merged(config, {"evaluate": evaluate})))
 
 
 def test_models_are_the_given_ones_then_the_experiments():
     section = {"path": str(TINY_PAIR / "short"), "window": 512, "revision": None}
-    found = evaluation(models={"base": None, "other": section, "plain": "hub/name"})
+    found = evaluation(models={"base": "base", "other": section, "plain": "hub/name"})
     assert found.models == ["base", "other", "plain", "one", "two"]
     assert found.given == {
         "base": {"path": str(TINY_PAIR / "long")},
@@ -46,26 +51,29 @@ def test_gpus_are_taken_in_process_only():
     assert [found.gpus(name) for name in found.models] == [0, 1]
     assert found.server("one") == SERVER
     assert found.server("two") is None
+    started = evaluation(servers={"one": {"start": "vllm", "gpus": 4}, "two": {"start": "sglang"}})
+    assert [started.gpus(name) for name in ("one", "two")] == [4, 1]
     assert evaluation(generate={"device": "cpu"}).gpus("two") == 0
-    assert [found.shards(name) for name in NAMES] == [8, 1, 1, 2]
+    assert {found.shards(name) for name in NAMES} == {1}
+    assert evaluation(generate={"shards": {"needle": 3}}).shards("needle") == 3
 
 
 def test_identity_follows_files_and_options_but_not_the_place(tmp_path):
     link = tmp_path / "elsewhere"
     link.symlink_to(TINY_PAIR / "long")
-    models = {"here": None, "there": str(link), "window": {"path": str(link), "window": 512}}
+    models = {"here": "base", "there": str(link), "window": {"path": str(link), "window": 512}}
     found = evaluation(models=models)
     here, there, window = (json.loads(found.identity(name)) for name in models)
     assert here == there
-    assert (window[:2], window[2]) == (here[:2], {"window": 512})
+    assert (window[:2], window[2][0], here[2][0]) == (here[:2], 512, None)
     assert found.given["there"]["path"] == str(link)
 
 
 @pytest.mark.parametrize(
     ("evaluate", "judged", "scored"),
     [
-        ({"benchmarks": [*NAMES]}, [*NAMES], [*NAMES]),
-        ({"judge": {"benchmarks": []}}, [], ["longbench", "needle"]),
+        ({"benchmarks": [*NAMES]}, [name for name in NAMES if name != "recall"], [*NAMES]),
+        ({"judge": {"benchmarks": []}}, [], ["longbench", "needle", "recall"]),
         ({"longbench": {"data_sets": ["trec", "lcc"]}, "benchmarks": ["longbench", "mt_bench"]}, ["mt_bench"],
          ["longbench", "mt_bench"]),
         ({"longbench": {"data_sets": ["trec", "vcsum"]}, "benchmarks": ["longbench"]}, ["longbench"], ["longbench"]),
@@ -92,10 +100,24 @@ def test_options_that_decide_scores_or_assets_are_known():
         ({"benchmarks": ["algebra"]}, SettingsError, "evaluate.benchmarks: algebra does not exist; choose from longb"),
         ({"judge": {"benchmarks": ["algebra"]}}, SettingsError, "evaluate.judge.benchmarks: algebra does not exist"),
         ({"generate": {"shards": {"algebra": 1}}}, SettingsError, "evaluate.generate.shards: algebra does not exist"),
-        ({"experiments": ["three"]}, SettingsError, "three is not an experiment; choose from one, two"),
-        ({"models": {"one": None}}, SettingsError, "one is also the name of an experiment"),
+        ({"experiments": ["three"]}, SettingsError, "three is not one of train.experiments; choose from one, two"),
+        ({"experiments": "none"}, SettingsError, "evaluate.benchmarks: no model is evaluated; set evaluate.models"),
+        ({"judge": {"budget_tokens": None}}, SettingsError, "the judge gpt-4 may cost money, so a budget is needed"),
+        ({"models": {"one": "base"}}, SettingsError, "one is also the name of an experiment"),
         ({"baseline": "three"}, SettingsError, "evaluate.baseline: three is not evaluated; choose from one, two"),
         ({"servers": {"three": SERVER}}, SettingsError, "evaluate.servers: three is not evaluated"),
+        ({"servers": {"one": {"model": "m"}}}, SettingsError, "set base_url and model of a running server, or start"),
+        (
+            {"servers": {"one": {**SERVER, "start": "vllm"}}},
+            SettingsError,
+            "evaluate.servers.one: a server that is starte",
+        ),
+        ({"servers": {"one": {"start": "serve"}}}, SettingsError, "a command that contains {model} and {port}"),
+        (
+            {"models": {"m": {"path": "p", "window": 9}}, "servers": {"m": {"start": "vllm"}}},
+            SettingsError,
+            "evaluate.servers.m: a server does not know window of the model",
+        ),
         ({"needle": {"keys": ["a picnic"]}}, SettingsError, "'a picnic' is not in the needle"),
         ({"needle": {"keys": ["San Francisco"]}}, SettingsError, "the question contains every key"),
         ({"needle": {"lengths": [100]}}, SettingsError, "less than the shortest length"),
@@ -107,8 +129,11 @@ def test_what_cannot_run_is_refused(evaluate, error, message):
         evaluation(**evaluate).check()
 
 
-def test_the_default_evaluation_is_right():
-    evaluation().check()
+@pytest.mark.parametrize(
+    "evaluate", [{}, {"judge": {"budget_tokens": "unlimited"}}, {"judge": {"budget_tokens": None, "stand_in": True}}]
+)
+def test_what_can_run_is_accepted(evaluate):
+    evaluation(**evaluate).check()
 
 
 def test_planned_turns_of_the_needle_follow_from_its_options():
@@ -157,3 +182,13 @@ def test_no_other_file_knows_a_benchmark_by_name():
         if PACKAGE / "evaluation/benchmarks" not in path.parents and named.search(path.read_text())
     }
     assert knowing == {"workflow/rules/evaluate.smk"}
+
+
+def test_the_estimate_counts_the_room_for_reasoning(tmp_path):
+    marks = {"start": "<think>", "end": "</think>", "max_tokens": 100}
+    plain, reasoned = (
+        turns_of(evaluation(assets={"source": "own"}, generate={"reasoning": one}), "mt_bench", tmp_path, None)
+        for one in ("none", marks)
+    )
+    assert plain
+    assert [(prompt, new + 100) for prompt, new in plain] == reasoned

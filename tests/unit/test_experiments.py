@@ -1,10 +1,13 @@
 """What a configuration means."""
 
+import re
+
 import pytest
 import yaml
 
+from gateau.config_files import completed, read_configuration, with_defaults
 from gateau.errors import SettingsError
-from gateau.experiments import TRAIN_OPTIONS, Configuration, read_configuration, with_defaults
+from gateau.experiments import TRAIN_OPTIONS, Configuration
 from gateau.methods import METHODS, UNRANKED
 from gateau.selection.method_scores import SCORES
 
@@ -29,7 +32,8 @@ def test_defaults_are_laid_under_key_by_key():
 def test_a_user_s_experiments_take_the_place_of_the_default_ones():
     own = {"mine": {"alpha": 0.5}}
     assert with_defaults({"experiments": own})["experiments"] == own
-    assert "gateau_1k_10k" in with_defaults({})["experiments"]
+    assert with_defaults({"experiments": {}})["experiments"] == {}
+    assert list(with_defaults({})["experiments"]) == ["gateau_robust", "gateau"]
     assert with_defaults({"evaluate": {"experiments": []}})["evaluate"]["experiments"] == []
 
 
@@ -39,8 +43,105 @@ def test_later_files_win_and_the_schema_is_checked(tmp_path):
     config = read_configuration([str(tmp_path / name) for name in ("a.yaml", "b.yaml")])
     assert (config["scoring"]["shards"], config["scoring"]["threads"], list(config["experiments"])) == (5, 3, ["b"])
     (tmp_path / "b.yaml").write_text("scorring: {}\n")
-    with pytest.raises(SettingsError, match="scorring"):
+    with pytest.raises(SettingsError, match="scorring: this key does not exist; did you mean scoring"):
         read_configuration([str(tmp_path / "b.yaml")])
+    with pytest.raises(SettingsError, match=r"c\.yaml: cannot be read \(No such file"):
+        read_configuration([str(tmp_path / "c.yaml")])
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"scoring": {"shard": 3}}, "scoring.shard: this key does not exist; did you mean scoring.shards?"),
+        ({"shards": 3}, "shards: this key does not exist; did you mean scoring.shards or evaluate.generate.shards?"),
+        (
+            {"models": {"long": {"pat": "x"}}},
+            "models.long.pat: this key does not exist; did you mean models.long.path?",
+        ),
+        (
+            {"train": {"lora": {"rank": 3}}},
+            "train.lora.rank: this key does not exist; known keys of train.lora: r, alph",
+        ),
+        (
+            {"scoring": {"short_context": "trunc"}},
+            "trunc is not allowed; allowed: ntk, truncate, none (did you mean trun",
+        ),
+        ({"scoring": None}, "scoring: null is not allowed; allowed: a mapping of keys (default: {})"),
+        ({"models": {"long": 3}}, "models.long: 3 is not allowed; allowed: text, a mapping of keys"),
+        ({"train": {"deepspeed": None}}, "train.deepspeed: null is not allowed; allowed: text (default: none)"),
+        ({"tokens": {"max_length": 3}}, "tokens.max_length: 3 is not allowed; allowed: a whole number at least 16"),
+        (
+            {"experiments": {"a": {"n_long": -1}}},
+            "experiments.a.n_long: -1 is not allowed; allowed: a whole number at le",
+        ),
+        ({"experiments": {"a b": {}}}, "experiments: a b is not allowed as a name; use letters, digits"),
+        (
+            {"data": {"long": [], "short": 1}},
+            "data.long: [] is not allowed; allowed: a list with at least 1 entry (and 1 ",
+        ),
+        (
+            {"data": {"columns": {"respons": "a"}}},
+            "data.columns.respons: this key does not exist; did you mean data.columns.response?",
+        ),
+        (
+            {"data": {"split": "last_blank"}},
+            "data.split: last_blank is not allowed; allowed: last_blank_line, first_blan",
+        ),
+    ],
+)
+def test_what_does_not_follow_the_schema_is_told_in_one_line(config, message):
+    with pytest.raises(SettingsError, match=re.escape(message)) as raised:
+        completed(config)
+    assert "\n" not in str(raised.value)
+
+
+def test_the_default_configuration_selects_and_does_nothing_else(tmp_path):
+    one = Configuration(completed({}))
+    assert one.unset == ["data.long", "models.long"]
+    one = Configuration(completed({"data": {"long": "rows.jsonl"}, "models": {"short": "hub/a", "long": "hub/b"}}))
+    one.check()
+    assert (one.unset, one.ranked, one.trained, one.roles) == ([], ["gateau_robust", "gateau"], [], ["short", "long"])
+
+
+@pytest.mark.parametrize(("value", "expected"), [("none", []), ("all", ["a", "b"]), (["b"], ["b"])])
+def test_trained_experiments_are_none_or_all_or_named(configured, value, expected):
+    change = {"experiments": {"a": {}, "b": {}}, "train": {"experiments": value}}
+    config = merged(small_config(ROOT), change)
+    config["experiments"].pop("gateau")
+    assert Configuration(with_defaults(config)).trained == expected
+
+
+def test_one_model_has_a_short_view_of_its_own(configured):
+    models = {"models": {"short": None}, "scoring": {"short_context": "truncate", "short_window": 256}}
+    one = configured(models)
+    assert (one.model("short"), one.short_window) == (one.model("long"), 256)
+    one.check()
+    for change, message in (
+        ({"scoring": {"short_context": "ntk"}}, "so its short view can only be cut"),
+        ({"scoring": {"short_window": 1024}}, r"scoring.short_window \(1024\) must be below scoring.max_length"),
+        (
+            {"experiments": {"gateau": {"method": "one_model"}}},
+            "method one_model is the same as gateau if models.short",
+        ),
+    ):
+        with pytest.raises(SettingsError, match=message):
+            configured(models, change).check()
+
+
+def test_templates_that_cannot_be_used_are_refused(configured):
+    with pytest.raises(SettingsError, match="have no effect with the format longalign"):
+        configured({"tokens": {"chat_template": "chatml"}}).check()
+    one = configured({"tokens": {"format": "tokenizer_template", "chat_template": "chatml"}})
+    one.check()
+    assert "im_start" in one.format_settings["chat_template"]
+    with pytest.raises(SettingsError, match=r"'no\.jinja' is neither one of chatml"):
+        configured({"tokens": {"format": "tokenizer_template", "chat_template": "no.jinja"}}).check()
+
+
+def test_8_bit_adam_is_refused_with_deepspeed(configured):
+    train = {"optimizer": "adamw_8bit", "deepspeed": "config/deepspeed/zero2.json"}
+    with pytest.raises(SettingsError, match="cannot be used with DeepSpeed"):
+        configured({"train": train}).check()
 
 
 def test_an_experiment_has_the_shared_options_and_its_own(configured):
@@ -63,9 +164,6 @@ def test_contrasts_are_those_that_ranked_experiments_need(configured):
     methods = {"a": {"method": "one_model"}, "b": {"method": "no_extended_window", "n_long": 0}}
     one = configured({"experiments": methods})
     assert list(one.contrasts) == ["one_model"]
-    assert not one.repeats_short_pass(one.contrasts["one_model"])
-    cut = configured({"experiments": {"a": {"method": "no_extended_window"}}, "scoring": {"short_context": "truncate"}})
-    assert cut.repeats_short_pass(cut.contrasts["no_extended_window"])
 
 
 def test_models_are_those_that_are_named(configured):
@@ -76,9 +174,49 @@ def test_models_are_those_that_are_named(configured):
 
 
 def test_rows_come_from_one_file_or_several(configured):
-    one = configured({"data": {"long": "a.jsonl", "short": None}, "mixture": {"n_short": 0}})
+    one = configured({"data": {"long": "a.jsonl", "short": "none"}, "mixture": {"n_short": 0}})
     assert (one.raw_files("long"), one.raw_files("short"), one.sources) == (["a.jsonl"], [], ["long"])
+    assert configured({"train": {"experiments": "none"}}).sources == ["short"]  # a data set has the chats of a mixture
+    assert configured({"train": {"experiments": "none"}, "mixture": {"n_short": 0}}).sources == []
+    by_tokens = {"x": {"method": "random", "n_long": {"tokens": 9}, "n_short": 0}}
+    drawing = {"train": {"experiments": "none"}, "mixture": {"n_short": 0}, "experiments": by_tokens}
+    assert configured(drawing).sources == ["long"]
     assert configured({"data": {"long": ["a", "b"]}}).raw_files("long") == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (
+            {"split": {"regex": "(?P<context>"}},
+            "data.split.regex: not a regular expression of Python (missing ), unterm",
+        ),
+        (
+            {"split": {"regex": "(?P<context>.*)"}},
+            "data.split.regex: the group instruction is missing; write (?P<context>",
+        ),
+        ({"min_tokens": 5, "max_tokens": 4}, "data.min_tokens is above data.max_tokens"),
+    ],
+)
+def test_options_of_the_data_that_cannot_work_are_refused(configured, data, message):
+    with pytest.raises(SettingsError, match=re.escape(message)):
+        configured({"data": data}).check()
+
+
+def test_options_of_the_data_reach_the_rows_that_they_concern(configured):
+    one = configured({"data": {"columns": {"context": "doc", "id": None}, "limit": 3, "min_tokens": 5}})
+    assert one.intake_options("long") == {
+        "columns": {"context": "doc"}, "split": "last_blank_line", "system": "context", "limit": 3, "seed": 0,
+        "min_tokens": 5, "max_tokens": None,
+    }  # fmt: skip
+    assert one.intake_options("short") == {"columns": {}}
+    assert one.counts_tokens
+    unranked = {
+        "experiments": {"gateau": {"method": "full"}},
+        "models": {"long": None, "base": str(TINY_PAIR / "long")},
+    }
+    assert configured(unranked).unset == []
+    assert configured({**unranked, "data": {"max_tokens": 9}}).unset == ["models.long"]
 
 
 def test_every_method_has_a_function_and_known_options(configured):

@@ -6,10 +6,13 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
+from gateau.digests import describe_files
 from gateau.errors import SettingsError
-from gateau.formats import chat_format
+from gateau.formats import FormatSettings, chat_format
 from gateau.model_files import ModelSpec
-from gateau.training.exporting import StageSummaries, export_model, push_to_hub
+from gateau.training import exporting
+from gateau.training.exporting import StageSummaries, export_model
+from gateau.uploads import push_to_hub
 
 from helpers import TINY_PAIR, run_script
 
@@ -42,7 +45,7 @@ def trained_weights(tmp_path):
 def test_an_export_loads_as_trained_and_prompts_as_trained(tmp_path):
     trained, model = trained_weights(tmp_path)
     stages = StageSummaries("mine", **summaries())
-    export_model(trained, ModelSpec(str(BASE)), "longalign", stages, tmp_path / "out")
+    export_model(trained, ModelSpec(str(BASE)), "longalign", FormatSettings(), stages, tmp_path / "out")
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
     ours, theirs = model.state_dict(), loaded.state_dict()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
@@ -55,9 +58,25 @@ def test_an_export_loads_as_trained_and_prompts_as_trained(tmp_path):
     assert not list(tmp_path.glob(".out*"))
 
 
+def test_weights_in_the_right_form_are_copied_to_the_same_bytes(tmp_path, monkeypatch):
+    trained, _ = trained_weights(tmp_path)
+    stages = StageSummaries("mine", **summaries())
+    export_model(trained, ModelSpec(str(BASE)), "longalign", FormatSettings(), stages, tmp_path / "copied")
+    monkeypatch.setattr(exporting, "_can_be_copied", lambda *_: False)
+    export_model(trained, ModelSpec(str(BASE)), "longalign", FormatSettings(), stages, tmp_path / "converted")
+    assert describe_files(tmp_path / "copied") == describe_files(tmp_path / "converted")
+
+
 def test_the_card_is_written_from_the_records_and_names_no_local_path(tmp_path):
     trained, _ = trained_weights(tmp_path)
-    export_model(trained, ModelSpec(str(BASE)), "longalign", StageSummaries("mine", **summaries()), tmp_path / "out")
+    export_model(
+        trained,
+        ModelSpec(str(BASE)),
+        "longalign",
+        FormatSettings(),
+        StageSummaries("mine", **summaries()),
+        tmp_path / "out",
+    )
     card = (tmp_path / "out/README.md").read_text()
     for needle in (
         "fine-tuned: mine",
@@ -83,7 +102,12 @@ def test_adapters_are_merged_into_the_base(tmp_path):
     with torch.no_grad():
         expected = adapted(ids).logits
     export_model(
-        tmp_path / "trained", ModelSpec(str(BASE)), "longalign", StageSummaries("a", **summaries()), tmp_path / "out"
+        tmp_path / "trained",
+        ModelSpec(str(BASE)),
+        "longalign",
+        FormatSettings(),
+        StageSummaries("a", **summaries()),
+        tmp_path / "out",
     )
     assert not (tmp_path / "out/adapter_config.json").exists()
     with torch.no_grad():
@@ -94,7 +118,7 @@ def test_adapters_are_merged_into_the_base(tmp_path):
 def test_weights_leave_in_the_type_that_training_computed_in(tmp_path):
     trained, _ = trained_weights(tmp_path)
     stages = StageSummaries("mine", **summaries(dtype="bfloat16"))
-    export_model(trained, ModelSpec(str(BASE)), "longalign", stages, tmp_path / "out")
+    export_model(trained, ModelSpec(str(BASE)), "longalign", FormatSettings(), stages, tmp_path / "out")
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "out").dtype == torch.bfloat16
 
 

@@ -56,13 +56,15 @@ def test_it_learns_and_records_what_it_did(problem, single):
     assert [e["epoch"] for e in history if "loss" in e][7] == pytest.approx(1.0)
 
 
-@pytest.mark.parametrize("name", ["ddp", "zero2", "zero3"])
+@pytest.mark.cluster
+@pytest.mark.parametrize("name", ["ddp", pytest.param("zero2", marks=pytest.mark.long), "zero3"])
 def test_spread_over_ranks_the_losses_are_the_same_to_five_digits(problem, single, zero3, name):
     if name != "zero3":
         trained(problem, name, ranks=2, deepspeed=None if name == "ddp" else name)
     assert problem.losses(name) == pytest.approx(single, rel=1e-5)
 
 
+@pytest.mark.cluster
 def test_a_full_disk_is_told_and_the_rest_goes_on_once_there_is_space(problem, single):
     """A limit of file sizes stands for it; the weights fit below it, the optimizer's state does not."""
     weights = (problem.folder / "single/model/model.safetensors").stat().st_size
@@ -100,6 +102,7 @@ def same_as(problem, name, weights):
     assert all(torch.equal(found[key], weights[key]) for key in weights)
 
 
+@pytest.mark.cluster
 def test_told_to_stop_it_saves_and_goes_on_to_the_same_weights(problem, zero3):
     code, log = stopped(problem, "told", lambda ranks: ranks[1].send_signal(signal.SIGUSR1))
     assert code == 75, log
@@ -111,6 +114,7 @@ def test_told_to_stop_it_saves_and_goes_on_to_the_same_weights(problem, zero3):
     assert problem.losses("told") == problem.losses("zero3")
 
 
+@pytest.mark.long
 def test_with_a_rank_killed_it_fails_and_goes_on_to_the_same_weights(problem, zero3):
     code, log = stopped(problem, "killed", lambda ranks: ranks[1].kill())
     assert code == 1
@@ -119,6 +123,7 @@ def test_with_a_rank_killed_it_fails_and_goes_on_to_the_same_weights(problem, ze
     same_as(problem, "killed", zero3)
 
 
+@pytest.mark.cluster
 def test_it_goes_on_with_another_number_of_ranks(problem, single, zero3):
     code, _ = stopped(problem, "moved", lambda ranks: [rank.send_signal(signal.SIGTERM) for rank in ranks])
     assert code == 75
@@ -142,7 +147,6 @@ def test_adapters_train_alone_and_merge(problem):
         ({"options": {"learning_rate": 1e30}}, "lower train.learning_rate"),
         ({"options": {"device": "cuda"}}, "train.device is cuda"),
         ({"deepspeed": "absent", "ranks": 1}, "cannot read"),
-        ({"deepspeed": "zero3", "options": {"optimizer": "adamw_8bit"}}, "set train.deepspeed: null"),
         ({"nodes": 2}, "not a SLURM job"),
         ({"report_to": "wandb"}, "pip install wandb"),
         ({"options": {"optimizer": "adamw_8bit"}}, "pip install bitsandbytes"),

@@ -74,6 +74,15 @@ def test_odd_turns_are_dropped_and_named(tiny_tokenizer):
     )
 
 
+def test_reasoning_in_a_field_of_its_own_is_left_out_and_named():
+    messages = chat("falcon", "otter")
+    messages[1]["reasoning_content"] = "why"
+    assert read_conversation(messages).changes == ("reasoning_field_left_out",)
+    assert read_conversation(messages).turns == read_conversation(chat("falcon", "otter")).turns
+    messages[1]["reasoning_content"] = ""
+    assert read_conversation(messages).changes == ()
+
+
 def test_zero_width_characters_leave_responses_only(tiny_tokenizer):
     got = encoded(tiny_tokenizer, chat("fal\u200bcon", "ot\u200bter\ufeff"))
     assert got.changes == ("zero_width_removed",)

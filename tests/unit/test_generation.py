@@ -14,6 +14,7 @@ from gateau.evaluation.answering.answers import AnswerStore, answer_shard, deal_
 from gateau.evaluation.answering.generation import Generator, plan_batches
 from gateau.evaluation.answering.prompting import Prompter, truncate_middle
 from gateau.evaluation.answering.questions import AnsweredTurn, Generation, Question, check_items
+from gateau.evaluation.answering.reasoning import Reasoning
 from gateau.formats import chat_format
 
 from helpers import TINY_PAIR
@@ -72,6 +73,38 @@ def test_a_small_window_cuts_the_text_and_leaves_room_for_the_answer(tiny_tokeni
     assert prompt.user.endswith(text[-50:])
     full = prompter.prompt(ask(text, "otter?", max_new_tokens=1024), [(text, "x")])
     assert full.max_new_tokens == 0
+
+
+@pytest.mark.parametrize(
+    ("prompt", "generated", "expected"),
+    [
+        ("a", "<t>why</t>\n\nfalcon", ("<t>why</t>", "falcon")),
+        ("a <t>\n", "why</t>falcon", ("why</t>", "falcon")),
+        ("a", "<t>why and", ("<t>why and", "")),
+        ("a <t>\n", "why and", ("why and", "")),
+        ("a", "<t>b</t> c </t> falcon", ("<t>b</t> c </t>", "falcon")),
+        ("a", " falcon", ("", " falcon")),
+    ],
+)
+def test_reasoning_is_parted_from_the_answer(prompt, generated, expected):
+    assert Reasoning("<t>", "</t>", 9).split(prompt, generated) == expected
+
+
+def test_reasoning_is_kept_and_neither_scored_nor_repeated(tiny_tokenizer):
+    model = AutoModelForCausalLM.from_pretrained(TINY_PAIR / "short_chat", dtype=torch.float32).eval()
+    question = ask(NOTES + "\nWhat does note falcon say?", "Again?", max_new_tokens=4)
+    plain = Generator(model, Prompter(tiny_tokenizer, "longalign", 500, 1024))
+    (whole,) = plain.answer([replace(question, max_new_tokens=24)])
+    words = whole.turns[0].text.split()
+    marks = Reasoning(words[0], words[1], 20)
+    prompter = Prompter(tiny_tokenizer, "longalign", 500, 1024, reasoning=marks)
+    assert prompter.prompt(question).max_new_tokens == 24
+    (answer,) = Generator(model, prompter).answer([question])
+    assert answer.turns[0].reasoning + " " + answer.turns[0].text == whole.turns[0].text
+    assert answer.turns[0].reasoning.strip() == " ".join(words[:2])
+    again = prompter.prompt(question, [(question.users[0], answer.turns[0].text)])
+    assert again.ids != prompter.prompt(question, [(question.users[0], whole.turns[0].text)]).ids
+    assert prompter.prompt(replace(question, wrapped=False)).max_new_tokens == 4
 
 
 def test_control_tokens_of_a_template_are_broken_up_and_counted(tiny_tokenizer):

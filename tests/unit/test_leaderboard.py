@@ -140,4 +140,4 @@ def test_the_script_writes_all_files(tmp_path, two):
 
 
 def test_every_benchmark_has_a_title():
-    assert set(titles()) == {"longbench", "longbench_e", "longbench_chat", "needle", "mt_bench"}
+    assert set(titles()) == {"longbench", "longbench_e", "longbench_chat", "needle", "mt_bench", "recall"}

@@ -9,11 +9,11 @@ import pandas as pd
 import pytest
 import torch
 
-from gateau.data.planted import PlantedShape, planted_rows
 from gateau.miniature.runs import StudyOptions, choose, evaluate, finetune, questions
 from gateau.miniature.summary import plot_summary, summarise, to_markdown
 from gateau.model_files import ModelSpec
 from gateau.models import Runtime, load_config, load_model
+from gateau.planted import PlantedShape, planted_rows
 from gateau.prompts import DEFAULT_TEMPLATE, PromptEncoder
 
 from helpers import ROOT, run_script, write_jsonl

@@ -8,12 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateau.errors import UserError
+from gateau.draws import MixtureOptions, wanted_rows
+from gateau.errors import DataError, UserError
 from gateau.schemas import MIXTURE, RANKING, SAMPLES, SCORES, TOKENS
 from gateau.selection.policy import Policy, Tables, select
 from gateau.selection.selected import selected_ids
 from gateau.tables import read_rows, write_rows
-from gateau.training.mixture import MixtureOptions, mix
+from gateau.training.mixture import mix
 
 from helpers import run_script
 
@@ -185,12 +186,14 @@ def test_the_rules_train_what_they_select(tmp_path):
         "method": "length", "n_long": 5, "held_out": 4, "seed": 3, "near_duplicates": None, "per_cluster": None,
         "clusters": None,
     }  # fmt: skip
-    files = {name: tmp_path / name for name in ("ranking.parquet", "gateau_long.jsonl", "summary.json")}
+    files = {
+        name: tmp_path / name for name in ("ranking.parquet", "parts.parquet", "gateau_long.jsonl", "summary.json")
+    }
     made = run_script(
         "selection", "--scores", tmp_path / "scores.parquet", "--samples", tmp_path / "samples.parquet",
         "--experiment", "x", "--options", json.dumps({**options, "hmp_norm": "minmax", "layers": "all"}),
-        "--ranking", files["ranking.parquet"], "--selected", files["gateau_long.jsonl"],
-        "--summary", files["summary.json"],
+        "--ranking", files["ranking.parquet"], "--parts", files["parts.parquet"],
+        "--selected", files["gateau_long.jsonl"], "--summary", files["summary.json"],
     )  # fmt: skip
     assert made.returncode == 0, made.stderr
     ranking = read_rows(files["ranking.parquet"], RANKING)
@@ -198,13 +201,14 @@ def test_the_rules_train_what_they_select(tmp_path):
     assert selected == [row["id"] for row in ranking if not row["held_out"]][:5]
     assert sum(row["held_out"] for row in ranking) == 4
     assert ranking[0]["id"] == longest
-    tokens = {"source": "long", "input_ids": [1, 2], "labels": [-100, 2], "n_tokens": 2, "n_targets": 1}
+    tokens = {"source": "long", "input_ids": [1, 2], "labels": [-100, 2], "pieces": [2], "n_tokens": 2, "n_targets": 1}
     rows = [{**tokens, "id": row_id} for row_id in samples if row_id != selected[1]]
     write_rows(tmp_path / "long.parquet", TOKENS, rows)
     mixture = {name: options[name] for name in ("method", "n_long", "held_out", "seed")} | {"n_short": 0}
     made = run_script(
         "mixture", "--experiment", "x", "--options", json.dumps(mixture), "--samples", tmp_path / "samples.parquet",
         "--long", tmp_path / "long.parquet", "--ranking", files["ranking.parquet"],
+        "--selection", files["summary.json"],
         "--mixture", tmp_path / "mixture.parquet", "--summary", tmp_path / "mixture.json",
     )  # fmt: skip
     assert made.returncode == 0, made.stderr
@@ -216,3 +220,47 @@ def test_the_rules_train_what_they_select(tmp_path):
     }
     summary = json.loads((tmp_path / "mixture.json").read_text())
     assert (summary["selected"], summary["long"], summary["first_rejected"]) == (5, 4, [selected[1]])
+
+
+@pytest.mark.parametrize(
+    ("n_long", "tokens", "count"),
+    [(None, [], None), (0, [], 0), (7, [], 7), ({"share": 0.1}, [], 3), ({"share": 0.001}, [], 1),
+     ({"tokens": 9}, [4, 4, 4], 2), ({"tokens": 8}, [4, 4, 4], 2), ({"tokens": 12}, [4, 4, 4], 3),
+     ({"tokens": 8}, [4, 9, 1], 1)],
+)  # fmt: skip
+def test_a_share_and_a_number_of_tokens_stand_for_rows(n_long, tokens, count):
+    assert wanted_rows(n_long, 30, tokens) == count
+
+
+@pytest.mark.parametrize(
+    ("tokens", "message"), [([4, 4], "all rows together have 8; lower"), ([40, 4], "first row alone has 40; raise it")]
+)
+def test_tokens_that_no_rows_have(tokens, message):
+    with pytest.raises(DataError, match=f"n_long is 20 tokens, but .*{message}"):
+        wanted_rows({"tokens": 20}, 2, tokens)
+
+
+@pytest.mark.parametrize("method", ["length", "random", "full"])
+def test_a_budget_of_tokens_is_filled_in_the_order_of_the_selection(method):
+    samples = [f"s{number}" for number in range(20)]
+    scores = scores_of(samples, 3).assign(truncated_tokens=1)
+    parts = ("n_context", "n_instruction", "n_response", "truncated_tokens")
+    whole = {row["id"]: sum(row[part] for part in parts) for row in scores.to_dict("records")}
+    budget = {"tokens": int(sum(whole.values()) // 2)}
+    if method == "length":
+        chosen = select(Policy("length", budget, 2), Tables(samples, scores)).ids
+        everything = select(Policy("length", None, 2), Tables(samples, scores)).ids
+        share = select(Policy("length", {"share": 0.25}, 2), Tables(samples, scores)).ids
+    else:
+        long = pd.DataFrame({"id": samples, "n_tokens": [whole[row_id] for row_id in samples], "n_targets": 1})
+        several = [
+            mix("x", MixtureOptions(method, n_long, 0, 2, 0), samples, long, None, None)
+            for n_long in (budget, None, {"share": 0.25})
+        ]
+        chosen, everything, share = (ids(one, "long") for one in several)
+    assert len(share) == 5
+    assert sum(whole[row_id] for row_id in chosen) <= budget["tokens"]
+    if method != "random":  # a mixture has the order of the table, not of the draw
+        left = everything[len(chosen)]
+        assert chosen == everything[: len(chosen)]
+        assert sum(whole[row_id] for row_id in [*chosen, left]) > budget["tokens"]

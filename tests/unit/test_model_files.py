@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from gateau.errors import ModelError, SettingsError
 from gateau.model_files import ModelSpec, check_window, tokenizer_fingerprint, weights_fingerprint
-from gateau.models import Runtime, load_config, load_model, load_tokenizer, resolved, tokenizer_digest
+from gateau.models import Runtime, config_window, load_config, load_model, load_tokenizer, resolved, tokenizer_digest
 
 from helpers import ROOT, TINY_PAIR, run_script
 
@@ -113,19 +113,21 @@ def test_a_hub_model_is_filed_under_its_commit(tmp_path):
         "from gateau.models import Runtime, load_config, load_tokenizer, resolved\n"
         "from gateau.model_files import ModelSpec\n"
         "from gateau.scoring.settings import pass_settings\n"
-        "spec = resolved(ModelSpec('org/name'))\n"
-        "load_tokenizer(spec)\n"
-        "print(pass_settings(spec, load_config(spec), Runtime('cpu'), 'p', 10)['weights'])\n"
+        "import pathlib, sys\n"
+        "for commit in 'a' * 40, 'b' * 40:\n"
+        "    pathlib.Path(sys.argv[1]).write_text(commit)\n"
+        "    spec = resolved(ModelSpec('org/name'))\n"
+        "    load_tokenizer(spec)\n"
+        "    print(pass_settings(spec, load_config(spec), Runtime('cpu'), 'p', 10)['weights'])\n"
     )
     repository = tmp_path / "hub/models--org--name"
     (repository / "refs").mkdir(parents=True)
     environment = {**os.environ, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT / "scripts")}
     for commit in ("a" * 40, "b" * 40):
         shutil.copytree(TINY_PAIR / "long", repository / "snapshots" / commit)
-        (repository / "refs/main").write_text(commit)
-        command = [sys.executable, "-c", code]
-        result = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-        assert result.stdout.strip() == f"hub:org/name@{commit}"
+    command = [sys.executable, "-c", code, str(repository / "refs/main")]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert result.stdout.split() == [f"hub:org/name@{commit}" for commit in ("a" * 40, "b" * 40)]
     local = ModelSpec(str(TINY_PAIR / "long"))
     assert resolved(local) == local
 
@@ -154,6 +156,14 @@ def test_scaling_a_model_without_rotary_embeddings_is_refused(tmp_path):
         load_config(ModelSpec(str(tmp_path), rope_parameters={"rope_type": "dynamic", "factor": 1.0}))
 
 
+def test_the_window_of_a_model_that_reads_images_is_that_of_its_text_model(tmp_path):
+    from unit.models import tiny_model
+
+    tiny_model("gemma3_images").config.save_pretrained(tmp_path)
+    assert config_window(load_config(ModelSpec(str(tmp_path)))) == ModelSpec(str(tmp_path)).context_window() == 2048
+    assert config_window(load_config(ModelSpec(str(tmp_path), window=99))) == 99
+
+
 def test_auto_resolves_to_what_is_there():
     import torch
 
@@ -180,7 +190,7 @@ def test_training_the_pair_works_in_a_few_steps(tmp_path):
     """The script that made the committed pair works. The full training takes minutes and is not repeated here."""
     result = run_script("train_tiny_pair", tmp_path, "--scale", "0.002", "--width", "64", "--layers", "2")
     assert result.returncode == 0, result.stderr
-    for name, window in (("short", 256), ("long", 1024)):
+    for name, window in (("short", 256), ("long", 1024), ("short_chat", 256)):
         spec = ModelSpec(str(tmp_path / name))
         model = load_model(spec, load_config(spec), Runtime("cpu"))
         assert model.config.max_position_embeddings == window

@@ -12,7 +12,7 @@ from gateau.formats import IGNORED
 from gateau.training import objective
 from gateau.training.batching import PLANS, plan_epoch
 from gateau.training.objective import SequenceMeanLoss, check_dense_mask, forward_arguments
-from gateau.training.packing import pack
+from gateau.training.packing import TokenRow, pack
 
 from unit.models import COMMON, tiny_model
 
@@ -24,25 +24,29 @@ def sequences(*lengths, seed=0):
         ids = rng.integers(3, COMMON["vocab_size"], length).astype(np.int32)
         labels = ids.copy()
         labels[: max(length // 2, 1)] = IGNORED
-        made.append((ids, labels))
+        made.append(TokenRow.whole(ids, labels))
     return made
 
 
 def separate_logits(model, parts):
     with torch.no_grad():
-        return torch.cat([model(input_ids=torch.tensor(ids[None].astype(np.int64))).logits[0] for ids, _ in parts])
+        return torch.cat([model(input_ids=torch.tensor(ids[None].astype(np.int64))).logits[0] for ids, *_ in parts])
 
 
 def defined_loss(model, parts):
-    """Mean token loss of each sequence on its own, in the plainest way; their sum."""
+    """Mean token loss of each sequence, with each of its pieces on its own, in the plainest way; their sum."""
     total = 0.0
-    for ids, labels in parts:
-        logits = separate_logits(model, [(ids, labels)])
-        losses = [
-            -torch.log_softmax(logits[place - 1].double(), -1)[labels[place]].item()
-            for place in range(1, len(ids))
-            if labels[place] != IGNORED
-        ]
+    for sequence in parts:
+        losses, start = [], 0
+        for length in sequence.pieces:
+            ids, labels = (column[start : start + length] for column in sequence[:2])
+            logits = separate_logits(model, [(ids, labels)])
+            losses += [
+                -torch.log_softmax(logits[place - 1].double(), -1)[labels[place]].item()
+                for place in range(1, len(ids))
+                if labels[place] != IGNORED
+            ]
+            start += length
         total += sum(losses) / len(losses) if losses else 0.0
     return total
 
@@ -115,12 +119,28 @@ def test_the_loss_is_the_definition(architecture):
     assert loss._in_head == ("softcap" not in architecture), "capped logits cannot be cut short"
 
 
+def in_pieces(*parts):
+    """Return one sequence that holds others as its pieces."""
+    return TokenRow(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+def test_the_pieces_of_a_conversation_share_one_weight_and_do_not_see_each_other(attention):
+    model, parts = tiny_model("llama", attention), sequences(40, 7, 90)
+    together = [in_pieces(*parts[:2]), parts[2]]
+    got = SequenceMeanLoss(model)(model, pack(together)).item()
+    assert got == pytest.approx(defined_loss(model, together), rel=1e-6)
+    assert abs(got - defined_loss(model, parts)) > 1
+    alone = SequenceMeanLoss(model)(model, pack(together[:1])).item()  # a single sequence is packed, too
+    assert alone == pytest.approx(defined_loss(model, together[:1]), rel=1e-6)
+
+
 @pytest.mark.parametrize("method", PLANS)
 @pytest.mark.parametrize("world_size", [1, 3])
 def test_every_plan_gives_the_loss_of_the_definition(method, world_size):
     model = tiny_model("llama", "sdpa")
     parts = sequences(*np.random.default_rng(1).integers(3, 60, 24).tolist())
-    lengths = [len(ids) for ids, _ in parts]
+    lengths = [len(ids) for ids, *_ in parts]
     loss = SequenceMeanLoss(model)
     steps = plan_epoch(lengths, method, world_size=world_size, token_budget=90, sequences_per_step=12, seed=0, epoch=0)
     for step in steps:
@@ -164,6 +184,10 @@ def test_dense_masks_are_refused_where_they_are_too_large():
     check_dense_mask("flash_attention_2", 65536)
     with pytest.raises(SettingsError, match="flash-attn"):
         check_dense_mask("sdpa", 8193)
+    whole, halves = sequences(8200), sequences(4100, 4100)
+    forward_arguments(pack(whole), "sdpa")  # a single sequence needs no mask
+    with pytest.raises(SettingsError, match=r"tokens\.turns: last"):
+        forward_arguments(pack([in_pieces(*halves)]), "sdpa")
 
 
 @settings(deadline=None, max_examples=40)
@@ -171,10 +195,10 @@ def test_dense_masks_are_refused_where_they_are_too_large():
 def test_packs_are_laid_end_to_end(lengths):
     parts = sequences(*lengths)
     batch = pack(parts)
-    assert batch.input_ids[0].tolist() == [token for ids, _ in parts for token in ids]
+    assert batch.input_ids[0].tolist() == [token for part in parts for token in part.input_ids]
     assert batch.position_ids[0].tolist() == [place for length in lengths for place in range(length)]
-    assert batch.sequence_starts.tolist() == np.cumsum([0, *lengths]).tolist()
-    learnt = [sum(label != IGNORED for label in labels[1:]) for _, labels in parts]
+    assert batch.piece_starts.tolist() == np.cumsum([0, *lengths]).tolist()
+    learnt = [sum(label != IGNORED for label in labels[1:]) for _, labels, _ in parts]
     assert batch.weights.sum().item() == pytest.approx(sum(count > 0 for count in learnt), abs=1e-5)
     assert (batch.input_ids[0][batch.target_places + 1] == batch.targets).all()
 

@@ -1,4 +1,4 @@
-"""The three passes against the slow oracle, on several architectures and backends."""
+"""The three passes: batches, tiles, windows and edges. test_families.py compares each family with the slow oracle."""
 
 import math
 
@@ -9,53 +9,16 @@ import torch
 from gateau.errors import ModelError
 from gateau.model_files import ModelSpec
 from gateau.models import Runtime, load_config, load_model
+from gateau.scoring import passes, perplexity
 from gateau.scoring.attention import AttentionRecording, _visible_rows, mean_attention, record_attention
 from gateau.scoring.passes import LongPass, SegmentPass, ShortPass
 from gateau.scoring.perplexity import reset_rotary_scaling, response_nll
 from gateau.selection.awareness import contextual_awareness, segment_means
 
 import oracle
-from unit.models import ARCHITECTURES, random_sample, tiny_model
+from unit.models import random_sample, tiny_model
 
 SEGMENT = 64
-
-
-def backends(architecture):
-    # sdpa refuses capped attention logits: such models fall back to eager, under the probe too
-    return ["eager"] if architecture == "gemma2_softcap" else ["sdpa", "eager"]
-
-
-CASES = [(name, backend) for name in ARCHITECTURES for backend in backends(name)]
-
-
-@pytest.mark.parametrize(("architecture", "backend"), CASES)
-def test_passes_agree_with_the_oracle(architecture, backend):
-    slow, fast = tiny_model(architecture), tiny_model(architecture, backend)
-    sample = random_sample()
-    ids, n_response = sample.sequence(), len(sample.response)
-    first = len(sample.head)
-
-    long = LongPass(layer_block=128).compute(fast, sample)
-    assert np.mean(long["token_nll"]) == pytest.approx(oracle.nll(slow, ids, n_response), abs=1e-4)
-    layers = oracle.attention_profiles(slow, ids, n_response, first, first + len(sample.context))
-    expected = layers.mean(0).numpy()
-    np.testing.assert_allclose(long["attention"], expected, rtol=1e-3, atol=1e-9)
-    np.testing.assert_allclose(long["attention_second_half"], layers[2:].mean(0).numpy(), rtol=1e-3, atol=1e-9)
-    blocks = np.reshape(long["layer_attention"], (long["n_layers"], -1))
-    np.testing.assert_allclose(blocks[:, 0], layers[:, :128].mean(1).numpy(), rtol=1e-3, atol=1e-9)
-    assert blocks.shape == (4, 3)
-
-    segments = SegmentPass(SEGMENT, 1000, (0,)).compute(fast, sample)
-    slow_segments = oracle.segment_nlls(slow, sample, SEGMENT)
-    np.testing.assert_allclose(segments["segment_nll"], slow_segments, atol=1e-4)
-    assert segments["nll_instruction_only"] == pytest.approx(
-        oracle.nll(slow, sample.sequence([]), n_response), abs=1e-4
-    )
-    alone = oracle.nll(slow, [0, *sample.response], n_response)
-    assert segments["nll_response_only"] == pytest.approx(alone, abs=1e-4)
-
-    cas = contextual_awareness(segments["segment_nll"], segment_means(long["attention"], SEGMENT), "softmax_neg_ppl")
-    assert cas == pytest.approx(oracle.contextual_awareness(slow_segments, expected, SEGMENT), abs=1e-4)
 
 
 @pytest.mark.parametrize("architecture", ["llama", "mistral_window", "gemma3_mixed"])
@@ -64,6 +27,52 @@ def test_batch_composition_does_not_change_results(architecture):
     one_by_one = SegmentPass(SEGMENT, 1, (0,)).compute(model, sample)
     together = SegmentPass(SEGMENT, 10**6, (0,)).compute(model, sample)
     np.testing.assert_allclose(one_by_one["segment_nll"], together["segment_nll"], atol=1e-5)
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gemma2_softcap"])
+def test_few_logits_exist_at_once_and_their_number_does_not_matter(architecture, monkeypatch):
+    """Gemma 2 caps its logits behind the output layer."""
+    model, sample = tiny_model(architecture, "eager"), random_sample()
+    rows = []
+    model.get_output_embeddings().register_forward_hook(
+        lambda module, inputs, logits: rows.append(logits[..., 0].numel())
+    )
+    scoring_pass = SegmentPass(SEGMENT, 10**6, (0,))
+    whole = scoring_pass.compute(model, sample)
+    assert max(rows) == len(sample.context) // SEGMENT * len(sample.response)
+    rows.clear()
+    monkeypatch.setattr(perplexity, "LOGITS_BYTES", 7 * 4 * model.config.vocab_size)
+    parts = scoring_pass.compute(model, sample)
+    assert max(rows) == 7
+    np.testing.assert_allclose(parts["segment_nll"], whole["segment_nll"], atol=1e-6)
+    assert parts["nll_instruction_only"] == pytest.approx(whole["nll_instruction_only"], abs=1e-6)
+
+
+def test_out_of_memory_halves_the_batches(monkeypatch, caplog):
+    model, sample = tiny_model("llama", "sdpa"), random_sample()
+    sizes = []
+
+    def scarce(model, ids, n_response):
+        sizes.append(len(ids))
+        if len(ids) > largest:
+            raise torch.OutOfMemoryError("no memory left")
+        return response_nll(model, ids, n_response)
+
+    monkeypatch.setattr(passes, "response_nll", scarce)
+    scoring_pass, largest = SegmentPass(SEGMENT, 10**6, (0,)), 10
+    whole = scoring_pass.compute(model, sample)
+    largest = 1
+    monkeypatch.setattr(passes, "_halvings", 0)
+    halved = scoring_pass.compute(model, sample)
+    np.testing.assert_allclose(halved["segment_nll"], whole["segment_nll"], atol=1e-6)
+    assert "out of memory with 4 segments in a batch" in caplog.text
+    assert "out of memory with 2 segments in a batch" in caplog.text
+    sizes.clear()
+    assert scoring_pass.compute(model, sample) == halved
+    assert max(sizes) == 1, "later samples do not try larger batches"
+    largest = 0
+    with pytest.raises(torch.OutOfMemoryError):
+        scoring_pass.compute(model, sample)
 
 
 @pytest.mark.parametrize("architecture", ["llama", "mistral_window"])

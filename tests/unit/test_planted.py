@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from gateau.data.planted import FACT_NAMES, KINDS, PlantedShape, known_fact, planted_chats, planted_row, planted_rows
+from gateau.planted import FACT_NAMES, KINDS, PlantedShape, known_fact, planted_chats, planted_row, planted_rows
 
 from helpers import run_script
 

@@ -7,7 +7,7 @@ import tracemalloc
 import pyarrow as pa
 import pytest
 
-from gateau.data.readers import Record, Rejection, read_records
+from gateau.data.readers import Record, Rejection, _WithoutByteOrderMark, read_records
 from gateau.errors import DataError
 
 from helpers import row, write_jsonl
@@ -44,6 +44,16 @@ def test_json_array(tmp_path):
     records = list(read_records([str(path)]))
     assert [r.value for r in records] == ROWS
     assert [r.origin.line for r in records] == [1, 2, 3, 4, 5]
+
+
+def test_a_long_text_of_a_json_array_is_not_scanned_again_and_again(tmp_path, monkeypatch):
+    """The parser scans a text from its start with every block, so that blocks must be large."""
+    text, blocks = "word " * 4_000_000, []
+    read = _WithoutByteOrderMark.read
+    monkeypatch.setattr(_WithoutByteOrderMark, "read", lambda *given: blocks.append(given) or read(*given))
+    (tmp_path / "a.json").write_text(json.dumps([text]))
+    assert values(tmp_path / "a.json") == [text]
+    assert len(blocks) < 10
 
 
 def test_several_files_in_order(tmp_path):

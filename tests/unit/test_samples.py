@@ -5,14 +5,15 @@ import resource
 import signal
 
 import pytest
+from transformers import AutoTokenizer
 
 from gateau.data.intake import Intake
 from gateau.data.readers import Origin, Record, Rejection
-from gateau.data.samples import LONG_ROWS
+from gateau.data.samples import LONG_ROWS, long_intake
 from gateau.schemas import SAMPLES
 from gateau.tables import read_rows
 
-from helpers import row, run_script, write_jsonl
+from helpers import TINY_PAIR, row, run_script, write_jsonl
 
 
 def read(*rows, **options):
@@ -60,6 +61,108 @@ def test_explicit_fields_and_their_aliases():
     assert messages == [{"role": "user", "content": "c\n\ni"}, {"role": "assistant", "content": "r"}]
 
 
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ({"prompt": "doc\n\nq", "completion": "a"}, ("doc", "q", "a")),
+        ({"question": "q", "answer": "a"}, ("", "q", "a")),
+        ({"context": "doc", "question": "q\n\nmore", "answer": "a"}, ("doc", "q\n\nmore", "a")),
+        ({"input": "doc\n\nq", "output": "a"}, ("doc", "q", "a")),
+        ({"query": "doc\n\nq", "response": "a", "id": None}, ("doc", "q", "a")),
+        ({"instruction": "doc\n\nq", "input": "", "output": "a"}, ("doc", "q", "a")),
+        ({"instruction": "q", "input": "doc", "output": "a"}, ("doc", "q", "a")),
+        ({"context": "doc", "input": "q", "output": "a"}, ("doc", "q", "a")),
+        ({"messages": json.dumps(turns("doc\n\nq", "a")["messages"])}, ("doc", "q", "a")),
+        ({"messages": {"role": ["user", "assistant"], "content": ["doc\n\nq", "a"]}}, ("doc", "q", "a")),
+        (
+            {"prompt": turns("doc\n\nq")["messages"], "completion": [{"role": "assistant", "content": "a"}]},
+            ("doc", "q", "a"),
+        ),
+        (
+            {
+                "messages": [
+                    {"role": "human", "content": [{"type": "text", "text": "doc"}, {"type": "text", "text": "q"}]},
+                    {"role": "gpt", "content": "a"},
+                ]
+            },
+            ("doc", "q", "a"),
+        ),
+        (
+            {
+                "messages": [
+                    {"role": "developer", "content": "s"}, {"role": "user", "content": "q1"},
+                    {"role": "assistant", "content": "call"}, {"role": "tool", "content": "doc\n\nq"},
+                    {"role": "assistant", "content": "a"},
+                ]
+            },
+            ("s\n\nq1\n\ncall\n\ndoc", "q", "a"),
+        ),
+        ({"messages": None, "question": "q", "answer": "a"}, ("", "q", "a")),
+    ],
+)  # fmt: skip
+def test_other_names_and_forms(value, expected):
+    assert parts(value) == expected
+
+
+def test_own_names_hide_the_known_ones():
+    value = {"response": "no", "reply": "a", "question": "doc\n\nq", "messages": [], "id": "no", "key": 7}
+    intake = long_intake({"columns": {"response": "reply", "id": "key"}})
+    kept, absent = intake.read([Record(Origin("f", 1), value), Record(Origin("f", 2), {**value, "reply": None})])
+    assert (kept["id"], kept["context"], kept["instruction"], kept["response"]) == ("7", "doc", "q", "a")
+    assert absent.reason == "missing_fields"
+    assert "the row has no reply, which is the response by data.columns" in absent.advice
+
+
+@pytest.mark.parametrize(
+    ("split", "user", "context", "instruction"),
+    [
+        ("first_blank_line", "q\n\ndoc\n\nend", "doc\n\nend", "q"),
+        ("first_blank_line", "\n\nq\n\ndoc", "doc", "\n\nq"),
+        ("first_blank_line", "q", "", "q"),
+        ("first_line", "q\ndoc\n\nend", "doc\n\nend", "q"),
+        ("last_line", "doc\n\nend\nq\n", "doc\n\nend", "q\n"),
+        ("none", "doc\n\nq", "", "doc\n\nq"),
+        ({"regex": r"(?s)<(?P<context>.*)> (?P<instruction>.*)"}, "see <a\n\nb> what", "a\n\nb", "what"),
+        ({"regex": r"(?P<instruction>[^:]*):(?P<context>.+)?"}, "q:", "", "q"),
+    ],
+)
+def test_the_user_turn_is_split_as_asked_for(split, user, context, instruction):
+    (sample,) = long_intake({"split": split}).read([Record(Origin("f", 1), row(user, "a"))])
+    assert (sample["context"], sample["instruction"]) == (context, instruction)
+    (fields,) = long_intake({"split": split}).read([Record(Origin("f", 1), {"prompt": user, "answer": "a"})])
+    assert fields["digest"] == sample["digest"]
+    assert json.loads(fields["messages"]) == row(user, "a")["messages"]
+
+
+@pytest.mark.parametrize(
+    ("split", "user", "reason"),
+    [({"regex": "(?P<context>x)(?P<instruction>y)"}, "doc", "not_split"), ("first_line", " \n ", "empty_instruction"),
+     ({"regex": "(?P<context>.*)(?P<instruction>y?)"}, "doc", "empty_instruction")],
+)  # fmt: skip
+def test_what_cannot_be_split_is_rejected(split, user, reason):
+    intake = long_intake({"split": split, "system": "frame"})
+    value = row(user, "a")
+    value["messages"].insert(0, {"role": "system", "content": "s"})
+    (outcome,) = intake.read([Record(Origin("f", 1), value)])
+    assert outcome.reason == reason
+
+
+@pytest.mark.parametrize(
+    ("system", "expected"),
+    [
+        ("context", ("s\n\nq0\n\na0\n\ndoc", "q")),
+        ("frame", ("q0\n\na0\n\ndoc", "s\n\nq")),
+        ("drop", ("q0\n\na0\n\ndoc", "q")),
+    ],
+)
+def test_where_a_system_message_goes(system, expected):
+    value = turns("q0", "a0", "doc\n\nq", "a")
+    value["messages"].insert(0, {"role": "system", "content": "s"})
+    (sample,) = long_intake({"system": system}).read([Record(Origin("f", 1), value)])
+    assert (sample["context"], sample["instruction"]) == expected
+    assert json.loads(sample["messages"]) == value["messages"]
+
+
 def test_of_several_turns_the_last_is_scored_and_all_are_kept():
     value = turns("doc\n\nfirst?", "one", "more\n\nsecond?", "two")
     assert parts(value) == ("doc\n\nfirst?\n\none\n\nmore", "second?", "two")
@@ -88,8 +191,11 @@ def test_conversations_as_sharegpt_writes_them_are_read_too():
         (["a", "list"], "not_an_object"),
         ({"messages": []}, "empty_messages"),
         ({"messages": "text"}, "empty_messages"),
+        ({"messages": "[1, 2]"}, "bad_message"),
+        ({"messages": {"role": ["user"], "content": ["a", "b"]}}, "bad_message"),
+        ({"messages": [{"role": "user", "content": [{"type": "image", "url": "x"}]}]}, "content_not_text"),
         ({"messages": ["text"]}, "bad_message"),
-        ({"messages": [{"role": "human", "content": "x"}]}, "bad_role"),
+        ({"messages": [{"role": "observation", "content": "x"}]}, "bad_role"),
         ({"messages": [{"role": ["user"], "content": "x"}]}, "bad_role"),
         ({"conversations": [{"from": "observation", "value": "x"}]}, "bad_role"),
         ({"messages": [{"role": "user", "content": ["x"]}]}, "content_not_text"),
@@ -194,6 +300,64 @@ def test_script_refuses_data_without_any_sample(tmp_path):
     result = run_samples(write_jsonl(tmp_path / "in.jsonl", [row("a", "")]), tmp_path, "--max-rejected-share", 1)
     assert result.returncode == 1
     assert "none of the 1 rows is usable (empty_response 1); correct the rows of data.long" in result.stderr
+
+
+def test_rows_are_drawn_by_their_ids(tmp_path):
+    """A larger draw contains the smaller one, whatever the order of the rows, and duplicates are counted as ever."""
+    rows = [row(f"{n}\n\nq", id=str(n)) for n in range(30)]
+    repeated = row("7\n\nq", id="other")
+
+    def drawn(limit, rows):
+        path = write_jsonl(tmp_path / "in.jsonl", [*rows, repeated, "broken"])
+        result = run_samples(path, tmp_path, "--options", json.dumps({"limit": limit, "seed": 3}))
+        summary = json.loads((tmp_path / "summary.json").read_text()) if result.returncode == 0 else None
+        assert summary is None or sum(summary["datasets"].values()) == summary["samples"] == limit
+        rejected = [json.loads(line)["reason"] for line in (tmp_path / "r.jsonl").read_text().splitlines()]
+        return result, summary and summary["rejected_by_reason"], rejected
+
+    _, counts, rejected = drawn(10, rows)
+    few = {one["id"] for one in read_rows(tmp_path / "s.parquet", SAMPLES)}
+    assert counts == {"duplicate_content": 1, "not_drawn": 20, "not_json": 1}
+    assert sorted(rejected) == ["duplicate_content", *["not_drawn"] * 20, "not_json"]
+    drawn(12, rows[::-1])
+    assert few < {one["id"] for one in read_rows(tmp_path / "s.parquet", SAMPLES)}
+    result, _, _ = drawn(31, rows)
+    assert "data.limit is 31, but only 30 of the 32 rows of data.long can be used; lower it" in result.stderr
+
+
+def test_rows_with_too_few_or_too_many_tokens_are_left_out_and_counted(tmp_path):
+    lengths = [2, 5, 9, 14, 30]
+    path = write_jsonl(tmp_path / "in.jsonl", [row(f"{'falcon ' * n}\n\nq{n}", id=str(n)) for n in lengths])
+    tokenizer = AutoTokenizer.from_pretrained(TINY_PAIR / "long")
+    texts = {n: ("falcon " * n, f"q{n}", "An answer.") for n in lengths}
+    tokens = {n: sum(map(len, tokenizer(list(own), add_special_tokens=False).input_ids)) for n, own in texts.items()}
+    options = {"min_tokens": tokens[5], "max_tokens": tokens[14]}
+    model = json.dumps({"path": str(TINY_PAIR / "long")})
+    result = run_samples(path, tmp_path, "--options", json.dumps(options), "--model", model, "--max-rejected-share", 0)
+    assert result.returncode == 0, result.stderr
+    assert [one["id"] for one in read_rows(tmp_path / "s.parquet", SAMPLES)] == ["5", "9", "14"]
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["rejected_by_reason"] == {"above_max_tokens": 1, "below_min_tokens": 1}
+    assert f"{tokens[2]} tokens; data.min_tokens is" in (tmp_path / "r.jsonl").read_text()
+
+
+def test_the_preview_shows_the_parts_of_ten_rows(tmp_path):
+    path = write_jsonl(
+        tmp_path / "in.jsonl", [row(f"<doc> {n} {'x' * 5000}\n\nq{n}?", f"a{n}", id=f"r{n}") for n in range(40)]
+    )
+    files = ("--preview", tmp_path / "p.txt", "--preview-page", tmp_path / "p.html")
+    assert run_samples(path, tmp_path, *files).returncode == 0
+    text, page = (tmp_path / "p.txt").read_text(), (tmp_path / "p.html").read_text()
+    shown = [line.split()[1] for line in text.splitlines() if line.startswith("=== ")]
+    assert len(set(shown)) == 10
+    assert shown != [f"r{n}" for n in range(10)]
+    for number in (name[1:] for name in shown):
+        assert f"--- context\n<doc> {number} " in text
+        assert f"--- instruction\nq{number}?\n--- response\na{number}\n" in text
+        assert f'<pre class="instruction">q{number}?</pre>' in page
+    assert "&lt;doc&gt;" in page
+    assert "characters) …" in text
+    assert len(text) < 15_000
 
 
 def test_a_row_of_5_megabytes(tmp_path):

@@ -22,10 +22,11 @@ from gateau.selection.awareness import (
 from gateau.selection.fusion import SelectionOptions
 from gateau.selection.near_duplicates import duplicates_of, shingles, signature
 from gateau.selection.norms import NORMS
+from gateau.selection.parts import part_rows
 from gateau.selection.plots import plot_distributions
 from gateau.selection.policy import Policy, Tables, select, summarise
 from gateau.selection.quality import auroc, quality_by_label, spearman
-from gateau.selection.ranking import rank_samples
+from gateau.selection.ranking import rank_samples, score_samples
 from gateau.selection.selected import distinct_ids, selected_ids
 
 VALUES = np.array([1.0, 3.0, 3.0, 10.0])
@@ -263,6 +264,19 @@ def test_every_method_ranks_all_rows_and_reads_what_it_says(method, merged_score
         other = rank_samples(merged_scores, SelectionOptions(**{option: value}), *beside).set_index("id")
         same = np.allclose(other.loc[scored.index, "score"], scored, rtol=1e-12, atol=0)
         assert same == (option not in METHODS[method].reads), option
+
+
+@pytest.mark.parametrize("method", ["gateau", "gateau_robust", "cam", "length"])
+def test_the_parts_of_every_score_add_up_to_it(method, merged_scores):
+    scored = score_samples(merged_scores, SelectionOptions(), method)
+    parts = pd.DataFrame(part_rows(scored.ids, scored.parts))
+    score = (parts["weight"] * parts["normed"]).groupby(parts["id"]).sum()
+    ranking = rank_samples(merged_scores, SelectionOptions(), method).set_index("id")
+    np.testing.assert_allclose(score.loc[ranking.index], ranking["score"], rtol=1e-12)
+    if method == "gateau":
+        values = parts.pivot(index="id", columns="part", values="value").loc[ranking.index]
+        np.testing.assert_array_equal(values["HMP"], ranking["hmp"])
+        np.testing.assert_array_equal(values["1 - CAS"], 1 - ranking["cas"])
 
 
 def test_baselines_by_hand(merged_scores):

@@ -1,15 +1,7 @@
 """Answers through a real OpenAI-compatible server (``transformers serve``): those of the model in process."""
 
 import json
-import os
-import socket
-import subprocess
-import sys
-import time
-import urllib.error
-import urllib.request
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -19,12 +11,15 @@ from gateau.errors import SettingsError
 from gateau.evaluation.answering.generation import Generator
 from gateau.evaluation.answering.prompting import Prompter
 from gateau.evaluation.answering.questions import Question
-from gateau.evaluation.answering.through_server import ModelServer, answer_through, request
-from gateau.evaluation.client.calls import CHAT, COMPLETION
+from gateau.evaluation.answering.reasoning import Reasoning
+from gateau.evaluation.answering.through_server import ModelServer, _turn, answer_through, request
+from gateau.evaluation.client.calls import CHAT, COMPLETION, Answer, Usage
 from gateau.evaluation.client.server import ServerSettings
+from gateau.evaluation.client.start import Start
+from gateau.evaluation.client.started import StartedServer
 from gateau.formats import chat_format
 
-from helpers import TINY_PAIR
+from helpers import ROOT, TINY_PAIR, run_script
 
 NOTES = "Note falcon balor detek mosar rigas tunut.\nThe old road turns past tall grass at dawn.\n"
 QUESTIONS = [
@@ -53,34 +48,9 @@ def exported(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def served(exported):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [
-        str(Path(sys.executable).parent / "transformers"), "serve", str(exported), "--host", "127.0.0.1",
-        "--port", str(port), "--device", "cpu",
-    ]  # fmt: skip
-    with (exported / "serve.log").open("w") as log:
-        environment = {**os.environ, "HF_HUB_OFFLINE": "1", "NO_PROXY": "127.0.0.1"}
-        server = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
-    try:
-        _wait_for(f"http://127.0.0.1:{port}/health", server, exported / "serve.log")
-        yield f"http://127.0.0.1:{port}/v1"
-    finally:
-        server.kill()
-        server.wait()
-
-
-def _wait_for(url, server, log):
-    end = time.monotonic() + 180
-    while time.monotonic() < end:
-        assert server.poll() is None, log.read_text()
-        try:
-            with urllib.request.urlopen(url, timeout=2):
-                return
-        except (urllib.error.URLError, OSError):
-            time.sleep(0.3)
-    raise AssertionError(log.read_text())
+    start = Start("transformers", {"device": "cpu"})
+    with StartedServer(start, str(exported), exported / "serve.log") as server:
+        yield server.base_url()
 
 
 def prompter(tokenizer, format_name="longalign"):
@@ -100,6 +70,41 @@ def test_a_server_gives_the_answers_of_the_model_in_process(exported, served, tm
     assert again == answers  # all of it from the cache, wherever the server is
 
 
+def test_a_job_starts_its_server_for_all_benchmarks_of_its_model(exported, tmp_path):
+    sets = ROOT / "workflow/resources/small_benchmarks"
+    shares = [
+        {"benchmark": name, "assets": str(sets / name), "options": {"max_new_tokens": 3, **options}}
+        for name, options in (("mt_bench", {}), ("longbench_chat", {"protocol": "gateau"}))
+    ]
+
+    def generate(folder, share, *more):
+        result = run_script(
+            "generate", "--benchmark", share["benchmark"], "--assets", share["assets"],
+            "--options", json.dumps(share["options"]), "--model", json.dumps({"path": str(exported)}),
+            "--device", "cpu",
+            "--progress-dir", tmp_path / folder, "--output", tmp_path / folder / f"{share['benchmark']}.jsonl", *more,
+        )  # fmt: skip
+        assert result.returncode == 0, result.stderr
+        return result.stderr
+
+    start = {"start": "transformers", "options": {"device": "cpu"}, "gpus": 0}
+    server = ["--server", json.dumps(start), "--server-log", tmp_path / "server.log"]
+    log = generate("server", shares[0], *server, "--ahead", json.dumps(shares[1:]))
+    assert "starting" in log
+    assert "longbench_chat: answered ahead" in log
+    assert "starting" not in generate("server", shares[1], *server)
+    generate("process", shares[1])
+    served, own = (
+        [(row["item"], turn["prompt_sha256"], turn["text"]) for row in rows for turn in row["turns"]]
+        for rows in (read(tmp_path / folder / "longbench_chat.jsonl") for folder in ("server", "process"))
+    )
+    assert served == own != []
+
+
+def read(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
 def test_another_template_at_the_server_is_noticed(exported, served, tmp_path, tiny_tokenizer, caplog):
     settings = ServerSettings(model=str(exported), base_url=served, key_variable="NO_KEY_NEEDED")
     other = prompter(tiny_tokenizer, "tokenizer_template")  # the server has the longalign template of the export
@@ -117,17 +122,41 @@ def test_further_fields_reach_the_server(tiny_tokenizer):
     given = {"base_url": "http://127.0.0.1:9/v1", "model": "m", "extra_body": {"top_p": None, "min_p": 0.1}}
     question = Question("b", "1", ("falcon?",))
     prompt = prompter(tiny_tokenizer).prompt(question)
-    call = ModelServer.from_config(given).settings.call(*request("messages", question, prompt, []))
+    asked = request("messages", question, prompt, [], {"enable_thinking": False})
+    call = ModelServer.from_config(given).settings.call(*asked)
+    assert call.body["chat_template_kwargs"] == {"enable_thinking": False}
     assert call.body["min_p"] == 0.1
     assert "top_p" not in call.body
+
+
+def test_reasoning_from_a_server_is_parted_from_the_answer(tiny_tokenizer):
+    reasons = Prompter(tiny_tokenizer, "longalign", 500, 1024, reasoning=Reasoning("<think>", "</think>", 9))
+    question = Question("b", "1", ("falcon?",), max_new_tokens=4)
+    prompt = reasons.prompt(question)
+    assert request("messages", question, prompt, [], {})[1]["max_tokens"] == 13
+    turn = _turn(question, prompt, Answer("<think>why</think>\notter", "stop", Usage(5, 6)), reasons)
+    assert (turn.reasoning, turn.text, turn.finish_reason) == ("<think>why</think>", "otter", "stop")
+    turn = _turn(question, prompt, Answer("<think>why", "length", Usage(5, 6)), reasons)
+    assert (turn.reasoning, turn.text, turn.finish_reason) == ("<think>why", "", "length")
+    # the template writes the start of the reasoning
+    prompt = replace(prompt, ids=[*prompt.ids, *tiny_tokenizer("<think>\n", add_special_tokens=False).input_ids])
+    turn = _turn(question, prompt, Answer("why and", "length", Usage(5, 6)), reasons)
+    assert (turn.reasoning, turn.text) == ("why and", "")
+    turn = _turn(question, prompt, Answer("why</think> otter", "length", Usage(5, 6)), reasons)
+    assert (turn.reasoning, turn.text) == ("why</think>", "otter")
+    # the server parts the reasoning itself; some leave it out if it is empty
+    turn = _turn(question, prompt, Answer("otter and", "length", Usage(5, 6), "why"), reasons)
+    assert (turn.reasoning, turn.text) == ("why", "otter and")
+    turn = _turn(question, prompt, Answer("otter", "stop", Usage(5, 6)), reasons)
+    assert (turn.reasoning, turn.text) == ("", "otter")
 
 
 def test_token_ids_are_sent_where_the_server_takes_them(tiny_tokenizer):
     question = Question("b", "1", ("falcon?",), temperature=0.7, seed=3, system="Be brief.")
     prompt = prompter(tiny_tokenizer).prompt(question)
-    endpoint, body = request("tokens", question, prompt, [])
+    endpoint, body = request("tokens", question, prompt, [], {})
     assert (endpoint, body["prompt"], body["seed"]) == (COMPLETION, prompt.ids, 3)
-    endpoint, body = request("messages", question, prompt, [("otter?", "badger.")])
+    endpoint, body = request("messages", question, prompt, [("otter?", "badger.")], {})
     assert endpoint == CHAT
     assert [message["role"] for message in body["messages"]] == ["system", "user", "assistant", "user"]
     assert json.dumps(body)

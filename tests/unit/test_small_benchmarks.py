@@ -38,7 +38,7 @@ def test_the_generated_files_are_generated(tmp_path):
     result = run_script("small_benchmarks", "--output", tmp_path)
     assert result.returncode == 0, result.stderr
     generated = [path.relative_to(tmp_path) for path in tmp_path.rglob("*") if path.is_file()]
-    assert len(generated) == 4 + 3
+    assert len(generated) == 4 + 3 + 2 + 2
     for name in generated:
         assert (tmp_path / name).read_bytes() == (SETS / name).read_bytes(), name
 
@@ -103,14 +103,16 @@ def test_judge_prompts_have_the_slots_of_the_pinned_ones(name, n_slots):
 
 def test_longbench_chat_has_three_rated_answers_for_each_case():
     cases, few_shots = read("longbench_chat/test_cases.json"), read("longbench_chat/few_shots.json")
-    assert [case["idx"] for case in cases] == list(range(1, 7))
+    assert [case["idx"] for case in cases] == list(range(1, 13))
     assert len(few_shots) == len(cases)
     for case, three in zip(cases, few_shots, strict=True):
         assert case["prompt"].split("\n")[-1] == case["query"]
         assert case["prompt"].count(case["query"]) == 1
         assert [sorted(shot) for shot in three] == [["answer", "score"]] * 3
         assert all(1 <= shot["score"] <= 10 for shot in three)
-    assert sum(case["prompt"].count(case["answer"]) for case in cases[4:]) == 2, "planted answers stand in the document"
+        assert case["prompt"].count(case["answer"]) == 1, "the answer stands in the document"
+        assert three[0] == {"answer": case["answer"], "score": 10}
+        assert case["answer"] not in (three[1]["answer"], three[2]["answer"])
 
 
 def test_the_haystack_is_long_enough_and_knows_nothing_of_the_needle(tiny_tokenizer):
@@ -131,7 +133,13 @@ def test_mt_bench_has_one_question_of_each_category():
     for question in questions:
         needs_reference = question["category"] in {"math", "reasoning", "coding"}
         assert (question["question_id"] in references) == needs_reference == ("reference" in question)
+    for question in questions:
+        lines = question["turns"][0].split("\n")
+        for turn in question["turns"]:
+            subject = turn.split()[-2]
+            assert sum(line.startswith(f"Note {subject} ") for line in lines) == 1, "each turn asks for one note"
     for row in references.values():
+        assert all(answer in questions[row["question_id"] - 1]["turns"][0] for answer in row["choices"][0]["turns"])
         assert list(row) == ["question_id", "answer_id", "model_id", "choices", "tstamp"]
         assert [len(choice["turns"]) for choice in row["choices"]] == [2]
 

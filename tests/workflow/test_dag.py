@@ -10,6 +10,9 @@ import sys
 import time
 
 import psutil
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from safetensors.torch import load_file, save_file
@@ -39,7 +42,8 @@ SELECTION = "results/selection/gateau"
 AFTER_TRAINING = {"export", "plot_train"}
 AFTER_PLAN = {"train"} | AFTER_TRAINING
 AFTER_TOKENS = {"mixture", "plan"} | AFTER_PLAN
-AFTER_SCORES = {"selection", "plot_selection", "overview"} | AFTER_TOKENS
+AFTER_SELECTION = {"scored", "dataset"} | AFTER_TOKENS
+AFTER_SCORES = {"selection", "plot_selection", "overview"} | AFTER_SELECTION
 PASSES = {"short_pass", "long_pass", "segment_pass"}
 
 
@@ -123,7 +127,7 @@ def test_a_copy_has_nothing_to_do(finished, tmp_path):
             {"embeddings"} | AFTER_SCORES,
         ),
         ({"selection": {"method": "reward"}, "models": {"reward": "other_long"}}, {"rewards"} | AFTER_SCORES),
-        ({"selection": {"method": "random", "n_long": 3}}, AFTER_TOKENS),
+        ({"selection": {"method": "random", "n_long": 3}}, AFTER_SELECTION),
         ({"comparison": {"positive": ["planted/far"]}}, {"comparison", "choices", "sensitivity"}),
         ({"experiments": {"second": {"alpha": 1}}}, AFTER_SCORES),
         ({"cam": {"segment_length": 32}}, {"segment_pass", "scores"} | AFTER_SCORES),
@@ -135,17 +139,21 @@ def test_a_copy_has_nothing_to_do(finished, tmp_path):
         ({"models": {"long": "other_long"}}, {"long_pass", "segment_pass", "scores"} | AFTER_SCORES),
         ({"scoring": {"max_length": 700}}, {"index", "scores"} | PASSES | AFTER_SCORES),
         ({"scoring": {"prompt": "{context} {instruction} {response}"}}, {"index", "scores"} | PASSES | AFTER_SCORES),
+        ({"scoring": {"format": "chat_template"}}, {"index", "scores"} | PASSES | AFTER_SCORES),
+        ({"scoring": {"template_options": {"a": False}}}, {"index", "scores"} | PASSES | AFTER_SCORES),
         ({"scoring": {"shards": 2}}, {"index", "scores"} | PASSES | AFTER_SCORES),
         (
             {"data": {"planted": {"seed": 1}}},
             {"planted_rows", "samples", "chats", "tokens", "index", "scores"} | PASSES | AFTER_SCORES,
         ),
-        ({"tokens": {"max_length": 900}}, {"tokens"} | AFTER_TOKENS),
-        ({"mixture": {"n_short": 4}}, AFTER_TOKENS),
+        ({"tokens": {"max_length": 900}}, {"tokens", "dataset"} | AFTER_TOKENS),
+        ({"tokens": {"turns": "last"}}, {"tokens", "dataset"} | AFTER_TOKENS),
+        ({"mixture": {"n_short": 4}}, {"dataset"} | AFTER_TOKENS),
         ({"mixture": {"held_out": 1}}, AFTER_SCORES),
         ({"plan": {"token_budget": 2000}}, {"plan"} | AFTER_PLAN),
-        ({"train": {"learning_rate": 5e-4}}, AFTER_PLAN),
-        ({"models": {"base": "other_long"}}, AFTER_PLAN),
+        ({"train": {"learning_rate": 5e-4}}, {"dataset"} | AFTER_PLAN),
+        ({"models": {"base": "other_long"}}, {"dataset"} | AFTER_PLAN),
+        ({"export": {"data_hub_repository": "me/rows"}}, {"dataset"}),
         ({"train": {"nodes": 2, "ranks_per_node": 4, "save_steps": 9, "report_to": "wandb", "threads": 3}}, set()),
         ({"train": {"deepspeed": "config/deepspeed/zero2.json", "gradient_checkpointing": False}}, set()),
     ],
@@ -168,7 +176,7 @@ def test_every_folder_has_a_manifest_that_verifies_and_follows_a_change(finished
     folders = {path.parent.name for path in (directory / "results").glob("*/manifest.json")}
     expected = {
         "planted_rows", "samples", "chats", "index", *PASSES, "scores", "selection", "tokens", "mixture", "plan",
-        "train", "plot_train", "export",
+        "train", "plot_train", "export", "report_page", "scored", "dataset",
     }  # fmt: skip
     assert folders == expected
     result = run_script("verify", directory / "results")
@@ -176,21 +184,52 @@ def test_every_folder_has_a_manifest_that_verifies_and_follows_a_change(finished
     assert "| export  " in (directory / "results/provenance/provenance.md").read_text()
     changed = snakemake(directory, merged(config, {"train": {"learning_rate": 5e-4}}), "--dry-run")
     planned = set(re.findall(r"results/(\w+)/manifest\.json$", changed.stdout, re.M))
-    assert planned == {"train", "plot_train", "export"}
+    assert planned == {"train", "plot_train", "export", "report_page", "dataset"}
 
 
-def test_a_user_s_experiments_take_the_place_of_the_paper_s(finished):
+def test_a_user_s_experiments_take_the_place_of_the_default_ones(finished):
     directory, config = finished
     result = snakemake(directory, config, "--dry-run", "--forceall")
     assert "selection/gateau/" in result.stdout
-    assert "gateau_1k_10k" not in result.stdout
+    assert "selection/gateau_robust/" not in result.stdout
 
 
 def test_experiments_without_scores_run_no_pass(finished):
     directory, config = finished
     experiments = {"full": {"method": "full"}, "random": {"method": "random", "n_long": 4}, "none": {"n_long": 0}}
     rules = planned_rules(directory, {**config, "experiments": experiments, "results_dir": "elsewhere"})
-    assert rules == {"samples", "chats", "tokens", "mixture", "plan", "train", "export", "plot_train"}
+    assert rules == {
+        "samples",
+        "chats",
+        "tokens",
+        "mixture",
+        "plan",
+        "train",
+        "export",
+        "plot_train",
+        "scored",
+        "dataset",
+    }
+    untrained = {**config, "experiments": experiments, "results_dir": "elsewhere", "train": {"experiments": "none"}}
+    assert planned_rules(directory, untrained, "selected") == {"samples", "chats", "tokens", "scored", "dataset"}
+    assert planned_rules(directory, {**untrained, "mixture": {}}, "selected") == {"samples", "scored", "dataset"}
+
+
+def test_training_runs_only_for_the_experiments_that_the_file_names(finished):
+    directory, config = finished
+    change = {"experiments": {"a": {}, "b": {}}, "results_dir": "elsewhere"}
+    only = snakemake(directory, merged(config, change, {"train": {"experiments": ["b"]}}), "--dry-run")
+    assert "elsewhere/export/b" in only.stdout
+    assert "elsewhere/export/a" not in only.stdout
+    untrained = merged(config, change, {"train": {"experiments": "none"}, "mixture": {"n_short": 0}})
+    assert not planned_rules(directory, untrained) & {"chats", "tokens", *AFTER_TOKENS}
+
+
+def test_nothing_to_do_is_told(finished):
+    directory, config = finished
+    result = snakemake(directory, {**config, "experiments": {}}, "--dry-run")
+    assert result.returncode != 0
+    assert "nothing to do: no experiment is ranked or trained, and no benchmark is run" in result.stdout
 
 
 def test_the_trained_model_is_whole_and_answers(finished):
@@ -224,10 +263,12 @@ def test_other_resources_rerun_nothing(finished):
         ("gateau/selection/fusion.py", AFTER_SCORES),
         ("gateau/training/objective.py", AFTER_PLAN),
         ("gateau/training/batching.py", {"plan"} | AFTER_PLAN),
-        ("gateau/training/tokenization.py", {"tokens"} | AFTER_TOKENS),
+        ("gateau/training/tokenization.py", {"tokens", "dataset"} | AFTER_TOKENS),
         ("gateau/training/exporting.py", {"export"}),
         ("gateau/scoring/attention.py", PASSES | {"scores"} | AFTER_SCORES),
-        ("plot_selection.py", {"plot_selection"}),
+        ("plot_selection.py", {"plot_selection", "dataset"}),
+        ("gateau/delivery/card.py", {"dataset"}),
+        ("gateau/data/whole.py", {"scored"}),
     ],
 )
 def test_an_edited_module_reruns_the_rules_that_stand_on_it(finished, module, expected):
@@ -266,15 +307,29 @@ def test_a_moved_repository_and_run_directory_rerun_nothing(finished, tmp_path):
     assert planned_rules(moved, config) == set()
 
 
-def test_another_number_of_shards_gives_the_same_selection(finished, tmp_path):
+def test_another_number_of_shards_and_other_files_give_the_same_selection(finished, tmp_path):
+    """The rows come from Parquet and CSV files with columns of other names, and three jobs score them."""
     directory, config = finished
-    sharded = merged(config, {"scoring": {"shards": 5}})
-    result = snakemake(tmp_path, sharded, f"{SELECTION}/ranking.parquet")
+    names = {"context": "document", "instruction": "ask", "response": "reply", "id": "key", "dataset": "kind",
+             "length": "n"}  # fmt: skip
+    rows = []
+    for line in (directory / "results/planted_rows/long.jsonl").read_text().splitlines():
+        one = json.loads(line)
+        context, _, instruction = one["messages"][0]["content"].rpartition("\n\n")
+        parts = one | {"context": context, "instruction": instruction, "response": one["messages"][1]["content"]}
+        rows.append({own: parts[name] for name, own in names.items()})
+    (tmp_path / "rows").mkdir()
+    pq.write_table(pa.Table.from_pylist(rows[:6]), tmp_path / "rows/1.parquet", row_group_size=4)
+    pa.csv.write_csv(pa.Table.from_pylist(rows[6:]), tmp_path / "rows/2.csv")
+    change = {"data": {"long": "rows", "columns": names, "planted": None}, "scoring": {"shards": 3}}
+    config = merged(config, change, {"data": {"short": str(directory / config["data"]["short"])}})
+    result = snakemake(tmp_path, config, f"{SELECTION}/ranking.parquet")
     assert result.returncode == 0, result.stdout
-    assert len(list((tmp_path / "results/long_pass").iterdir())) == 5
+    assert len(list((tmp_path / "results/long_pass").iterdir())) == 3
     assert final_files(tmp_path) == final_files(directory)
 
 
+@pytest.mark.long
 def test_a_training_told_to_stop_is_finished_by_the_rule_s_own_retry(finished, tmp_path):
     """SIGUSR1 to the training under Snakemake: it saves and ends, and the retry goes on to the same weights."""
     directory, config = finished
@@ -307,6 +362,7 @@ def test_a_training_told_to_stop_is_finished_by_the_rule_s_own_retry(finished, t
     assert trained_weights(runs[1]) == trained_weights(runs[0])
 
 
+@pytest.mark.cluster
 def test_killed_inside_a_shard_only_the_rest_is_computed(tmp_path):
     """The kill comes when some samples of the shard are in the store and others are not."""
     rows = {"data": {"planted": {"rows": {"far": 60}, "duplicates": 0}}, "scoring": {"progress_seconds": 0}}
@@ -343,29 +399,23 @@ def test_killed_inside_a_shard_only_the_rest_is_computed(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"scorring": {}}, "scorring"),
-        ({"scoring": {"shard": 2}}, "shard"),
-        ({"scoring": {"shards": "many"}}, "many"),
-        ({"scoring": {"shards": 0}}, "minimum of 1"),
-        ({"selection": {"alpha": 1.5}}, "maximum of 1"),
-        ({"selection": {"alpha": -0.1}}, "minimum of 0"),
-        ({"experiments": {"gateau": {"alpha": 2}}}, "maximum of 1"),
-        ({"experiments": {"a/b": {}}}, "a/b"),
-        ({"experiments": {"gateau": {"norm": "minmax"}}}, "norm"),
+        ({"scoring": {"shard": 2}}, "\nscoring.shard: this key does not exist; did you mean scoring.shards?\n"),
+        ({"models": {"long": None}}, "\nmodels.long must be set in your configuration file; start from a file of"),
         ({"models": {"long": "/no/such/model"}}, "/no/such/model: no such model directory"),
         ({"models": {"short": {"path": "./nowhere"}}}, "./nowhere: no such model directory"),
         ({"scoring": {"max_length": 64000}}, "has a window of 1024 tokens: lower it"),
         (
             {"data": {"long": "absent.jsonl", "planted": None}},
-            "\ndata.long: absent.jsonl does not exist; set data.long in your configuration file to your own rows, or "
-            "try the embedded data with --configfile config/demo.yaml\n",
+            "\nabsent.jsonl: no such file; set data.long to files, folders or globs of your own rows (relative paths "
+            "start at the working directory), or try the embedded data with --configfile config/demo.yaml\n",
+        ),
+        (
+            {"data": {"long": "absent/*.jsonl", "planted": None}},
+            "\nabsent/*.jsonl: the glob matches no file; correct it in",
         ),
         ({"models": {"short": str(TINY_PAIR / "long")}}, "set scoring.short_context: truncate"),
-        ({"selection": {"score_norm": "log"}}, "log"),
         ({"experiments": {0.8: {"alpha": 0.8}}}, "put numbers in quotes"),
-        ({"experiments": {"gateau": None}}, "is not of type 'object'"),
-        ({"data": {"short": None}}, "experiment gateau mixes short chats (n_short), but data.short is null"),
-        ({"train": {"lora": {"rank": 8}}}, "rank"),
+        ({"data": {"short": "none"}}, "experiment gateau mixes short chats (n_short), but data.short is none"),
         ({"models": {"base": "/no/such/base"}}, "/no/such/base: no such model directory"),
         (
             {"experiments": {"gateau": {"method": "guess"}}},
@@ -381,7 +431,6 @@ def test_killed_inside_a_shard_only_the_rest_is_computed(tmp_path):
             "near_duplicates needs a method that",
         ),
         ({"experiments": {"gateau": {"method": "random", "per_cluster": 1}}}, "per_cluster needs a method that ranks"),
-        ({"miniature": {"shares": [1.5]}}, "miniature"),
     ],
     ids=lambda value: json.dumps(value) if isinstance(value, dict) else "",
 )

@@ -11,6 +11,7 @@ from helpers import ROOT, TINY_PAIR, merged, planned_rules, small_config, snakem
 
 pytestmark = pytest.mark.workflow
 
+BENCHMARKS = ["longbench", "longbench_chat", "needle", "mt_bench"]
 SCORES = ("score_longbench", "score_longbench_chat", "score_needle", "score_mt_bench")
 AFTER_ANSWERS = {"predictions", "judge", *SCORES, "leaderboard"}
 
@@ -18,12 +19,11 @@ AFTER_ANSWERS = {"predictions", "judge", *SCORES, "leaderboard"}
 def evaluation_config(directory, **overrides):
     """The tiny long model as it is on the own small sets, rated by the stand-in."""
     evaluate = {
-        "benchmarks": ["longbench", "longbench_chat", "needle", "mt_bench"],
-        "models": {"base": None},
-        "experiments": [],
+        "benchmarks": BENCHMARKS,
+        "models": {"base": "base"},
         "assets": {"source": "own"},
-        "generate": {"shards": {"longbench": 1, "needle": 1}, "device": "cpu"},
-        "judge": {"model": "stand-in-judge", "stand_in": True},
+        "generate": {"device": "cpu"},
+        "judge": {"benchmarks": BENCHMARKS, "model": "stand-in-judge", "stand_in": True},
         "longbench": {"data_sets": ["qasper", "gov_report", "dureader", "trec", "lcc"]},
         "longbench_chat": {"max_new_tokens": 24},
         "needle": {
@@ -128,7 +128,7 @@ def test_a_deleted_folder_is_made_again_once_it_is_needed(finished, tmp_path):
         ({"longbench_chat": {"protocol": "longalign"}},
          {"assets", "generate", "predictions", "judge", "score_longbench_chat", "leaderboard"}),
         ({"generate": {"max_length": 500}}, {"generate"} | AFTER_ANSWERS),
-        ({"models": {"again": None}}, {"generate"} | AFTER_ANSWERS),
+        ({"models": {"again": "base"}}, {"generate"} | AFTER_ANSWERS),
     ],
     ids=lambda value: json.dumps(value) if isinstance(value, dict) else "",
 )  # fmt: skip
@@ -146,15 +146,21 @@ def test_other_weights_are_asked_anew(finished):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"experiments": ["nobody"]}, "nobody is not an experiment"),
-        ({"models": {"gateau": None}}, "gateau is also the name of an experiment"),
+        ({"experiments": ["nobody"]}, "nobody is not one of train.experiments; choose from gateau"),
+        ({"models": {"gateau": "base"}}, "gateau is also the name of an experiment"),
         ({"baseline": "nobody"}, "nobody is not evaluated; choose from base"),
         ({"servers": {"other": {"base_url": "http://localhost/v1", "model": "m"}}}, "other is not evaluated"),
-        ({"judge": {"max_null_share": 2}}, "2 is greater than the maximum"),
+        (
+            {"judge": {"max_null_share": 2}},
+            "judge.max_null_share: 2 is not allowed; allowed: a number at least 0 and at most 1",
+        ),
         ({"needle": {"needle": "Note otter."}}, "'balor detek mosar' is not in the needle"),
-        ({"longbench": {"data_sets": ["trivia"]}}, "'trivia' is not one of"),
+        ({"longbench": {"data_sets": ["trivia"]}}, "data_sets.0: trivia is not allowed; allowed: narrativeqa, "),
         ({"models": {"base": "/no/such/model"}}, "/no/such/model: no such model directory"),
-        ({"judge": {"base_url": "https://me:secret@host/v1"}}, "does not match"),
+        (
+            {"judge": {"base_url": "https://me:secret@host/v1"}},
+            "https://me:secret@host/v1 is not allowed; allowed: text of the form",
+        ),
     ],
     ids=lambda value: json.dumps(value) if isinstance(value, dict) else "",
 )

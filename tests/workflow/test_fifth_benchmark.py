@@ -124,8 +124,7 @@ def fifth(checkout):
 def config_of(directory, **evaluate):
     section = {
         "benchmarks": ["arithmetic"],
-        "models": {"base": None},
-        "experiments": [],
+        "models": {"base": "base"},
         "assets": {"source": "own"},
         "generate": {"device": "cpu"},
     }
@@ -177,7 +176,10 @@ def test_a_fifth_benchmark_runs_to_the_leaderboard_and_no_other_file_changes(fif
     ("change", "message"),
     [
         ({"benchmarks": ["algebra"]}, "evaluate.benchmarks: algebra does not exist; choose from arithmetic, longbench"),
-        ({"arithmetic": {"max_new_tokens": 0}}, "0 is less than the minimum"),
+        (
+            {"arithmetic": {"max_new_tokens": 0}},
+            "arithmetic.max_new_tokens: 0 is not allowed; allowed: a whole number at least 1",
+        ),
         ({"generate": {"shards": {"algebra": 2}}}, "evaluate.generate.shards: algebra does not exist"),
     ],
     ids=lambda value: json.dumps(value) if isinstance(value, dict) else "",

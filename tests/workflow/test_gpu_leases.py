@@ -12,11 +12,9 @@ pytestmark = pytest.mark.workflow
 PASSES = ("short_pass", "long_pass", "segment_pass")
 GENERATE = {
     "models": {"given": str(TINY_PAIR / "long"), "served": str(TINY_PAIR / "long")},
-    "experiments": [],
     "benchmarks": ["needle"],
     "assets": {"source": "own"},
     "servers": {"served": {"base_url": "http://localhost:1/v1", "model": "any"}},
-    "judge": {"benchmarks": []},
 }
 AUTO = {
     "scoring": {"device": "auto"},
@@ -42,6 +40,14 @@ def test_what_computes_on_a_gpu_has_a_lease_and_nothing_else(tmp_path):
     on_gpu = leases(tmp_path, merged(config, AUTO))
     expected = {**{rule: {1} for rule in PASSES}, "train": {2}, "generate": {0, 1}}
     assert {rule: gpus for rule, gpus in on_gpu.items() if gpus != {0}} == expected
+    text_models = {
+        "models": {"embedder": str(TINY_PAIR / "short"), "reward": str(TINY_PAIR / "short")},
+        "experiments": {"rewarded": {"method": "reward", "per_cluster": 1}},
+    }
+    started = {"models": {"started": str(TINY_PAIR / "long")}, "servers": {"started": {"start": "vllm", "gpus": 4}}}
+    wider = {"scoring": {"gpus_per_job": 3}, "evaluate": {"generate": {"gpus_per_job": 2}, **started}}
+    expected = {**on_gpu, **{rule: {3} for rule in (*PASSES, "rewards")}, "embeddings": {1}, "generate": {0, 2, 4}}
+    assert leases(tmp_path, merged(config, AUTO, text_models, wider)) == expected
     several_nodes = leases(tmp_path, merged(config, AUTO, {"train": {"nodes": 2}}))
     assert several_nodes == {**on_gpu, "train": {0}}
     on_cpu = leases(tmp_path, merged(config, {"evaluate": {"generate": {"device": "cpu"}}}))
@@ -63,3 +69,8 @@ def test_a_run_on_two_devices_uses_both(tmp_path):
         assert f"CUDA_VISIBLE_DEVICES {leased}\n" in log, "what the pass itself says"
         used.add(leased)
     assert used == {"0", "1"}
+    # with more GPUs per job, the results are the same
+    wider = merged(config, {"scoring": {"gpus_per_job": 2}})
+    again = snakemake_command(tmp_path, wider, *[f"results/short_pass/{name}.parquet" for name in names], "--dry-run")
+    planned = subprocess.run(again, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert "Nothing to be done" in planned.stdout + planned.stderr

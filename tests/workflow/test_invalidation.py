@@ -1,12 +1,10 @@
 """The invalidation table, really run: after each change exactly what the dry run names is written anew.
 
 One run of every stage is changed again and again, each change on top of those before it. What ran is read off the files
-of results, not taken from Snakemake's word. By default the rows that matter most run, with one benchmark, and appended
-rows as far as the scores; ``make invalidation`` runs all rows to the end (GATEAU_INVALIDATION=all).
+of results, not taken from Snakemake's word. What a dry run names is checked in test_dag.py and test_evaluation.py.
 """
 
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -15,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from helpers import (
@@ -29,18 +29,18 @@ from helpers import (
     snakemake_command,
     touch_all,
     whole_config,
+    write_jsonl,
 )
 
-pytestmark = pytest.mark.workflow
+pytestmark = [pytest.mark.workflow, pytest.mark.long]
 
-ALL = os.environ.get("GATEAU_INVALIDATION") == "all"
-BENCHMARKS = ["longbench_chat", "needle"] if ALL else ["needle"]
+BENCHMARKS = ["longbench_chat", "needle"]
 SCORES = {f"score_{benchmark}" for benchmark in BENCHMARKS}
 AFTER_ANSWERS = {"predictions", "judge", *SCORES, "leaderboard"}
 AFTER_TRAINING = {"export", "plot_train", "generate", *AFTER_ANSWERS}
 AFTER_PLAN = {"train", *AFTER_TRAINING}
 AFTER_TOKENS = {"mixture", "plan", *AFTER_PLAN}
-AFTER_SCORES = {"selection", "plot_selection", "overview", *AFTER_TOKENS}
+AFTER_SCORES = {"selection", "plot_selection", "overview", "scored", "dataset", *AFTER_TOKENS}
 PASSES = {"short_pass", "long_pass", "segment_pass"}
 BESIDE_RESULTS = {"logs", "benchmarks", "progress", "checkpoints"}
 
@@ -91,7 +91,7 @@ class Run:
         assert [path for path, owner in owners.items() if owner is None] == []
         assert set(owners.values()) == set(planned)
         assert planned_rules(self.directory, self.config, *targets) == set()
-        rules = {planned[owner] for owner in owners.values()} - {"manifest", "provenance"}
+        rules = {planned[owner] for owner in owners.values()} - {"manifest", "provenance", "report_page"}
         print(f"{name}: {len(written)} files of {len(rules)} rules in {seconds:.0f} s")
         return rules, written
 
@@ -115,9 +115,13 @@ def run(tmp_path_factory):
         "--output", directory / "long.jsonl", "--chats", directory / "short.jsonl",
     )  # fmt: skip
     assert planted.returncode == 0, planted.stderr
+    (directory / "rows").mkdir()
+    rows = [json.loads(line) for line in (directory / "long.jsonl").read_text().splitlines()]
+    pq.write_table(pa.Table.from_pylist(rows[:6]), directory / "rows/first.parquet")
+    write_jsonl(directory / "rows/more.jsonl", rows[6:])
     for role in ("short", "long"):
         other_weights(TINY_PAIR / role, directory / f"other_{role}")
-    config = merged(config, {"data": {"long": "long.jsonl", "short": "short.jsonl", "planted": None}})
+    config = merged(config, {"data": {"long": "rows", "short": "short.jsonl", "planted": None}})
     made = Run(directory, config)
     rules, _ = made.rerun("everything")
     assert rules == {"samples", "chats", "index", *PASSES, "scores", "tokens", "assets", *AFTER_SCORES}
@@ -155,23 +159,27 @@ def test_another_judge_asks_no_model(run):
 
 def test_alpha_reruns_the_ranking_and_what_follows(run):
     run.change({"selection": {"alpha": 0.5}})
-    rules, _ = run.rerun("α", *([] if ALL else ["results/plan/gateau/plan.parquet"]))
-    assert rules == (AFTER_SCORES if ALL else {"selection", "mixture", "plan"})
+    rules, _ = run.rerun("α")
+    assert rules == AFTER_SCORES
 
 
 def test_appended_rows_are_the_only_ones_computed(run):
-    with (run.directory / "long.jsonl").open("a") as file:
-        new = row("Note otter balor.\n\nWhat does note otter say?", "Note otter balor.", id="new")
-        file.write(json.dumps(new) + "\n")
-    rules, written = run.rerun("rows appended", *([] if ALL else ["results/scores/scores.parquet"]))
-    assert rules == {"samples", "index", "scores", *PASSES, *({"tokens", *AFTER_SCORES} if ALL else ())}
+    """A line is appended to a file, and a folder gets another Parquet file."""
+    new = [
+        row(f"Note {name} balor.\n\nWhat does note {name} say?", f"Note {name} balor.", id=name)
+        for name in ("otter", "falcon")
+    ]
+    with (run.directory / "rows/more.jsonl").open("a") as file:
+        file.write(json.dumps(new[0]) + "\n")
+    pq.write_table(pa.Table.from_pylist(new[1:]), run.directory / "rows/new.parquet")
+    rules, written = run.rerun("rows appended")
+    assert rules == {"samples", "index", "scores", *PASSES, "tokens", *AFTER_SCORES}
     assert "results/tokens/short.parquet" not in written
     for rule in PASSES:
-        assert "11 samples, 10 found" in run.logs(rule)
-        assert "1 to compute" in run.logs(rule)
+        assert "12 samples, 10 found" in run.logs(rule)
+        assert "2 to compute" in run.logs(rule)
 
 
-@pytest.mark.skipif(not ALL, reason="make invalidation")
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
@@ -182,7 +190,7 @@ def test_appended_rows_are_the_only_ones_computed(run):
         ({"models": {"long": "other_long"}}, {"long_pass", "segment_pass", "scores", *AFTER_SCORES}),
         ({"scoring": {"prompt": "{context} {instruction} {response}"}}, {"index", "scores", *PASSES, *AFTER_SCORES}),
         ({"scoring": {"max_length": 700}}, {"index", "scores", *PASSES, *AFTER_SCORES}),
-        ({"train": {"learning_rate": 5e-4}}, AFTER_PLAN),
+        ({"train": {"learning_rate": 5e-4}}, {"dataset", *AFTER_PLAN}),
     ],
     ids=lambda value: json.dumps(value) if isinstance(value, dict) else "",
 )
@@ -192,7 +200,6 @@ def test_a_setting_reruns_what_depends_on_it(run, change, expected):
     assert rules == expected
 
 
-@pytest.mark.skipif(not ALL, reason="make invalidation")
 def test_an_edited_module_reruns_the_rules_that_stand_on_it_and_loads_no_model(run):
     path = run.directory / "scripts/gateau/scoring/attention.py"
     path.write_text(path.read_text() + "\n# a remark\n")
@@ -203,15 +210,14 @@ def test_an_edited_module_reruns_the_rules_that_stand_on_it_and_loads_no_model(r
         assert "loading " not in run.logs(rule)
 
 
-@pytest.mark.skipif(not ALL, reason="make invalidation")
 def test_an_added_benchmark_asks_nothing_else_again(run):
-    run.change({"evaluate": {"benchmarks": [*BENCHMARKS, "mt_bench"]}})
+    benchmarks = [*BENCHMARKS, "mt_bench"]
+    run.change({"evaluate": {"benchmarks": benchmarks, "judge": {"benchmarks": benchmarks}}})
     rules, written = run.rerun("benchmark added")
     assert rules == {"assets", "generate", "predictions", "judge", "score_mt_bench", "leaderboard"}
     assert [path for path in written if any(benchmark in path for benchmark in BENCHMARKS)] == []
 
 
-@pytest.mark.skipif(not ALL, reason="make invalidation")
 def test_an_added_experiment_leaves_the_others_alone(run):
     run.change({"experiments": {"second": {"alpha": 1}}})
     rules, written = run.rerun("experiment added")

@@ -35,7 +35,7 @@ def finished(tmp_path_factory):
     config = merged(
         small_config(directory),
         {
-            "data": {"planted": {**planted, "duplicates": 0, "chats": 0, "min_lines": 24}, "short": None},
+            "data": {"planted": {**planted, "duplicates": 0, "chats": 0, "min_lines": 24}, "short": "none"},
             "models": {
                 "base": base,
                 "reward": str(make_reward_model(tmp_path_factory.mktemp("reward"))),
@@ -171,7 +171,9 @@ def test_comparison_and_study_do_not_start_each_other(finished):
     selected, planted, miniature, everything = (
         planned_rules(directory, config, target) for target in ("selected", "planted", "miniature", "all")
     )
-    assert compared < planted == selected == everything - {"tokens", "mixture", "plan", "train", "export", "plot_train"}
+    trained = {"tokens", "mixture", "plan", "train", "export", "plot_train"}
+    assert compared < planted == selected - {"scored", "dataset"}
+    assert selected == everything - trained
     assert miniature == (planted - compared) | study
 
 

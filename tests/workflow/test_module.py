@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+import warm
 from helpers import ROOT, whole_config
 
 pytestmark = pytest.mark.workflow
@@ -49,15 +50,16 @@ def partial_config(directory):
     return config
 
 
-def run_importing(directory, snakefile, python, *arguments):
+def run_importing(directory, snakefile, python, *arguments, environment=None):
     """Run a workflow in ``directory`` that imports the Snakefile with a prefix; return the finished process."""
     (directory / "workflow").mkdir(parents=True)
     (directory / "workflow/Snakefile").write_text(textwrap.dedent(IMPORTING).format(snakefile=str(snakefile)))
     (directory / "config.yaml").write_text(yaml.safe_dump({"study": partial_config(directory)}))
     command = [python, "-m", "snakemake", "--cores", "2", "--configfile", "config.yaml", *arguments]
     return subprocess.run(
-        command, cwd=directory, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, timeout=600
-    )
+        command, cwd=directory, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, timeout=600,
+        env=environment,
+    )  # fmt: skip
 
 
 def check_finished(directory, result):
@@ -100,7 +102,8 @@ def installed_root(python):
 
 
 def test_another_workflow_imports_this_one_by_path(tmp_path):
-    result = run_importing(tmp_path / "run", ROOT / "workflow/Snakefile", sys.executable)
+    snakefile, environment = ROOT / "workflow/Snakefile", warm.environment()
+    result = run_importing(tmp_path / "run", snakefile, sys.executable, environment=environment)
     check_finished(tmp_path / "run", result)
     again = subprocess.run(
         [sys.executable, "-m", "snakemake", "--cores", "2", "--configfile", "config.yaml", "--dry-run"],
@@ -109,6 +112,7 @@ def test_another_workflow_imports_this_one_by_path(tmp_path):
     assert "Nothing to be done" in again.stdout + again.stderr
 
 
+@pytest.mark.long
 def test_another_workflow_imports_a_git_tag_with_the_installed_wheel(tmp_path, installed):
     repository = tmp_path / "repository"
     repository.mkdir()

@@ -15,9 +15,12 @@ _beside = Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).paren
 if (_beside / "gateau").is_dir():
     sys.path.insert(0, str(_beside))
 try:
+    from gateau.config_files import completed
     from gateau.digests import code_digest
-    from gateau.experiments import FORMULA, TRAIN_OPTIONS, Configuration, explained, fingerprints, with_defaults
+    from gateau.errors import UserError
+    from gateau.experiments import FORMULA, TRAIN_OPTIONS, Configuration, fingerprints
     from gateau.places import SCHEMA, SCRIPTS
+    from gateau.raw_files import expanded
 except ModuleNotFoundError as error:
     raise WorkflowError(f"{error}: install the package gateau-workflow where Snakemake runs") from None
 
@@ -30,10 +33,26 @@ if "SLURM_JOB_ID" in os.environ:
     signal.signal(signal.SIGUSR1, lambda number, frame: None)
 
 # Laid under in code, because Snakemake skips `configfile:` in a module that is given a `config:`.
-config = with_defaults(config)
+
+
+def stop(message):
+    """End planning with one line. A WorkflowError would name a line of this file, or print a traceback."""
+    logger.error(message)
+    sys.exit(1)
+
+
+def checked(check):
+    """Return what ``check`` returns, or end planning with its error in one line."""
+    try:
+        return check()
+    except UserError as error:
+        stop(str(error))
+
+
+config = checked(lambda: completed(config))
 validate(config, str(SCHEMA))
-CONFIGURED = Configuration(config)
-explained(CONFIGURED.check, WorkflowError)
+CONFIGURED = Configuration(config, workflow.modifier.path_modifier.modify)
+checked(CONFIGURED.check)
 
 RESULTS = config["results_dir"].rstrip("/")
 # with the prefix of a module, as Snakemake gives it to all inputs that are not absolute paths
@@ -43,38 +62,39 @@ RAW_LONG, RAW_SHORT = (
 )
 SHARDS = [f"{shard:04d}" for shard in range(config["scoring"]["shards"])]
 SHARD_FILE = f"{{shard}}-of-{len(SHARDS):04d}"
-GPUS_PER_PASS = 0 if config["scoring"]["device"] == "cpu" else 1
+GPUS_PER_PASS = CONFIGURED.gpus_per_pass
 GPUS_PER_NODE = 0 if config["train"]["device"] == "cpu" else config["train"]["ranks_per_node"]
-EXPERIMENTS, RANKED, SOURCES = list(CONFIGURED.experiments), CONFIGURED.ranked, CONFIGURED.sources
+TRAINED, RANKED = CONFIGURED.trained, CONFIGURED.ranked
+SOURCES = CONFIGURED.sources
 CONTRASTS = CONFIGURED.all_contrasts
 
 
 wildcard_constraints:
     shard=r"\d+",
-    experiment="|".join(map(re.escape, EXPERIMENTS)),
+    experiment="|".join(map(re.escape, CONFIGURED.experiments)) or "none",
     contrast="|".join(CONTRASTS),
     source="long|short",
 
 
-def stop(message):
-    """End planning with one line. Snakemake prints a traceback for an error that an input function raises."""
-    logger.error(message)
-    sys.exit(1)
-
-
-def raw_data(key, paths):
-    """Return an input function: the raw files of this key, which must exist or be made by some rule."""
+def raw_data(key, entries):
+    """Return an input function: the files that the entries of this key stand for, which exist or are made by some rule."""
 
     def found(wildcards):
-        for path in paths:
-            if not Path(path).is_file() and not any(one.is_producer(path) for one in workflow.rules):
-                stop(
-                    f"{key}: {path} does not exist; set {key} in your configuration file to your own rows, or try the "
-                    "embedded data with --configfile config/demo.yaml"
-                )
-        return paths
+        if CONFIGURED.unset:
+            stop(
+                f"{' and '.join(CONFIGURED.unset)} must be set in your configuration file; start from a file of "
+                "config/presets, or try the embedded data with --configfile config/demo.yaml"
+            )
+        made = [entry for entry in entries if any(one.is_producer(entry) for one in workflow.rules)]
+        return [file for one in entries for file in ([one] if one in made else checked(lambda: expanded([one], key)))]
 
     return found
+
+
+def raw_files_of(folder):
+    """Return the raw files that a folder was made from."""
+    entries = {"samples": ("data.long", RAW_LONG), "chats": ("data.short", RAW_SHORT)}.get(folder)
+    return raw_data(*entries)(None) if entries else []
 
 
 def script(name):
@@ -125,29 +145,18 @@ def experiment_options(*names):
     )
 
 
-def selection_inputs(wildcards):
-    """Return the contrast, rewards, signatures and embeddings that the experiment needs beside the scores."""
-    experiment = CONFIGURED.experiments[wildcards.experiment]
-    needed = {
-        "contrast": experiment.contrast and f"contrast/{experiment.contrast}.parquet",
-        "rewards": experiment.reads_rewards and "rewards/rewards.parquet",
-        "signatures": experiment.leaves_out_near_duplicates and "minhash/signatures.parquet",
-        "embeddings": experiment.takes_of_each_cluster and "embeddings/embeddings.parquet",
-    }
-    return {name: f"{RESULTS}/{file}" for name, file in needed.items() if file}
-
-
 def ranking_if_any(wildcards):
-    """Return the ranking of an experiment that has one."""
-    ranking = {"ranking": f"{RESULTS}/selection/{wildcards.experiment}/ranking.parquet"}
-    return ranking if wildcards.experiment in RANKED else {}
+    """Return the ranking of an experiment that has one, and the summary that says how much of it is selected."""
+    folder = f"{RESULTS}/selection/{wildcards.experiment}"
+    files = {"ranking": f"{folder}/ranking.parquet", "selection": f"{folder}/summary.json"}
+    return files if wildcards.experiment in RANKED else {}
 
 
-def nothing_to_compare(wildcards):
-    """End planning where a comparison is asked for and there is nothing to compare."""
+def nothing_to_do(wildcards):
+    """End planning where the configuration asks for nothing."""
     stop(
-        "nothing to compare: comparison.positive names no label, or no experiment is ranked; set comparison.positive to "
-        "labels of your rows, or use generated rows with --configfile config/planted.yaml"
+        "nothing to do: no experiment is ranked or trained, and no benchmark is run; set experiments, train.experiments "
+        "or evaluate.benchmarks"
     )
 
 
@@ -192,8 +201,8 @@ def run_options(wildcards, output):
     results, train = results_of(output, "train"), config["train"]
     return json.dumps(
         {
-            **{name: value for name, value in train.items() if name not in TRAIN_OPTIONS},
-            "deepspeed": train["deepspeed"] and str(SCRIPTS.parent / train["deepspeed"]),
+            **{name: value for name, value in train.items() if name not in (*TRAIN_OPTIONS, "experiments")},
+            "deepspeed": None if train["deepspeed"] == "none" else str(SCRIPTS.parent / train["deepspeed"]),
             "checkpoint_dir": train["checkpoint_dir"] or f"{results}/checkpoints",
             "log_dir": f"{results}/logs/train/{wildcards.experiment}.tensorboard",
         },

@@ -1,11 +1,12 @@
 # Paths and parameters of the rules that evaluate. What the section evaluate means is in gateau/evaluation/configured.py.
 from gateau.digests import files_digest
 from gateau.evaluation import benchmarks as all_benchmarks
+from gateau.evaluation.client.start import Start
 from gateau.evaluation.configured import Evaluation
 from gateau.places import OWN_SETS, RESOURCES
 
 EVALUATION = Evaluation(CONFIGURED)
-explained(EVALUATION.check, WorkflowError)
+checked(EVALUATION.check)
 EVALUATE = config["evaluate"]
 GENERATE, JUDGE, ASSETS = EVALUATE["generate"], EVALUATE["judge"], EVALUATE["assets"]
 EVALUATED, BENCHMARKS = EVALUATION.models, EVALUATION.benchmarks
@@ -44,19 +45,19 @@ def assets_places():
 
 def export_if_any(wildcards):
     """Return the export of an experiment as a rule's input."""
-    trained = wildcards.model in EXPERIMENTS
-    return by_contents("model", f"{RESULTS}/export/{wildcards.model}") if trained else {}
+    is_trained = wildcards.model in TRAINED
+    return by_contents("model", f"{RESULTS}/export/{wildcards.model}") if is_trained else {}
 
 
 def evaluated_model(wildcards, input):
     """Return an evaluated model's section as JSON. The path of an experiment's model is its export."""
-    section = {"path": input.model} if wildcards.model in EXPERIMENTS else EVALUATION.given[wildcards.model]
+    section = {"path": input.model} if wildcards.model in TRAINED else EVALUATION.given[wildcards.model]
     return json.dumps(section, sort_keys=True)
 
 
 def evaluated_identity(wildcards):
     """Return what a model is, wherever it lies. An experiment's model is known by the rule's input."""
-    return "export" if wildcards.model in EXPERIMENTS else EVALUATION.identity(wildcards.model)
+    return "export" if wildcards.model in TRAINED else EVALUATION.identity(wildcards.model)
 
 
 def served_as(wildcards):
@@ -65,20 +66,40 @@ def served_as(wildcards):
     if not server:
         return "in process"
     more = json.dumps(server.get("extra_body") or {}, sort_keys=True)
-    return f"{server['model']} by {server.get('send', 'messages')} {more}"
+    start = Start.from_config(server)
+    return f"{start.identity if start else server['model']} by {server.get('send', 'messages')} {more}"
 
 
 def generate_settings():
     """Return the arguments that may change an answer."""
     names = ("format", "max_length", "batch_tokens", "device", "dtype", "attention")
-    return " ".join(f"--{name.replace('_', '-')} {GENERATE[name]}" for name in names)
+    arguments = [part for name in names for part in (f"--{name.replace('_', '-')}", str(GENERATE[name]))]
+    for name in ("template_options", "reasoning"):
+        arguments += [f"--{name.replace('_', '-')}", json.dumps(GENERATE[name], sort_keys=True)]
+    return no_wildcards(shlex.join(arguments))
 
 
 def generate_run(wildcards, output):
     """Return the arguments that change no answer."""
     server = EVALUATION.server(wildcards.model)
-    run = ["--threads", str(GENERATE["threads"]), "--progress-dir", f"{progress_of(output, 'generate')}/generate"]
-    return shlex.join([*run, *(["--server", json.dumps(server)] if server else [])])
+    run = ["--threads", str(GENERATE["threads"]), "--gpus-per-job", str(max(EVALUATION.gpus(wildcards.model), 1))]
+    run += ["--progress-dir", f"{progress_of(output, 'generate')}/generate"]
+    log = f"{results_of(output, 'generate')}/logs/generate/{wildcards.model}/{wildcards.benchmark}/{wildcards.part}.server.log"
+    return shlex.join([*run, *(["--server", json.dumps(server), "--server-log", log] if server else [])])
+
+
+def asked_ahead(wildcards, input, output):
+    """Return, as JSON, the other benchmarks with one job each, which a job of this model may answer once it is loaded."""
+    undivided = [name for name in BENCHMARKS if EVALUATION.shards(name) == 1]
+    if wildcards.benchmark not in undivided:
+        return "[]"
+    place, assets = undivided.index(wildcards.benchmark), f"{results_of(output, 'generate')}/assets"
+    return json.dumps(
+        [
+            {"benchmark": name, "assets": f"{assets}/{name}", "options": EVALUATION.question_options(name)}
+            for name in undivided[place + 1 :] + undivided[:place]
+        ]
+    )
 
 
 def answers_of(wildcards):
@@ -98,8 +119,8 @@ JUDGE_ASKED = ["model", "temperature", "seed", "max_tokens", "null_retries", "ma
 
 
 def judge_arguments(*names):
-    """Return these options of the judge as arguments, without those that are null."""
-    given = {name: JUDGE[name] for name in names if JUDGE[name] is not None}
+    """Return these options of the judge as arguments, without those that are null or unlimited."""
+    given = {name: JUDGE[name] for name in names if JUDGE[name] not in (None, "unlimited")}
     texts = {name: json.dumps(value) if isinstance(value, dict) else str(value) for name, value in given.items()}
     return " ".join(f"--{name.replace('_', '-')} {shlex.quote(text)}" for name, text in texts.items())
 

@@ -1,17 +1,26 @@
-# Commands and parameters that the passes share.
+# Commands and parameters that scoring and selection share.
+from gateau.digests import files_digest
 from gateau.model_files import ModelSpec
 
+# What the frame around the texts follows from. Rule index makes the frame, and the passes read it from the index; they
+# compare these parameters too, so that a run that was interrupted between the two goes on.
+FRAME = {
+    "prompt": no_wildcards(config["scoring"]["prompt"]),
+    "format": config["scoring"]["format"],
+    "template_options": as_json(config["scoring"]["template_options"]),
+    "stop_tokens": as_json([files_digest(file) for file in CONFIGURED.files_of_auto_format]),
+}
 PASS_COMMAND = (
     "{params.lease} python {params.script:q} --samples {input.samples:q} --index {input.index:q} --shard {params.shard}"
-    " --model {params.model:q} --prompt {params.prompt:q} --max-length {params.max_length}"
-    " --device {params.device} --dtype {params.dtype} --attention {params.attention} --threads {params.threads}"
+    " --model {params.model:q} --max-length {params.max_length}"
+    " --device {params.device} --dtype {params.dtype} --attention {params.attention} {params.run}"
     " {params.progress} --output {output:q} {params.own} > {log:q} 2>&1"
 )
 CONTRAST_COMMAND = PASS_COMMAND.replace("{params.own}", "{params.own} {params.window_of}")
 SEGMENT_COMMAND = PASS_COMMAND.replace("{params.own}", "{params.own} {params.batches}")
 TEXT_MODEL_COMMAND = (
     "{params.lease} python {params.script:q} --samples {input:q} --model {params.model:q} --device {params.device}"
-    " --dtype {params.dtype} --attention {params.attention} --threads {params.threads} {params.progress} {params.own}"
+    " --dtype {params.dtype} --attention {params.attention} {params.run} {params.progress} {params.own}"
     " --output {output:q} > {log:q} 2>&1"
 )
 
@@ -19,7 +28,9 @@ TEXT_MODEL_COMMAND = (
 def text_model_params(role, rule):
     """Return the parameters of rules that ask a model about samples: what changes the numbers, and how the job runs."""
     options = {key: value for key, value in CONFIGURED.model(role).items() if key != "path"}
-    scoring = config["scoring"]
+    scoring, gpus = config["scoring"], GPUS_PER_PASS
+    if role == "embedder":  # sentence-transformers loads it onto one device
+        gpus = min(gpus, 1)
     return {
         "script": script(rule),
         "code": code_digest(f"{rule}.py"),
@@ -27,8 +38,8 @@ def text_model_params(role, rule):
         "progress": lambda wildcards, output: (
             f"--progress-dir {shlex.quote(progress_of(output, rule))} --progress-seconds {scoring['progress_seconds']}"
         ),
-        "threads": lambda wildcards, input: scoring["threads"],
-        "lease": lambda wildcards, input: lease(GPUS_PER_PASS),
+        "run": lambda wildcards, input: f"--threads {scoring['threads']} --gpus-per-job {max(gpus, 1)}",
+        "lease": lambda wildcards, input: lease(gpus),
         **fingerprints(CONFIGURED.model(role)),
         "options": as_json(options),
         **{name: scoring[name] for name in ("device", "dtype", "attention")},
@@ -40,9 +51,15 @@ def pass_params(role, rule):
     return {
         **text_model_params(role, rule),
         "shard": lambda wildcards: int(wildcards.shard),
-        "prompt": no_wildcards(config["scoring"]["prompt"]),
+        **FRAME,
         "max_length": config["scoring"]["max_length"],
     }
+
+
+def short_view():
+    """Return the arguments that say how θ_S reads long inputs. Without θ_S, θ_L reads a shortened context."""
+    cut = f" --cut-to {CONFIGURED.short_window}" if CONFIGURED.short_window else ""
+    return f"--short-context {config['scoring']['short_context']}{cut}"
 
 
 def contrast_params(rule):
@@ -65,3 +82,36 @@ def contrast_params(rule):
         ),
         "window": lambda wildcards: window if wildcards.contrast == "one_model" else "",
     }
+
+
+def selection_inputs(wildcards):
+    """Return the contrast, rewards, signatures and embeddings that the experiment needs beside the scores."""
+    experiment = CONFIGURED.experiments[wildcards.experiment]
+    needed = {
+        "contrast": experiment.contrast and f"contrast/{experiment.contrast}.parquet",
+        "rewards": experiment.reads_rewards and "rewards/rewards.parquet",
+        "signatures": experiment.leaves_out_near_duplicates and "minhash/signatures.parquet",
+        "embeddings": experiment.takes_of_each_cluster and "embeddings/embeddings.parquet",
+    }
+    return {name: f"{RESULTS}/{file}" for name, file in needed.items() if file}
+
+
+def nothing_to_compare(wildcards):
+    """End planning where a comparison is asked for and there is nothing to compare."""
+    stop(
+        "nothing to compare: comparison.positive names no label, or no experiment is ranked; set comparison.positive to "
+        "labels of your rows, or use generated rows with --configfile config/planted.yaml"
+    )
+
+
+def data_set_inputs(wildcards):
+    """Return the files from which an experiment's rows are chosen."""
+    name = wildcards.experiment
+    files = ranking_if_any(wildcards)
+    if name in RANKED:
+        files["plot"] = f"{RESULTS}/selection/{name}/distributions.png"
+    if name in CONFIGURED.drawn_by_tokens:
+        files["long"] = f"{RESULTS}/tokens/long.parquet"
+    if CONFIGURED.mixes_chats(name):
+        files |= {"chats": f"{RESULTS}/chats/chats.parquet", "short": f"{RESULTS}/tokens/short.parquet"}
+    return files

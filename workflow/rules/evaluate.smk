@@ -57,11 +57,13 @@ rule generate:
         served=served_as,
         run=generate_run,
         part=lambda wildcards, input: shard_arguments(wildcards),
+        # not compared: a model answers other benchmarks while it is loaded, so their jobs find their answers stored
+        ahead=asked_ahead,
         lease=lambda wildcards, input: lease(EVALUATION.gpus(wildcards.model)),
     shell:
         "{params.lease} python {params.script:q} --benchmark {wildcards.benchmark} --assets {input.assets:q}"
         " --model {params.model:q} --options {params.options:q} {params.settings} {params.run} {params.part}"
-        " --output {output:q} > {log:q} 2>&1"
+        " --ahead {params.ahead:q} --output {output:q} > {log:q} 2>&1"
 
 
 rule predictions:
@@ -128,7 +130,7 @@ rule score_longbench:
         table=report(
             f"{RESULTS}/score_longbench/{{model}}/table.md",
             caption="../report/scores.rst",
-            category="Evaluation",
+            category="4. Evaluation",
             labels={"model": "{model}", "benchmark": "LongBench"},
         ),
     log:
@@ -160,7 +162,7 @@ rule score_longbench_chat:
         table=report(
             f"{RESULTS}/score_longbench_chat/{{model}}/table.md",
             caption="../report/scores.rst",
-            category="Evaluation",
+            category="4. Evaluation",
             labels={"model": "{model}", "benchmark": "LongBench-Chat"},
         ),
     log:
@@ -193,7 +195,7 @@ rule score_needle:
         heatmap=report(
             f"{RESULTS}/score_needle/{{model}}/heatmap.png",
             caption="../report/needle.rst",
-            category="Evaluation",
+            category="4. Evaluation",
             labels={"model": "{model}", "benchmark": "Needle"},
         ),
         judged=[f"{RESULTS}/score_needle/{{model}}/judge_heatmap.png"] * ("needle" in JUDGED),
@@ -228,7 +230,7 @@ rule score_mt_bench:
         table=report(
             f"{RESULTS}/score_mt_bench/{{model}}/table.md",
             caption="../report/scores.rst",
-            category="Evaluation",
+            category="4. Evaluation",
             labels={"model": "{model}", "benchmark": "MT-Bench"},
         ),
         # the name and the format are FastChat's
@@ -264,13 +266,13 @@ rule leaderboard:
         html=report(
             f"{RESULTS}/leaderboard/leaderboard.html",
             caption="../report/leaderboard.rst",
-            category="Evaluation",
+            category="4. Evaluation",
             labels={"model": "all", "benchmark": "all"},
         ),
         plot=report(
             f"{RESULTS}/leaderboard/leaderboard.png",
             caption="../report/leaderboard.rst",
-            category="Evaluation",
+            category="4. Evaluation",
             labels={"model": "all", "benchmark": "all, plot"},
         ),
     log:
@@ -296,3 +298,27 @@ rule leaderboard:
         " --published {params.published:q} --benchmarks {params.benchmarks} --csv {output.csv:q}"
         " --differences {output.differences:q} --markdown {output.markdown:q} --html {output.html:q}"
         " --plot {output.plot:q} > {log:q} 2>&1"
+
+
+rule score_recall:
+    input:
+        unpack(scorer_input("recall")),
+    output:
+        scores=f"{RESULTS}/score_recall/{{model}}/scores.json",
+        item_scores=f"{RESULTS}/score_recall/{{model}}/items.jsonl",
+    log:
+        f"{RESULTS}/logs/score_recall/{{model}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/score_recall/{{model}}.tsv"
+    conda:
+        "../../envs/gateau.yaml"
+    resources:
+        mem_mb=2000,
+        runtime=15,
+    params:
+        script=script("score_recall"),
+        code=code_digest("score_recall.py"),
+        labels=score_labels("recall"),
+    shell:
+        "python {params.script:q} --predictions {input.predictions:q} {params.labels} --output {output.scores:q}"
+        " --items {output.item_scores:q} > {log:q} 2>&1"

@@ -53,13 +53,13 @@ if config["miniature"]:
             markdown=report(
                 f"{RESULTS}/miniature_summary/miniature.md",
                 caption="../report/miniature.rst",
-                category="Miniature",
+                category="5. Miniature",
                 labels={"figure": "recall by method and share"},
             ),
             plot=report(
                 f"{RESULTS}/miniature_summary/miniature.png",
                 caption="../report/miniature.rst",
-                category="Miniature",
+                category="5. Miniature",
                 labels={"figure": "recall by method and share, plot"},
             ),
         log:

@@ -1,4 +1,4 @@
-# Three passes over every shard, one device each. The progress store keeps every finished sample.
+# Three passes over every shard, with scoring.gpus_per_job devices each. The progress store keeps every finished sample.
 
 
 rule short_pass:
@@ -20,7 +20,7 @@ rule short_pass:
         runtime=lambda wildcards, attempt: 720 * attempt,
     params:
         **pass_params("short", "short_pass"),
-        own=f"--short-context {config['scoring']['short_context']}",
+        own=short_view(),
     shell:
         PASS_COMMAND
 
@@ -99,7 +99,7 @@ rule contrast_pass:
         CONTRAST_COMMAND
 
 
-# The two rules below run only if an experiment needs them, on one device: they read a few thousand tokens a sample.
+# The two rules below run only if an experiment needs them, in one job: they read a few thousand tokens a sample.
 rule embeddings:
     input:
         rules.samples.output.samples,
@@ -113,7 +113,7 @@ rule embeddings:
         "../../envs/gateau.yaml"
     threads: config["scoring"]["threads"]
     resources:
-        gpu=GPUS_PER_PASS,
+        gpu=min(GPUS_PER_PASS, 1),
         mem_mb=lambda wildcards, attempt: 16000 * attempt,
         runtime=lambda wildcards, attempt: 240 * attempt,
     params:

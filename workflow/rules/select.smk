@@ -94,6 +94,7 @@ rule selection:
         samples=rules.samples.output.samples,
     output:
         ranking=ensure(f"{RESULTS}/selection/{{experiment}}/ranking.parquet", non_empty=True),
+        parts=ensure(f"{RESULTS}/selection/{{experiment}}/parts.parquet", non_empty=True),
         selected=ensure(f"{RESULTS}/selection/{{experiment}}/gateau_long.jsonl", non_empty=True),
         summary=f"{RESULTS}/selection/{{experiment}}/summary.json",
     log:
@@ -115,7 +116,7 @@ rule selection:
     shell:
         "python {params.script:q} --scores {input.scores:q} --samples {input.samples:q} {params.files}"
         " --experiment {wildcards.experiment:q} --options {params.options:q} --ranking {output.ranking:q}"
-        " --selected {output.selected:q} --summary {output.summary:q} > {log:q} 2>&1"
+        " --parts {output.parts:q} --selected {output.selected:q} --summary {output.summary:q} > {log:q} 2>&1"
 
 
 rule plot_selection:
@@ -128,7 +129,7 @@ rule plot_selection:
         report(
             f"{RESULTS}/selection/{{experiment}}/distributions.png",
             caption="../report/distributions.rst",
-            category="Selection",
+            category="2. Selection",
             labels={"experiment": "{experiment}", "figure": "score distributions"},
         ),
     log:
@@ -156,7 +157,7 @@ rule overview:
         report(
             f"{RESULTS}/selection/overview.md",
             caption="../report/overview.rst",
-            category="Selection",
+            category="2. Selection",
             labels={"experiment": "all", "figure": "overview"},
         ),
     log:
@@ -189,13 +190,13 @@ if CONFIGURED.is_compared:
             markdown=report(
                 f"{RESULTS}/comparison/methods.md",
                 caption="../report/comparison.rst",
-                category="Selection",
+                category="2. Selection",
                 labels={"experiment": "all", "figure": "methods compared"},
             ),
             plot=report(
                 f"{RESULTS}/comparison/methods.png",
                 caption="../report/comparison.rst",
-                category="Selection",
+                category="2. Selection",
                 labels={"experiment": "all", "figure": "methods compared, plot"},
             ),
         log:
@@ -229,7 +230,7 @@ if CONFIGURED.is_compared:
             markdown=report(
                 f"{RESULTS}/choices/choices.md",
                 caption="../report/choices.rst",
-                category="Selection",
+                category="2. Selection",
                 labels={"experiment": "all", "figure": "open choices"},
             ),
         log:
@@ -261,7 +262,7 @@ if CONFIGURED.is_compared:
             markdown=report(
                 f"{RESULTS}/sensitivity/sensitivity.md",
                 caption="../report/sensitivity.rst",
-                category="Selection",
+                category="2. Selection",
                 labels={"experiment": "all", "figure": "sensitivity"},
             ),
         log:

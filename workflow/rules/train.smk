@@ -20,7 +20,7 @@ rule tokens:
         html=report(
             f"{RESULTS}/tokens/{{source}}_preview.html",
             caption="../report/tokens.rst",
-            category="Training",
+            category="3. Training",
             labels={"data": "{source}", "figure": "rendered rows"},
         ),
     log:
@@ -39,13 +39,14 @@ rule tokens:
         model=model_json("base"),
         tokenizer=tokenizer_of("base"),
         format=config["tokens"]["format"],
+        format_settings=as_json(CONFIGURED.format_settings),
         max_length=config["tokens"]["max_length"],
         over_long=config["tokens"]["over_long"],
         max_rejected_share=config["tokens"]["max_rejected_share"],
         preview=config["tokens"]["preview"],
     shell:
         "python {params.script:q} --rows {input:q} --source {wildcards.source} --model {params.model:q}"
-        " --format {params.format} --max-length {params.max_length} --over-long {params.over_long}"
+        " --format {params.format} --format-settings {params.format_settings:q} --max-length {params.max_length} --over-long {params.over_long}"
         " --max-rejected-share {params.max_rejected_share} --preview {params.preview} --workers {threads}"
         " --tokens {output.tokens:q} --rejects {output.rejects:q} --summary {output.summary:q}"
         " --preview-text {output.text:q} --preview-html {output.html:q} > {log:q} 2>&1"
@@ -72,7 +73,7 @@ rule mixture:
         script=script("mixture"),
         code=code_digest("mixture.py"),
         options=experiment_options("method", "n_long", "n_short", "held_out", "seed"),
-        files=lambda wildcards, input: named_files(input, "long", "short", "ranking"),
+        files=lambda wildcards, input: named_files(input, "long", "short", "ranking", "selection"),
     shell:
         "python {params.script:q} --experiment {wildcards.experiment:q} --options {params.options:q}"
         " --samples {input.samples:q} {params.files} --mixture {output.mixture:q} --summary {output.summary:q} > {log:q} 2>&1"
@@ -147,12 +148,12 @@ rule train:
 
 rule plot_train:
     input:
-        expand(rules.train.output.history, experiment=EXPERIMENTS),
+        expand(rules.train.output.history, experiment=TRAINED),
     output:
         report(
             f"{RESULTS}/plot_train/losses.png",
             caption="../report/losses.rst",
-            category="Training",
+            category="3. Training",
             labels={"experiment": "all", "figure": "losses"},
         ),
     log:
@@ -197,9 +198,10 @@ rule export:
         base=model_json("base"),
         tokenizer=tokenizer_of("base"),
         format=config["tokens"]["format"],
-        hub=as_json(config["export"]),
+        format_settings=as_json(CONFIGURED.format_settings),
+        hub=as_json({name: config["export"][name] for name in ("hub_repository", "hub_private")}),
         files=lambda wildcards, input: named_files(input, "model", "summary", "mixture", "plan", "selection"),
     shell:
         "python {params.script:q} --experiment {wildcards.experiment:q} {params.files} --base {params.base:q}"
-        " --format {params.format} --hub {params.hub:q} --output {output.model:q} --contents {output.contents:q}"
+        " --format {params.format} --format-settings {params.format_settings:q} --hub {params.hub:q} --output {output.model:q} --contents {output.contents:q}"
         " > {log:q} 2>&1"

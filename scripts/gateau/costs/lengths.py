@@ -1,83 +1,26 @@
-"""How long rows are in tokens: from the tables of a run if they exist, else from the bytes of the raw texts.
+"""How long rows are in tokens: from the tables of a run if they exist, else estimated from the raw texts.
 
-The number of bytes per token is measured with the tokenizer on a random sample of the rows, or assumed if there is no
-tokenizer. Single rows differ from this ratio, but the sum over many rows differs little. The bounds are two standard
-errors of the ratio.
+The estimate divides the bytes of each row by one number of bytes per token. This number is measured with the tokenizer
+on a random sample of the rows, or assumed if there is no tokenizer. Single rows differ from it, but the sum over many
+rows differs little.
 """
 
 from __future__ import annotations
 
-import math
+import json
 import os
 import random
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
-from gateau.schemas import INDEX, MIXTURE, TOKENS
-from gateau.tables import open_table
+from gateau.experiments import Configuration
+from gateau.prompts import PromptTemplate
 
+ASSUMED_BYTES_PER_TOKEN = 3.7  # between Chinese and English text under vocabularies of 32 000
 _SAMPLED_ROWS, _SAMPLED_CHARACTERS = 48, 1 << 16
-_LEAST_ERROR = 0.01
 _SCORED = ("ok", "no_context")
-
-Row = TypeVar("Row")
-Other = TypeVar("Other")
-
-
-@dataclass(frozen=True)
-class Bounds:
-    """A quantity: its most likely value, and values that it will hardly fall below or exceed."""
-
-    low: float
-    likely: float
-    high: float
-
-    @classmethod
-    def exact(cls, value: float) -> Bounds:
-        """Return bounds that are all the same value."""
-        return cls(value, value, value)
-
-    @classmethod
-    def around(cls, low: float, likely: float, high: float) -> Bounds:
-        """Return bounds in order. If over-long rows are dropped, the longest rows need not make the largest sum."""
-        return cls(min(low, likely, high), likely, max(low, likely, high))
-
-    def __add__(self, other: Bounds) -> Bounds:
-        return Bounds(self.low + other.low, self.likely + other.likely, self.high + other.high)
-
-
-# "low" gives the fewest tokens; the range covers Chinese and English text under vocabularies of 32 000
-ASSUMED_BYTES_PER_TOKEN = Bounds(4.5, 3.7, 2.5)
-
-
-@dataclass(frozen=True)
-class BoundedRows(Generic[Row]):
-    """Rows as they most likely are, and as short and as long as they can be."""
-
-    low: Sequence[Row]
-    likely: Sequence[Row]
-    high: Sequence[Row]
-
-    @classmethod
-    def exact(cls, rows: Sequence[Row]) -> BoundedRows[Row]:
-        """Return rows whose lengths are known."""
-        return cls(rows, rows, rows)
-
-    def each(self, change: Callable[[Sequence[Row]], Sequence[Other]]) -> BoundedRows[Other]:
-        """Return the rows after ``change``, which is applied to each of the three lists."""
-        if self.low is self.likely is self.high:
-            return BoundedRows.exact(change(self.likely))
-        return BoundedRows(change(self.low), change(self.likely), change(self.high))
-
-    def __add__(self, other: BoundedRows[Row]) -> BoundedRows[Row]:
-        return BoundedRows([*self.low, *other.low], [*self.likely, *other.likely], [*self.high, *other.high])
-
-    def total(self, value: Callable[[Row], float], start: float = 0.0) -> Bounds:
-        """Return bounds of the sum of ``value`` over all rows, plus ``start``."""
-        if self.low is self.likely is self.high:
-            return Bounds.exact(sum(map(value, self.likely)) + start)
-        return Bounds.around(*(sum(map(value, rows)) + start for rows in (self.low, self.likely, self.high)))
+_PARTS = ("context", "instruction", "response")
 
 
 @dataclass(frozen=True)
@@ -85,14 +28,13 @@ class SampleLength:
     """Tokens of one long sample as it is scored.
 
     ``frame`` is everything but the context, the response included. ``truncated`` context tokens were cut before
-    scoring. ``scored`` is False if the lengths alone forbid scoring.
+    scoring.
     """
 
     context: int
     frame: int
     response: int
     truncated: int = 0
-    scored: bool = True
 
     @property
     def total(self) -> int:
@@ -108,102 +50,40 @@ class TrainingRow:
     targets: int
 
 
-@dataclass
-class SourceBytes:
-    """UTF-8 bytes of all rows of a source as (context, frame, response), and the texts of a random few.
-
-    ``frame`` is everything but the context, the response included. Short chats have no context.
-    """
-
-    rows: list[tuple[int, int, int]] = field(default_factory=list)
-    texts: list[str] = field(default_factory=list)
-
-    @classmethod
-    def of(cls, rows: Iterable[tuple[str, str, str]]) -> SourceBytes:
-        """Count rows of texts (context, all but context and response, response). One row is held at a time."""
-        found, draw = cls(), random.Random(0)
-        for number, (context, frame, response) in enumerate(rows):
-            n_response = len(response.encode())
-            found.rows.append((len(context.encode()), len(frame.encode()) + n_response, n_response))
-            place = number if number < _SAMPLED_ROWS else draw.randrange(number + 1)
-            if place < _SAMPLED_ROWS:
-                found.texts[place : place + 1] = [(context + frame + response)[:_SAMPLED_CHARACTERS]]
-        return found
-
-    def bytes_per_token(self, count_tokens: Callable[[list[str]], list[int]] | None) -> Bounds:
-        """Return the ratio measured on the sampled texts, or an assumed one without a tokenizer.
-
-        ``low`` is the bound with the fewest tokens.
-        """
-        tokens = count_tokens(self.texts) if count_tokens and self.texts else []
-        if not sum(tokens):
-            return ASSUMED_BYTES_PER_TOKEN
-        sizes = [len(text.encode()) for text in self.texts]
-        ratio = sum(sizes) / sum(tokens)
-        n, whole = len(tokens), len(self.rows)
-        squares = sum((size - ratio * count) ** 2 for size, count in zip(sizes, tokens, strict=True))
-        unseen = 1 - n / whole if whole > n else 0.0
-        error = math.sqrt(squares * unseen / max(n * (n - 1), 1)) / (sum(sizes) / n)
-        share = max(2 * error, _LEAST_ERROR)
-        return Bounds(ratio * (1 + share), ratio, ratio * max(1 - share, 0.1))
-
-    def samples(self, ratio: Bounds, max_length: int) -> BoundedRows[SampleLength]:
-        """Return lengths of long samples, cut or left out at ``max_length`` tokens as rule index does."""
-
-        def sample(row: tuple[int, int, int], each: float) -> SampleLength:
-            response = max(round(row[2] / each), 1)
-            frame, context = max(round(row[1] / each), response + 1), round(row[0] / each)
-            kept = min(context, max(max_length - frame, 0))
-            return SampleLength(
-                kept, frame, response, context - kept, frame <= max_length and (kept > 0 or not context)
-            )
-
-        return BoundedRows(
-            *([sample(row, each) for row in self.rows] for each in (ratio.low, ratio.likely, ratio.high))
-        )
-
-    def sequences(self, ratio: Bounds) -> BoundedRows[TrainingRow]:
-        """Return training rows, with one token for the start and one for the end."""
-
-        def sequence(row: tuple[int, int, int], each: float) -> TrainingRow:
-            return TrainingRow(round((row[0] + row[1]) / each) + 2, round(row[2] / each) + 1)
-
-        return BoundedRows(
-            *([sequence(row, each) for row in self.rows] for each in (ratio.low, ratio.likely, ratio.high))
-        )
-
-
 def lengths_of_index(path: str | os.PathLike[str]) -> list[SampleLength]:
-    """Return exact lengths from ``index.parquet``. Raises TableError for another file."""
+    """Return the lengths of all samples that are scored, from ``index.parquet``."""
     columns = ["status", "n_context", "n_response", "n_tokens", "truncated_tokens"]
-    with open_table(path, INDEX) as file:
-        table = file.read(columns).to_pydict()
     return [
-        SampleLength(context, tokens - context, response, truncated, status in _SCORED)
-        for status, context, response, tokens, truncated in zip(*(table[name] for name in columns), strict=True)
+        SampleLength(context, tokens - context, response, truncated)
+        for status, context, response, tokens, truncated in _rows(path, "INDEX", columns)
+        if status in _SCORED
     ]
 
 
-def sequences_of_samples(samples: Iterable[SampleLength]) -> list[TrainingRow]:
+def rows_of_tokens(path: str | os.PathLike[str]) -> list[TrainingRow]:
+    """Return the training rows of a token table."""
+    return [TrainingRow(*row) for row in _rows(path, "TOKENS", ["n_tokens", "n_targets"])]
+
+
+def rows_of_mixture(path: str | os.PathLike[str]) -> list[TrainingRow]:
+    """Return the rows that an experiment trains on, without those that are held out."""
+    rows = _rows(path, "MIXTURE", ["split", "n_tokens", "n_targets"])
+    return [TrainingRow(tokens, targets) for split, tokens, targets in rows if split == "train"]
+
+
+def _rows(path: str | os.PathLike[str], schema: str, columns: list[str]) -> Iterator[tuple[Any, ...]]:
+    """Return some columns of a table, row by row. pyarrow is imported only here, so that help texts come at once."""
+    from gateau import schemas
+    from gateau.tables import open_table
+
+    with open_table(path, getattr(schemas, schema)) as file:
+        table = file.read(columns).to_pydict()
+    return zip(*(table[name] for name in columns), strict=True)
+
+
+def rows_of_samples(samples: Iterable[SampleLength]) -> list[TrainingRow]:
     """Return training rows of long samples: uncut, in a frame of about the same length, with an end token."""
     return [TrainingRow(one.total + one.truncated, one.response + 1) for one in samples]
-
-
-def sequences_of_tokens(path: str | os.PathLike[str]) -> list[TrainingRow]:
-    """Return exact training rows from a token table. Raises TableError for another file."""
-    with open_table(path, TOKENS) as file:
-        table = file.read(["n_tokens", "n_targets"]).to_pydict()
-    return [TrainingRow(*pair) for pair in zip(table["n_tokens"], table["n_targets"], strict=True)]
-
-
-def sequences_of_mixture(path: str | os.PathLike[str]) -> tuple[list[TrainingRow], list[TrainingRow]]:
-    """Return the exact rows that an experiment trains on, and its held-out rows, each in the mixture's order."""
-    with open_table(path, MIXTURE) as file:
-        table = file.read(["split", "n_tokens", "n_targets"]).to_pydict()
-    parts: tuple[list[TrainingRow], list[TrainingRow]] = ([], [])
-    for split, tokens, targets in zip(table["split"], table["n_tokens"], table["n_targets"], strict=True):
-        parts[split != "train"].append(TrainingRow(tokens, targets))
-    return parts
 
 
 def fitted(rows: Iterable[TrainingRow], max_length: int, over_long: str) -> list[TrainingRow]:
@@ -220,7 +100,117 @@ def spread(rows: Sequence[TrainingRow], count: int) -> list[TrainingRow]:
     return [ordered[int((number + 0.5) * len(ordered) / count)] for number in range(count)]
 
 
-def extremes(rows: Sequence[TrainingRow], count: int) -> tuple[list[TrainingRow], list[TrainingRow]]:
-    """Return the ``count`` shortest and the ``count`` longest rows, the bounds of an unknown selection."""
-    ordered = sorted(rows, key=lambda one: one.tokens)
-    return ordered[:count], ordered[max(len(ordered) - count, 0) :]
+@dataclass
+class RawRows:
+    """UTF-8 bytes of all rows of a source that can be used, and the texts of a random few.
+
+    Attributes:
+        sizes: bytes of each row as (context, frame, response); the frame is everything but the context.
+        texts: the beginnings of a few rows.
+        ids: of all rows, in the order of ``sizes``.
+        n_read: rows that were read, also those that cannot be used.
+        prompt: bytes of each frame that are not the row's own.
+    """
+
+    sizes: list[tuple[int, int, int]] = field(default_factory=list)
+    texts: list[str] = field(default_factory=list)
+    ids: list[str] = field(default_factory=list)
+    n_read: int = 0
+    prompt: int = 0
+
+    @classmethod
+    def of(cls, rows: Iterable[tuple[str, str, str, str]], prompt: str = "") -> RawRows:
+        """Count rows of texts: id, context, frame without the response, response. One row is held at a time.
+
+        Args:
+            rows: the texts.
+            prompt: what each frame has in addition.
+        """
+        found, draw = cls(prompt=len(prompt.encode())), random.Random(0)
+        for number, (row_id, context, frame, response) in enumerate(rows):
+            n_response, frame = len(response.encode()), prompt + frame
+            found.ids.append(row_id)
+            found.sizes.append((len(context.encode()), len(frame.encode()) + n_response, n_response))
+            place = number if number < _SAMPLED_ROWS else draw.randrange(number + 1)
+            if place < _SAMPLED_ROWS:
+                found.texts[place : place + 1] = [(context + frame + response)[:_SAMPLED_CHARACTERS]]
+        return found
+
+    @classmethod
+    def read(cls, configuration: Configuration, source: str) -> RawRows:
+        """Read the rows of ``long`` or ``short`` that can be used. Raises DataError for unusable files.
+
+        Rows that are left out by their tokens or by a draw are among them, see :meth:`kept`.
+        """
+        from gateau.data.chats import short_intake
+        from gateau.data.readers import Rejection
+        from gateau.data.samples import long_intake
+
+        keeps_duplicates = configuration.config["data"]["duplicate_content"] == "keep"
+        make = long_intake if source == "long" else short_intake
+        intake = make(configuration.intake_options(source), keeps_duplicates)
+        read = intake.read_files(configuration.raw_files(source))
+        rows = (row for row in read if not isinstance(row, Rejection))
+        if source == "long":
+            template = PromptTemplate.parse(configuration.config["scoring"]["prompt"])
+            prompt = template.head + template.before_instruction + template.after_instruction
+            found = cls.of(((one["id"], *(one[part] for part in _PARTS)) for one in rows), prompt)
+        else:
+            found = cls.of(_chats(rows))
+        found.n_read = intake.n_rows
+        return found
+
+    def kept(self, ratio: float, options: Mapping[str, Any]) -> RawRows:
+        """Return the rows that ``min_tokens``, ``max_tokens`` and then ``limit`` keep, by their estimated tokens.
+
+        Args:
+            ratio: bytes of a token.
+            options: as :meth:`gateau.experiments.Configuration.intake_options` has them.
+
+        Raises:
+            DataError: there are fewer rows than the limit.
+        """
+        from gateau.data.limits import drawn_places
+
+        least, most = (options.get(name) for name in ("min_tokens", "max_tokens"))
+        tokens = [(context + frame - self.prompt) / ratio for context, frame, _ in self.sizes]
+        places = [
+            place for place, own in enumerate(tokens)
+            if (least is None or own >= least) and (most is None or own <= most)
+        ]  # fmt: skip
+        if options.get("limit") is not None:
+            about = "" if least is None and most is None else "about "
+            available = f"{about}{len(places)} of the {self.n_read} rows of data.long can be used"
+            places = [places[one] for one in drawn_places([self.ids[place] for place in places], options, available)]
+        return replace(self, sizes=[self.sizes[one] for one in places], ids=[self.ids[one] for one in places])
+
+    def bytes_per_token(self, count_tokens: Callable[[list[str]], list[int]] | None) -> float:
+        """Return the ratio measured on the sampled texts, or an assumed one without a tokenizer."""
+        tokens = sum(count_tokens(self.texts)) if count_tokens and self.texts else 0
+        return sum(len(text.encode()) for text in self.texts) / tokens if tokens else ASSUMED_BYTES_PER_TOKEN
+
+    def samples(self, ratio: float, max_length: int) -> list[SampleLength]:
+        """Return the lengths of long samples, cut or left out at ``max_length`` tokens as rule index does."""
+        found = []
+        for context_bytes, frame_bytes, response_bytes in self.sizes:
+            response = max(round(response_bytes / ratio), 1)
+            frame, context = max(round(frame_bytes / ratio), response + 1), round(context_bytes / ratio)
+            kept = min(context, max_length - frame)
+            if kept > 0 or (kept == 0 and not context):
+                found.append(SampleLength(kept, frame, response, context - kept))
+        return found
+
+    def training_rows(self, ratio: float) -> list[TrainingRow]:
+        """Return training rows, with one token for the start and one for the end."""
+        return [
+            TrainingRow(round((context + frame) / ratio) + 2, round(response / ratio) + 1)
+            for context, frame, response in self.sizes
+        ]
+
+
+def _chats(rows: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, str, str, str]]:
+    for row in rows:
+        messages = json.loads(row["messages"])
+        asked = [f"[INST]{one['content']}[/INST]" for one in messages if one["role"] != "assistant"]
+        answers = [one["content"] for one in messages if one["role"] == "assistant"]
+        yield row["id"], "", "\n\n".join(asked), "\n\n".join(answers)

@@ -1,214 +1,141 @@
-"""What the scoring passes cost: operations and memory of each pass over the long samples."""
+"""What the scoring passes cost: operations, memory and files of each pass over the long samples."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from gateau.costs.lengths import BoundedRows, SampleLength
-from gateau.costs.stages import Stage
-from gateau.methods import Contrast
-from gateau.work import DecoderShape, forward_flops
+from gateau.costs.lengths import SampleLength
+from gateau.work import LOGITS_BYTES, DecoderShape, forward_flops
 
 PASSES = ("short_pass", "long_pass", "segment_pass")
 
 _SINGLE = 4  # bytes of a float32
 _TILE = 256 * 2**20  # bytes of the attention probe's scores, as in gateau.scoring.attention
-_LOGIT_ROWS = 512  # rows of logits that are float32 at once, as in gateau.scoring.perplexity
 _SLACK = 0.05  # share that the allocator adds
 _CUDA_CONTEXT = 1e9  # bytes, as a rule of thumb
+_ROW = 120  # bytes of id, status and content digest of a row in a Parquet file
+_FRAME, _RESPONSE = 600, 500  # tokens that memory is estimated for
+
+
+def bytes_each(section: Mapping[str, Any]) -> int:
+    """Return the bytes of a weight and of an activation under ``device`` and ``dtype`` of a section."""
+    on_cuda, dtype = section["device"] != "cpu", section["dtype"]
+    return 2 if (on_cuda if dtype == "auto" else dtype != "float32") else 4
 
 
 @dataclass(frozen=True)
-class PassOptions:
-    """The settings that determine the cost of the passes.
+class ScoringPass:
+    """One pass: which sequences it reads of a sample, and what they cost.
 
-    ``window`` is the number of tokens that the whole sequence is cut to under θ_S or what stands in its place, or None
-    if nothing is cut. ``bytes_each`` is the size of a weight and of an activation.
+    ``window`` is the number of tokens that the whole sequence is cut to under θ_S or what stands in its place; None if
+    nothing is cut. Contrasts compute as ``short_pass`` does.
     """
 
+    rule: str
     window: int | None
-    segment_length: int
-    segment_batch_tokens: int
-    layer_block: int
-    max_length: int
-    shards: int
-    on_cuda: bool
-    bytes_each: int
-    attention: str
+    config: Mapping[str, Any]
 
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any], window: int | None) -> PassOptions:
-        """Return the options of a whole configuration. ``window`` is θ_S's own, or None if it is unknown."""
-        scoring = config["scoring"]
-        on_cuda = scoring["device"] != "cpu"
-        half = on_cuda if scoring["dtype"] == "auto" else scoring["dtype"] != "float32"
-        return cls(
-            window=window if scoring["short_context"] == "truncate" else None,
-            segment_length=config["cam"]["segment_length"],
-            segment_batch_tokens=scoring["segment_batch_tokens"],
-            layer_block=scoring["layer_block"],
-            max_length=scoring["max_length"],
-            shards=scoring["shards"],
-            on_cuda=on_cuda,
-            bytes_each=2 if half else 4,
-            attention="sdpa" if scoring["attention"] == "auto" else scoring["attention"],
-        )
+    def sequences(self, sample: SampleLength) -> list[tuple[int, int]]:
+        """Return the sequences of a sample as pairs (tokens, how many).
+
+        The segment pass reads the segments with instruction and response, the same without a segment, and the response
+        alone. The short pass reads nothing if the window cannot hold instruction and response.
+        """
+        if self.rule != "segment_pass":
+            window = self.window or sample.total
+            return [(min(sample.total, window), 1)] if sample.frame <= window else []
+        length = self.config["cam"]["segment_length"]
+        whole, rest = divmod(sample.context, length)
+        segments = [(length + sample.frame, whole), (rest + sample.frame, int(rest > 0))]
+        return [(tokens, n) for tokens, n in (*segments, (sample.frame, 1), (sample.response + 1, 1)) if n]
+
+    def tokens(self, sample: SampleLength) -> int:
+        """Return the tokens that the pass reads for a sample."""
+        return sum(tokens * count for tokens, count in self.sequences(sample))
+
+    def flops(self, shape: DecoderShape, sample: SampleLength) -> float:
+        """Return the operations for one sample.
+
+        The attention probe of the long pass multiplies the response's queries with all keys once more, then sums over
+        the context's keys.
+        """
+        rows = sample.response + 1
+        work = sum(count * forward_flops(shape, tokens, rows) for tokens, count in self.sequences(sample))
+        if self.rule == "long_pass":
+            keys = shape.head_width * sample.total + sample.context
+            work += 2.0 * shape.layers * shape.heads * sample.response * keys
+        return work
+
+    def memory(self, shape: DecoderShape) -> float:
+        """Return the bytes of a device for a sample of ``scoring.max_length`` tokens with a response of 500."""
+        scoring = self.config["scoring"]
+        rows, tokens = _RESPONSE + 1, min(self.window or scoring["max_length"], scoring["max_length"])
+        if self.rule == "segment_pass":
+            one = self.config["cam"]["segment_length"] + _FRAME
+            together = max(scoring["segment_batch_tokens"] // one, 1)
+            rows, tokens = together * rows, together * one
+        on_cuda, probe = scoring["device"] != "cpu", self.rule == "long_pass"
+        share = largest_share(shape, scoring["gpus_per_job"])
+        return forward_bytes(shape, tokens, rows, bytes_each(scoring), probe=probe, on_cuda=on_cuda, share=share)
+
+    def file_bytes(self, shape: DecoderShape, sample: SampleLength) -> float:
+        """Return the bytes of a sample in a shard file. The progress store takes as much again."""
+        numbers = sample.response
+        if self.rule == "segment_pass":
+            numbers = 2 * (sample.context // self.config["cam"]["segment_length"] + 3)
+        elif self.rule == "long_pass":
+            blocks = shape.layers * (sample.context // self.config["scoring"]["layer_block"] + 1)
+            numbers = sample.response + 2 * sample.context + blocks
+        return float(_SINGLE * numbers + _ROW)
 
 
-def short_pass_length(sample: SampleLength, window: int | None) -> int:
-    """Return the tokens that θ_S reads: at most ``window``, and 0 if the frame alone exceeds it."""
-    if window is None:
-        return sample.total
-    return 0 if sample.frame > window else min(sample.total, window)
+def largest_share(shape: DecoderShape, devices: int) -> float:
+    """Return the largest share of a model's weights that one of the devices holds over which its layers are spread.
 
-
-def short_pass_flops(shape: DecoderShape, sample: SampleLength, window: int | None) -> float:
-    """Return the operations of rule short_pass for one sample."""
-    tokens = short_pass_length(sample, window)
-    reset = forward_flops(shape, 1, 1) if window is None else 0.0
-    return forward_flops(shape, tokens, sample.response + 1) + reset if tokens else 0.0
-
-
-def long_pass_flops(shape: DecoderShape, sample: SampleLength) -> float:
-    """Return the operations of rule long_pass for one sample.
-
-    The attention probe multiplies the response's queries with all keys once more, then sums over the context's keys.
+    accelerate fills one device after the other, each up to an equal share and 1.25 times the largest part, which is a
+    layer or the embeddings.
     """
-    probe = 2.0 * shape.layers * shape.heads * sample.response * (shape.head_width * sample.total + sample.context)
-    return forward_flops(shape, sample.total, sample.response + 1) + forward_flops(shape, 1, 1) + probe
-
-
-def segment_lengths(sample: SampleLength, segment_length: int) -> list[tuple[int, int]]:
-    """Return the sequences of rule segment_pass for one sample as pairs (tokens, how many).
-
-    They are the segments with instruction and response, the same without a segment, and the response alone.
-    """
-    whole, rest = divmod(sample.context, segment_length)
-    alone = [(sample.frame, 1), (sample.response + 1, 1)]
-    segments = [(segment_length + sample.frame, whole), (rest + sample.frame, int(rest > 0))]
-    return [(tokens, count) for tokens, count in [*segments, *alone] if count]
-
-
-def segment_pass_flops(shape: DecoderShape, sample: SampleLength, segment_length: int) -> float:
-    """Return the operations of rule segment_pass for one sample, one forward for each of its sequences."""
-    return forward_flops(shape, 1, 1) + sum(
-        count * forward_flops(shape, tokens, sample.response + 1)
-        for tokens, count in segment_lengths(sample, segment_length)
-    )
+    if devices == 1:
+        return 1.0
+    embeddings = shape.vocabulary * shape.hidden
+    layer = (shape.parameters - embeddings * (1 if shape.tied else 2)) / shape.layers
+    return min(1 / devices + 1.25 * max(layer, embeddings) / shape.parameters, 1.0)
 
 
 def forward_bytes(
-    shape: DecoderShape, tokens: int, rows: int, bytes_each: int, *, attention: str = "sdpa", probe: bool = False,
+    shape: DecoderShape,
+    tokens: int,
+    rows: int,
+    size: int,
+    *,
+    probe: bool = False,
     on_cuda: bool = True,
-) -> float:  # fmt: skip
+    share: float = 1.0,
+) -> float:
     """Return the memory at the peak of a forward without gradients, in bytes: weights, one layer's tensors, logits.
 
-    The terms are those of transformers' Llama. The embeddings and a layer's input exist throughout. The peak of the MLP
-    adds the residual and the normalised input, the activated gate, its other half and their product. The peak of
-    attention adds the normalised input, queries, keys and values, and the rotated queries or keys.
+    The terms are those of transformers' Llama under sdpa or flash attention. The embeddings and a layer's input exist
+    throughout. The peak of the MLP adds the residual and the normalised input, the activated gate, its other half and
+    their product. The peak of attention adds the normalised input, queries, keys and values, and the rotated queries or
+    keys.
 
     Args:
         shape: the model's.
         tokens: of all sequences of the batch together.
-        rows: positions with logits, of all sequences.
-        bytes_each: of a weight and of an activation.
-        attention: backend; only ``eager`` holds S × S weights of all heads.
+        rows: positions with logits, of all sequences. Not all of these logits exist at the same time.
+        size: bytes of a weight and of an activation.
         probe: with the attention probe, whose tiles are bounded.
         on_cuda: whether the memory of the CUDA context counts.
+        share: share of the weights that the device holds.
     """
     query, key = shape.query_width, shape.key_width
-    mlp = (4 * shape.hidden + 3 * shape.mlp_width) * bytes_each
-    heads = (3 * shape.hidden + max(4 * query + 2 * key, 2 * query + 5 * key)) * bytes_each
-    layer = 1.0 * tokens * (max(mlp, heads) + 2 * shape.head_width * bytes_each)
-    if attention == "eager":
-        layer += float(tokens) ** 2 * (2 * _SINGLE * shape.heads + bytes_each)  # scores, weights, and the mask
+    mlp = (4 * shape.hidden + 3 * shape.mlp_width) * size
+    heads = (3 * shape.hidden + max(4 * query + 2 * key, 2 * query + 5 * key)) * size
+    layer = 1.0 * tokens * (max(mlp, heads) + 2 * shape.head_width * size)
     if probe:
         layer = max(layer, tokens * heads + 2 * min(_TILE, _SINGLE * rows * tokens * shape.heads / shape.key_heads))
-    logits = rows * shape.vocabulary * bytes_each + 2.0 * min(rows, _LOGIT_ROWS) * shape.vocabulary * _SINGLE
-    peak = shape.parameters * bytes_each + max(layer, logits + tokens * shape.hidden * bytes_each)
+    logits = min(rows * shape.vocabulary * _SINGLE, LOGITS_BYTES) * (2.0 + size / _SINGLE)
+    peak = share * shape.parameters * size + max(layer, logits + tokens * shape.hidden * size)
     return peak * (1 + _SLACK) + (_CUDA_CONTEXT if on_cuda else 0.0)
-
-
-def contrast_stage(
-    name: str, contrast: Contrast, shape: DecoderShape | None, window: int | None,
-    samples: BoundedRows[SampleLength] | None, options: PassOptions,
-) -> Stage:  # fmt: skip
-    """Return rule contrast_pass for one contrast, which computes as the short pass does.
-
-    Args:
-        name: of the contrast.
-        contrast: what stands in θ_S's place.
-        shape: of its model.
-        window: of the model ``window_of``; if the context is cut to a window that is unknown, the costs are unknown.
-        samples: lengths, or None.
-        options: those of the passes.
-    """
-    if contrast.short_context != "truncate":
-        window = None
-    elif window is None:
-        shape = samples = None
-    return pass_stage("contrast_pass", shape, samples, replace(options, window=window), name)
-
-
-def pass_stage(
-    rule: str, shape: DecoderShape | None, samples: BoundedRows[SampleLength] | None, options: PassOptions,
-    name: str = "",
-) -> Stage:  # fmt: skip
-    """Return one pass. If the model's shape is unknown, tokens are known; if the lengths are unknown, memory is."""
-    scored = samples.each(lambda rows: [one for one in rows if one.scored]) if samples else None
-    flops = scored.total(lambda one: _flops(rule, shape, one, options)) if scored and shape else None
-    return Stage(
-        rule=rule,
-        name=name,
-        jobs=options.shards,
-        devices=int(options.on_cuda),
-        samples=len(scored.likely) if scored else None,
-        tokens=scored.total(lambda one: float(_tokens(rule, one, options))) if scored else None,
-        flops=flops,
-        executed=flops.likely if flops else None,
-        memory=_memory(rule, shape, scored.high if scored else [], options) if shape else None,
-        benchmarks=f"{rule}/{name}{'/' if name else ''}*-of-{options.shards:04d}.tsv",
-    )
-
-
-def _tokens(rule: str, sample: SampleLength, options: PassOptions) -> int:
-    if rule == "long_pass":
-        return sample.total
-    if rule == "segment_pass":
-        return sum(tokens * count for tokens, count in segment_lengths(sample, options.segment_length))
-    return short_pass_length(sample, options.window)
-
-
-def _flops(rule: str, shape: DecoderShape, sample: SampleLength, options: PassOptions) -> float:
-    if rule == "long_pass":
-        return long_pass_flops(shape, sample)
-    if rule == "segment_pass":
-        return segment_pass_flops(shape, sample, options.segment_length)
-    return short_pass_flops(shape, sample, options.window)
-
-
-def _memory(rule: str, shape: DecoderShape, scored: Sequence[SampleLength], options: PassOptions) -> float:
-    """Return the bytes of a device at the costliest batch.
-
-    If lengths are unknown, they are those of a sample of ``max_length`` tokens with a response of 500.
-    """
-
-    def batch(sample: SampleLength) -> tuple[int, int]:
-        if rule != "segment_pass":
-            return _tokens(rule, sample, options), sample.response + 1
-        together = (
-            (min(max(options.segment_batch_tokens // tokens, 1), count), tokens)
-            for tokens, count in segment_lengths(sample, options.segment_length)
-        )
-        return max((count * tokens, count * (sample.response + 1)) for count, tokens in together)
-
-    batches = [batch(one) for one in scored or [SampleLength(options.max_length - 600, 600, 500)]]
-    return max(
-        forward_bytes(
-            shape, tokens, rows, options.bytes_each, attention=options.attention, probe=rule == "long_pass",
-            on_cuda=options.on_cuda,
-        )
-        for tokens, rows in {max(batches), max(batches, key=lambda one: one[1])}
-    )  # fmt: skip

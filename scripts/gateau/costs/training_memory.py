@@ -6,26 +6,24 @@ Three moments compete for the peak:
 ``backward``  one layer is recomputed and differentiated, while the inputs of all layers exist
 ``step``      the optimiser updates the weights; no activations are left
 
-The terms are those of transformers' Llama, counted tensor by tensor. The tests compare them with simulated allocations
-of a 7B at 64k tokens and with the resident memory of a small real model. Other decoders count as a Llama of their
-widths, an upper bound for those without a gated MLP. Fragmentation is a flat share. Two things are left out:
-communication buffers whose sizes DeepSpeed does not publish, and the workspace of the attention kernels.
+The terms are those of transformers' Llama under flash attention, counted tensor by tensor. The tests compare them with
+simulated allocations of a 7B at 64k tokens and with the resident memory of a small real model. Other decoders count as
+a Llama of their widths, an upper bound for those without a gated MLP. Fragmentation is a flat share. Three things are
+left out: communication buffers whose sizes DeepSpeed does not publish, the workspace of the attention kernels, and the
+S × S tensors of eager attention and of sdpa's mask.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import nn
-from transformers import AutoModelForCausalLM
-
-from gateau.reports import si
+from gateau.errors import SettingsError
+from gateau.places import ROOT
 from gateau.training.checkpoints import KEPT
-from gateau.training.objective import DENSE_MASK_LIMIT
 from gateau.work import DecoderShape
 
 MOMENTS = ("loss", "backward", "step")
@@ -34,87 +32,39 @@ _SLACK = 0.05
 _CONTEXT = 1e9  # bytes of the CUDA context and NCCL, as a rule of thumb
 _CHUNK = 1024  # targets whose logits exist at once, as in gateau.training.objective
 _HALF, _SINGLE = 2, 4
-_MOMENTS_OF_ADAM = {"adamw_8bit": 2}  # bytes per weight; other optimisers keep two float32
 _FINAL_NORM = 28  # bytes per feature: input, normalised, output, and their gradients in float32
 
 
 @dataclass(frozen=True)
-class TrainedModel:
-    """A model as its training sees it: the decoder's shape, and exact numbers of elements."""
-
-    decoder: DecoderShape
-    parameters: int
-    embedding_parameters: int
-    matrix_parameters: int  # weights of linear layers and experts, the output layer included
-    adapter_features: int  # inputs and outputs of the layers that LoRA adapts: its parameters at rank 1
-
-    @classmethod
-    def from_config(
-        cls, config: Any, target_modules: str | Sequence[str] = "all-linear", trust_remote_code: bool = False
-    ) -> TrainedModel:
-        """Count the elements of a transformers configuration's model, built without memory on the meta device.
-
-        ``target_modules`` are LoRA's as peft reads them: ``all-linear``, a regular expression, or names.
-        """
-        with torch.device("meta"):
-            model: nn.Module = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
-        head = model.get_output_embeddings()  # type: ignore[operator]
-        linear = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
-        experts = sum(parameter.numel() for parameter in model.parameters() if parameter.ndim == 3)
-        return cls(
-            decoder=DecoderShape.from_config(config),
-            parameters=sum(parameter.numel() for parameter in model.parameters()),
-            embedding_parameters=sum(m.weight.numel() for m in model.modules() if isinstance(m, nn.Embedding)),
-            matrix_parameters=experts + sum(module.weight.numel() for module in linear.values()),
-            adapter_features=sum(
-                module.in_features + module.out_features
-                for name, module in linear.items()
-                if module is not head and _is_adapted(name, target_modules)
-            ),
-        )
-
-
-def _is_adapted(name: str, target_modules: str | Sequence[str]) -> bool:
-    if isinstance(target_modules, str):
-        return target_modules == "all-linear" or re.fullmatch(target_modules, name) is not None
-    return any(name == target or name.endswith(f".{target}") for target in target_modules)
-
-
-@dataclass(frozen=True)
 class Engine:
-    """What a DeepSpeed configuration says about memory. Sizes are numbers of elements; None is DeepSpeed's ``auto``."""
+    """What a DeepSpeed configuration says about memory. ``bucket`` is a number of elements; None is ``auto``."""
 
     stage: int
     offload_optimizer: bool = False
     offload_weights: bool = False
     bucket: int | None = None
-    prefetch: int | None = None
     live_parameters: int = 1_000_000_000
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> Engine:
-        """Read DeepSpeed's JSON, with DeepSpeed's own defaults for absent keys.
+    def read(cls, path: str) -> Engine | None:
+        """Read DeepSpeed's JSON, with DeepSpeed's own defaults for absent keys; None for ``none``.
 
         Raises:
-            KeyError: zero_optimization or its stage is missing.
+            SettingsError: the file cannot be read, or has no stage.
         """
-        zero = config["zero_optimization"]
-
-        def size(key: str, default: int) -> int | None:
-            value = zero.get(key, default)
-            return None if value == "auto" else int(value)
-
-        def offloads(key: str) -> bool:
-            return bool((zero.get(key) or {}).get("device", "none") != "none")
-
-        return cls(
-            stage=int(zero["stage"]),
-            offload_optimizer=offloads("offload_optimizer"),
-            offload_weights=offloads("offload_param"),
-            bucket=size("reduce_bucket_size", 500_000_000),
-            prefetch=size("stage3_prefetch_bucket_size", 50_000_000),
-            live_parameters=size("stage3_max_live_parameters", 1_000_000_000) or 1_000_000_000,
-        )
+        if path == "none":
+            return None
+        file = ROOT / path
+        try:
+            zero = json.loads(file.read_text(encoding="utf-8"))["zero_optimization"]
+            bucket = zero.get("reduce_bucket_size", 500_000_000)
+            optimizer, weights = (
+                (zero.get(key) or {}).get("device", "none") != "none" for key in ("offload_optimizer", "offload_param")
+            )
+            live = int(zero.get("stage3_max_live_parameters", cls.live_parameters))
+            return cls(int(zero["stage"]), optimizer, weights, None if bucket == "auto" else int(bucket), live)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise SettingsError(f"train.deepspeed: cannot read {file} ({error!r}); see config/deepspeed") from error
 
 
 @dataclass(frozen=True)
@@ -124,23 +74,40 @@ class TrainingSetup:
     Without an ``engine`` every device holds everything (one process, or DDP).
     """
 
-    model: TrainedModel
+    shape: DecoderShape
     tokens: int  # of the largest micro-batch on one device
     devices: int
     devices_per_node: int
     half: bool  # computes in bfloat16
-    attention: str
-    packed: bool  # several sequences in a micro-batch
     checkpointing: bool
-    optimizer: str
     engine: Engine | None
-    lora_rank: int | None = None
+    optimizer: str = "adamw_torch"
+    adapters: int | None = None  # parameters of LoRA
     on_cuda: bool = True
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any], shape: DecoderShape, devices: int | None = None) -> TrainingSetup:
+        """Return the configured training, on ``devices`` in place of the configured number if given."""
+        train, lora = config["train"], config["train"]["lora"]
+        devices, on_cuda = devices or train["nodes"] * train["ranks_per_node"], train["device"] != "cpu"
+        packed = config["plan"]["method"] != "sort"
+        return cls(
+            shape=shape,
+            tokens=config["plan"]["token_budget"] if packed else config["tokens"]["max_length"],
+            devices=devices,
+            devices_per_node=min(train["ranks_per_node"], devices),
+            half=on_cuda if train["dtype"] == "auto" else train["dtype"] == "bfloat16",
+            checkpointing=train["gradient_checkpointing"],
+            engine=Engine.read(train["deepspeed"]),
+            optimizer=train["optimizer"],
+            adapters=lora["r"] * adapted_features(shape, lora.get("target_modules", "all-linear")) if lora else None,
+            on_cuda=on_cuda,
+        )
 
     @property
     def trained(self) -> int:
         """Number of trained parameters."""
-        return self.lora_rank * self.model.adapter_features if self.lora_rank else self.model.parameters
+        return self.adapters or self.shape.parameters
 
     @property
     def compute_bytes(self) -> int:
@@ -150,249 +117,172 @@ class TrainingSetup:
     @property
     def weight_bytes(self) -> int:
         """Bytes of a weight of the model: float32 if it is trained without an engine that keeps a float32 copy."""
-        return self.compute_bytes if self.engine or self.lora_rank else _SINGLE
+        return self.compute_bytes if self.engine or self.adapters else _SINGLE
 
     @property
     def casts(self) -> bool:
         """Whether autocast makes its own copy in half precision for every linear layer."""
         return self.half and self.engine is None
 
+    @property
+    def optimizer_bytes(self) -> float:
+        """Bytes of Adam's two moments, and of DeepSpeed's float32 copy of the weights, over all devices."""
+        copy = _SINGLE if self.engine and (self.half or self.engine.stage < 3) else 0
+        return float(((2 if self.optimizer == "adamw_8bit" else 2 * _SINGLE) + copy) * self.trained)
+
+    @property
+    def checkpoint_bytes(self) -> float:
+        """Bytes of one checkpoint on disk; frozen weights are not saved.
+
+        The Trainer writes weights and optimiser states. DeepSpeed's states always hold float32 weights beside the
+        moments, and below stage 3 it writes the weights a second time.
+        """
+        if self.engine is None:
+            return _SINGLE * self.trained + self.optimizer_bytes
+        copies = 1 if self.engine.stage == 3 else 2
+        return float((copies * self.compute_bytes + 3 * _SINGLE) * self.trained)
+
+    @property
+    def disk_bytes(self) -> float:
+        """Bytes on disk: the newest checkpoints, the trained model and the exported one."""
+        trained = self.trained * (_SINGLE if self.adapters else self.weight_bytes)
+        return KEPT * self.checkpoint_bytes + trained + self.shape.parameters * self.compute_bytes
+
+    @property
+    def host_bytes(self) -> float:
+        """Bytes on each node for what DeepSpeed offloads: states, gradients in both precisions, weights."""
+        if self.engine is None:
+            return 0.0
+        optimizer = self.optimizer_bytes + (self.compute_bytes + _SINGLE) * self.trained
+        weights = self.compute_bytes * self.shape.parameters
+        offloaded = optimizer * self.engine.offload_optimizer + weights * self.engine.offload_weights
+        return offloaded * min(self.devices_per_node / self.devices, 1.0)
+
     def share(self, stage: int) -> float:
         """Return the share that one device holds of something that ZeRO divides from ``stage`` on."""
         return 1 / self.devices if self.engine and self.engine.stage >= stage else 1.0
 
 
+def adapted_features(shape: DecoderShape, target_modules: str | Sequence[str]) -> int:
+    """Return the inputs and outputs of all layers that LoRA adapts, which are its parameters at rank 1.
+
+    ``target_modules`` are LoRA's as peft reads them: ``all-linear``, a regular expression, or names. The layers are
+    those of Llama.
+    """
+    query, key, hidden, mlp = shape.query_width, shape.key_width, shape.hidden, shape.mlp_width
+    widths = {
+        "self_attn.q_proj": hidden + query, "self_attn.k_proj": hidden + key, "self_attn.v_proj": hidden + key,
+        "self_attn.o_proj": query + hidden, "mlp.gate_proj": hidden + mlp, "mlp.up_proj": hidden + mlp,
+        "mlp.down_proj": mlp + hidden,
+    }  # fmt: skip
+
+    def is_adapted(name: str) -> bool:
+        if isinstance(target_modules, str):
+            return target_modules == "all-linear" or re.fullmatch(target_modules, name) is not None
+        return any(name.endswith(f".{target}") for target in target_modules)
+
+    return sum(
+        width for layer in range(shape.layers) for name, width in widths.items()
+        if is_adapted(f"model.layers.{layer}.{name}")
+    )  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Item:
-    """Bytes on each device, the moments when they exist, and how they come about."""
+    """Bytes on each device, and the moments when they exist."""
 
     name: str
     size: float
-    moments: tuple[str, ...]
-    reason: str
+    moments: tuple[str, ...] = MOMENTS
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """Memory of a training, in bytes."""
-
-    items: tuple[Item, ...]
-    host: float  # on each node, for what is offloaded
-
-    def at(self, moment: str) -> float:
-        """Return the sum of all items of a moment, on one device."""
-        return sum(item.size for item in self.items if moment in item.moments)
-
-    @property
-    def peak_moment(self) -> str:
-        """The moment that needs the most memory."""
-        return max(MOMENTS, key=self.at)
-
-    @property
-    def peak(self) -> float:
-        """The largest amount of memory that one device ever needs."""
-        return self.at(self.peak_moment)
-
-
-def estimate(setup: TrainingSetup) -> Estimate:
-    """Return the memory of a training: all items that are not zero, then what the allocator and CUDA add."""
+def memory_items(setup: TrainingSetup) -> list[Item]:
+    """Return what a training holds on each device, then what the allocator and CUDA add; no item is zero."""
     items = [item for item in (*_states(setup), *_activations(setup), *_transient(setup)) if item.size]
-    peak = Estimate(tuple(items), 0.0).peak
-    items.append(Item("allocator slack", _SLACK * peak, MOMENTS, f"{_SLACK:.0%} of the peak"))
-    if setup.on_cuda:
-        items.append(Item("CUDA context, NCCL", _CONTEXT, MOMENTS, "rule of thumb"))
-    return Estimate(tuple(items), _host(setup))
+    slack = [Item("allocator slack", _SLACK * peak_bytes(items))]
+    return [*items, *slack, *([Item("CUDA context, NCCL", _CONTEXT)] if setup.on_cuda else [])]
+
+
+def bytes_at(items: Sequence[Item], moment: str) -> float:
+    """Return the sum of all items of a moment."""
+    return sum(item.size for item in items if moment in item.moments)
+
+
+def peak_bytes(items: Sequence[Item]) -> float:
+    """Return the largest sum of all moments."""
+    return max(bytes_at(items, moment) for moment in MOMENTS)
 
 
 def _states(setup: TrainingSetup) -> list[Item]:
     """Return what stays from step to step: weights, gradients, and states of the optimiser."""
-    engine, parameters, trained = setup.engine, setup.model.parameters, setup.trained
-    gradient = setup.compute_bytes if engine else _SINGLE  # adapters have weights of the same size
-    weights = setup.weight_bytes * parameters + gradient * (trained if setup.lora_rank else 0)
-    states = _optimizer_bytes(setup)
-    keeps_weights = not (engine and engine.offload_weights)
-    keeps_states = not (engine and engine.offload_optimizer)
-    note = f", 1/{setup.devices} each" if engine and setup.devices > 1 else ""
-
-    def why(each: float, count: int, stage: int) -> str:
-        return f"{each:.3g} B x {si(count)}" + (note if setup.share(stage) < 1 else "")
-
-    copy = ", float32 weights included" if engine and setup.half else ""
+    engine, trained = setup.engine or Engine(0), setup.trained
+    each = setup.compute_bytes if setup.engine else _SINGLE  # of a gradient; adapters have weights of the same size
+    weights = setup.weight_bytes * setup.shape.parameters + each * (setup.adapters or 0)
+    on_device = not engine.offload_optimizer
+    copies = setup.engine is None and setup.devices > 1
     return [
-        Item("weights", weights * setup.share(3) * keeps_weights, MOMENTS, why(setup.weight_bytes, parameters, 3)),
-        Item("gradients", gradient * trained * setup.share(2) * keeps_states, MOMENTS, why(gradient, trained, 2)),
-        Item(
-            "optimizer states",
-            states * setup.share(1) * keeps_states,
-            MOMENTS,
-            f"{states / trained:.3g} B x {si(trained)}{copy}{note}",
-        ),
-        Item(
-            "DDP buckets",
-            0.0 if engine or setup.devices == 1 else _SINGLE * trained,
-            MOMENTS,
-            "a second copy of the gradients",
-        ),
+        Item("weights", weights * setup.share(3) * (not engine.offload_weights)),
+        Item("gradients", each * trained * setup.share(2) * on_device),
+        Item("optimizer states", setup.optimizer_bytes * setup.share(1) * on_device),
+        Item("DDP buckets", float(_SINGLE * trained * copies)),
     ]
-
-
-def _optimizer_bytes(setup: TrainingSetup) -> float:
-    """Return the bytes of Adam's two moments, and of DeepSpeed's float32 copy of the weights, over all devices.
-
-    8-bit Adam keeps float32 moments for embeddings, as transformers configures it.
-    """
-    moments = _MOMENTS_OF_ADAM.get(setup.optimizer, 2 * _SINGLE)
-    exact = setup.model.embedding_parameters if moments < 2 * _SINGLE and not setup.lora_rank else 0
-    master = _SINGLE if setup.engine and (setup.half or setup.engine.stage < 3) else 0
-    return (moments + master) * (setup.trained - exact) + (2 * _SINGLE + master) * exact
 
 
 def _activations(setup: TrainingSetup) -> list[Item]:
-    """Return what grows with the tokens of a micro-batch."""
-    shape, tokens = setup.model.decoder, setup.tokens
-    kept = layer_bytes(setup)
-    saved = sum(kept.values())
-    terms = ", ".join(f"{name} {size / 1e9:.2g}" for name, size in kept.items())
-    copies = _HALF * setup.model.matrix_parameters if setup.casts and setup.weight_bytes == _SINGLE else 0.0
-    mask = min(tokens, DENSE_MASK_LIMIT) ** 2 if setup.packed and setup.attention in ("sdpa", "eager") else 0.0
+    """Return what grows with the tokens of a micro-batch.
+
+    Autograd keeps these tensors of a layer. A norm keeps its input in float32, the normalised input (for the gradient
+    of its weight) and its output: one output for all linear layers that read it (query, key, value; gate, up), or under
+    autocast one for each. Attention keeps query, key, value and output, and for each head and position the logarithm of
+    the softmax's sum. The MLP keeps the gate, its activation, the up projection, and their product. The gradients of a
+    layer's backward pass are two tensors of the hidden states' width and two of the MLP's; adapters in float32 double
+    the latter.
+    """
+    shape, tokens, size = setup.shape, setup.tokens, setup.compute_bytes
+    normalised, outputs = 0 if setup.adapters else setup.weight_bytes, 5 if setup.casts else 2
+    norms = shape.hidden * (2 * (_SINGLE + normalised) + outputs * size)
+    attention = 2 * (shape.query_width + shape.key_width) * size + _SINGLE * shape.heads
+    casting_adapters = bool(setup.adapters and setup.casts)
+    attention += shape.query_width * size * casting_adapters  # the adapter of the output projection casts its own input
+    layer = tokens * (norms + attention + 4.0 * shape.mlp_width * size)
+    gradients = tokens * size * (2.0 * shape.hidden + (4 if casting_adapters else 2) * shape.mlp_width)
+    expert_width = shape.hidden * shape.all_experts_width
+    matrices = shape.layers * (shape.attention_weights + 3 * expert_width) + shape.vocabulary * shape.hidden
+    copies = _HALF * matrices if setup.casts and setup.weight_bytes == _SINGLE else 0.0  # kept until a forward's end
     if setup.checkpointing:
-        reason = f"{shape.layers} x {tokens} tokens x {shape.hidden} x {setup.weight_bytes} B"
-        inputs = shape.layers * (tokens * shape.hidden * setup.weight_bytes)
-        layers = [
-            Item("layer inputs", inputs, _COMPUTING, reason),
-            Item("one layer recomputed", saved, ("backward",), terms),
-        ]
+        inputs = float(shape.layers * tokens * shape.hidden * setup.weight_bytes)
+        kept = [Item("layer inputs", inputs, _COMPUTING), Item("one layer recomputed", layer, ("backward",))]
     else:
-        reason = f"{shape.layers} x ({terms})"
-        layers = [Item("saved tensors of all layers", shape.layers * saved, _COMPUTING, reason)]
+        kept = [Item("saved tensors of all layers", shape.layers * layer, _COMPUTING)]
     return [
-        Item(
-            "bfloat16 weights",
-            copies,
-            ("loss",) if setup.checkpointing else _COMPUTING,
-            "autocast's copies, kept until the end of a forward",
-        ),
-        Item("attention mask", mask, _COMPUTING, f"S x S of at most {DENSE_MASK_LIMIT} packed tokens"),
-        *layers,
-        Item("one layer's gradients", gradient_bytes(setup), ("backward",), "of hidden states and MLP"),
+        Item("autocast's bfloat16 weights", copies, ("loss",) if setup.checkpointing else _COMPUTING),
+        *kept,
+        Item("one layer's gradients", gradients, ("backward",)),
     ]
-
-
-def layer_bytes(setup: TrainingSetup) -> dict[str, float]:
-    """Return the bytes that autograd keeps of one layer, by part.
-
-    A norm keeps its input in float32, the normalised input (for the gradient of its weight) and its output: one output
-    for all linear layers that read it (query, key, value; gate, up), or under autocast one for each. Attention keeps
-    query, key, value and output, and for each head and position the logarithm of the softmax's sum. Eager attention
-    also keeps S × S weights in float32 and in half precision, and sdpa keeps the mask as numbers. The MLP keeps the
-    gate, its activation, the up projection, and their product.
-    """
-    shape, tokens, size = setup.model.decoder, setup.tokens, setup.compute_bytes
-    normalised = 0 if setup.lora_rank else setup.weight_bytes
-    outputs = 5 if setup.casts else 2
-    norms = tokens * shape.hidden * (2 * (_SINGLE + normalised) + outputs * size)
-    attention = tokens * (2 * (shape.query_width + shape.key_width) * size + _SINGLE * shape.heads)
-    if setup.lora_rank and setup.casts:  # the adapter of the output projection casts its own input
-        attention += tokens * shape.query_width * size
-    squared = 0.0
-    if setup.attention == "eager":
-        squared = shape.heads * tokens**2 * (_SINGLE + (size if setup.half else 0))
-    elif setup.attention == "sdpa" and setup.packed:
-        squared = size * min(tokens, DENSE_MASK_LIMIT) ** 2
-    parts = {"norms": norms, "attention": attention, "S x S": squared, "MLP": 4 * tokens * shape.mlp_width * size}
-    return {name: float(part) for name, part in parts.items() if part}
-
-
-def gradient_bytes(setup: TrainingSetup) -> float:
-    """Return the bytes of gradients at the peak of a layer's backward pass, beyond what autograd has kept.
-
-    In the MLP these are two tensors of the hidden states' width and two of the MLP's; adapters in float32 double the
-    latter. In eager attention, after the MLP's tensors are freed, they are the gradients of the S × S weights and of
-    the float32 scores before them.
-    """
-    shape, tokens, size = setup.model.decoder, setup.tokens, setup.compute_bytes
-    wide = 4 if setup.lora_rank and setup.casts else 2
-    mlp = tokens * size * (2 * shape.hidden + wide * shape.mlp_width)
-    if setup.attention != "eager":
-        return float(mlp)
-    squared = shape.heads * tokens**2 * (_SINGLE + (_HALF if setup.half else _SINGLE))
-    return float(max(mlp, squared - 4 * tokens * shape.mlp_width * size))
 
 
 def _transient(setup: TrainingSetup) -> list[Item]:
-    """Return what exists for a moment only: gathered weights and buckets, the loss, the optimiser's temporaries."""
-    engine, shape = setup.engine, setup.model.decoder
-    square = shape.hidden**2  # DeepSpeed's "auto" sizes are in units of it
-    gathered = buckets = 0.0
-    if engine:
-        buckets = 2.0 * setup.compute_bytes * min(square if engine.bucket is None else engine.bucket, setup.trained)
-        if engine.stage == 3:
-            prefetch = round(0.9 * square) if engine.prefetch is None else engine.prefetch
-            live = min(engine.live_parameters + prefetch, setup.model.parameters)
-            gathered = float(setup.compute_bytes * live)
-    chunk = min(_CHUNK, setup.tokens)
-    head_gradient = 0 if setup.lora_rank else shape.vocabulary * shape.hidden * setup.weight_bytes
-    final_norm = setup.tokens * shape.hidden * _FINAL_NORM
-    logits = 3 * chunk * shape.vocabulary * _SINGLE + head_gradient
-    roots = "roots of second moments"
-    return [
-        Item("gathered weights", gathered, _COMPUTING, "ZeRO-3's max_live_parameters and prefetch bucket"),
-        Item("reduce buckets", buckets, _COMPUTING, "two, while gradients are sent"),
-        Item("final norm", final_norm, ("loss",), f"{_FINAL_NORM} B x {setup.tokens} tokens x {shape.hidden}"),
-        Item(
-            "logits at targets",
-            logits,
-            ("loss",),
-            f"3 x {chunk} x {shape.vocabulary} x 4 B" + (", the layer's gradient" if head_gradient else ""),
-        ),
-        Item(
-            "optimizer's temporaries",
-            _step_bytes(setup),
-            ("step",),
-            f"float32 gradients and {roots}" if engine else roots,
-        ),
-    ]
-
-
-def _step_bytes(setup: TrainingSetup) -> float:
-    """Return the bytes of the optimiser's temporaries.
+    """Return what exists for a moment only: gathered weights and buckets, the loss, the optimiser's temporaries.
 
     On CUDA, Adam without fused kernels takes the roots of all second moments at once. DeepSpeed casts the gradients to
     float32, in stage 3 by groups of at most its ``sub_group_size`` of 1e9.
     """
-    engine = setup.engine
-    if engine and engine.offload_optimizer:
-        return 0.0
+    engine, shape, size = setup.engine, setup.shape, setup.compute_bytes
+    gathered = buckets = 0.0
     own = setup.trained * setup.share(1)
-    if engine and engine.stage == 3:
-        own = min(own, 1e9)
-    roots = _SINGLE * own if setup.optimizer == "adamw_torch" and setup.on_cuda else 0.0
-    return roots + (_SINGLE * own if engine and setup.half else 0.0)
-
-
-def _host(setup: TrainingSetup) -> float:
-    """Return the bytes on each node for what DeepSpeed offloads: states, gradients in both precisions, weights."""
-    engine = setup.engine
-    if engine is None:
-        return 0.0
-    part = min(setup.devices_per_node / setup.devices, 1.0)
-    optimizer = _optimizer_bytes(setup) + (setup.compute_bytes + _SINGLE) * setup.trained
-    weights = setup.compute_bytes * setup.model.parameters
-    return part * (optimizer * engine.offload_optimizer + weights * engine.offload_weights)
-
-
-def checkpoint_bytes(setup: TrainingSetup) -> float:
-    """Return the bytes of one checkpoint on disk; frozen weights are not saved.
-
-    The Trainer writes weights and optimiser states. DeepSpeed's states always hold float32 weights beside the moments,
-    and below stage 3 it writes the weights a second time.
-    """
-    if setup.engine is None:
-        return _SINGLE * setup.trained + _optimizer_bytes(setup)
-    copies = 1 if setup.engine.stage == 3 else 2
-    return float((copies * setup.compute_bytes + 3 * _SINGLE) * setup.trained)
-
-
-def checkpoints_bytes(setup: TrainingSetup) -> float:
-    """Return the largest size on disk: the checkpoints that are kept, and one more while it is written."""
-    return (KEPT + 1) * checkpoint_bytes(setup)
+    if engine:
+        bucket = shape.hidden**2 if engine.bucket is None else engine.bucket  # transformers' meaning of "auto"
+        buckets = 2.0 * size * min(bucket, setup.trained)
+        if engine.stage == 3:
+            gathered, own = float(size * min(engine.live_parameters, shape.parameters)), min(own, 1e9)
+    roots = setup.on_cuda and setup.optimizer == "adamw_torch"
+    temporaries = _SINGLE * own * (roots + bool(engine and setup.half))
+    head_gradient = 0 if setup.adapters else shape.vocabulary * shape.hidden * setup.weight_bytes
+    logits = 3 * min(_CHUNK, setup.tokens) * shape.vocabulary * _SINGLE + head_gradient
+    return [
+        Item("gathered weights", gathered, _COMPUTING),
+        Item("reduce buckets", buckets, _COMPUTING),
+        Item("final norm", float(setup.tokens * shape.hidden * _FINAL_NORM), ("loss",)),
+        Item("logits at targets", float(logits), ("loss",)),
+        Item("optimizer's temporaries", 0.0 if engine and engine.offload_optimizer else temporaries, ("step",)),
+    ]

@@ -6,23 +6,25 @@ import argparse
 import json
 import logging
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from gateau.command import argument_parser, progress
-from gateau.data.intake import Intake, RowKind
-from gateau.data.readers import Rejection, read_records
 from gateau.errors import DataError
-from gateau.files import atomic_path, write_json
-from gateau.tables import Row, write_rows
+from gateau.files import Row, atomic_path, write_json
+
+if TYPE_CHECKING:
+    from gateau.data.intake import Intake
+    from gateau.data.preview import Preview
 
 
-def intake_parser(kind: RowKind, description: str | None) -> argparse.ArgumentParser:
-    """Return the parser of an intake script. The option that names the output table is called ``--<kind.name>``."""
+def intake_parser(name: str, description: str | None) -> argparse.ArgumentParser:
+    """Return the parser of the intake script ``name``, which is also the name of the option for the output table."""
     parser = argument_parser(description)
     parser.add_argument(
-        "--input", nargs="+", required=True, help="raw data: jsonl or JSON array files, plain, gzip or zstd"
+        "--input", nargs="+", required=True, help="raw data: files, folders or globs of the formats of docs/data.md"
     )
     parser.add_argument(
-        f"--{kind.name}", dest="table", required=True, help=f"output: {kind.name}.parquet, one row per usable raw row"
+        f"--{name}", dest="table", required=True, help=f"output: {name}.parquet, one row per usable raw row"
     )
     parser.add_argument("--rejects", required=True, help="output: rejects.jsonl, one line per rejected row")
     parser.add_argument("--summary", required=True, help="output: summary.json, counts over all rows")
@@ -33,26 +35,35 @@ def intake_parser(kind: RowKind, description: str | None) -> argparse.ArgumentPa
         help="what to do with a row whose content an earlier row already has",
     )
     parser.add_argument(
+        "--options", type=json.loads, default={},
+        help="JSON object: columns; for samples also split, system, limit, seed, min_tokens, max_tokens (default: {})",
+    )  # fmt: skip
+    parser.add_argument(
         "--max-rejected-share",
         type=float,
         default=0.5,
-        help="fail if more than this share of the rows, from 0 to 1, is rejected; duplicates do not count ",
+        help="fail if more than this share of the rows, from 0 to 1, is rejected; duplicates and rows "
+        "that options leave out do not count",
     )
     return parser
 
 
-def run_intake(kind: RowKind, args: argparse.Namespace) -> None:
+def run_intake(intake: Intake, args: argparse.Namespace, preview: Preview | None = None) -> None:
     """Read the raw rows and write the table, the rejected rows and the summary.
 
     Args:
-        kind: the kind of rows to read.
+        intake: reads the rows.
         args: the parsed arguments of :func:`intake_parser`.
+        preview: what draws a few of the kept rows.
 
     Raises:
         DataError: if the data cannot be read, no row is usable, or too many rows are rejected.
     """
-    intake = Intake(kind, keep_duplicate_content=args.duplicate_content == "keep")
-    records = progress(read_records(args.input, kind.setting), kind.name, "row")
+    from gateau.data.readers import Rejection, read_records
+    from gateau.tables import write_rows
+
+    kind = intake.kind
+    records = progress(read_records(args.input, kind.setting, intake.columns), kind.name, "row")
     with atomic_path(args.rejects) as temporary, temporary.open("w", encoding="utf-8") as rejects:
 
         def kept() -> Iterator[Row]:
@@ -64,7 +75,8 @@ def run_intake(kind: RowKind, args: argparse.Namespace) -> None:
                 else:
                     yield outcome
 
-        write_rows(args.table, kind.schema, kept(), row_group_size=kind.row_group_size)
+        rows = preview.watch(kept()) if preview else kept()
+        write_rows(args.table, kind.schema, rows, row_group_size=kind.row_group_size)
     summary = {"files": args.input, **intake.summary()}
     write_json(args.summary, summary)
     logging.info("%s", json.dumps(summary, ensure_ascii=False))
@@ -77,7 +89,9 @@ def _check_rejected_share(intake: Intake, max_rejected_share: float) -> None:
     Snakemake deletes the outputs of a failed rule, ``rejects.jsonl`` included. The first rejected rows are therefore
     logged.
     """
-    broken = sum(n for reason, n in intake.rejected.items() if not reason.startswith("duplicate"))
+    from gateau.data.intake import SPARED
+
+    broken = sum(n for reason, n in intake.rejected.items() if reason not in SPARED)
     if intake.n_kept and broken <= max_rejected_share * intake.n_rows:
         return
     for rejection in intake.first_rejections:

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from gateau.data.intake import RowKind
+from gateau.data.columns import Columns
+from gateau.data.intake import Intake, RowKind
 from gateau.data.messages import InvalidRow, Message, one_turn, read_fields, read_messages
 from gateau.digests import settings_digest
 from gateau.schemas import CHATS
@@ -21,7 +22,7 @@ def _read_chat(raw: Mapping[str, Any]) -> tuple[list[Message], Row]:
     """Return the messages of a raw row and its ``digest`` column. Raise InvalidRow if it is not a chat."""
     messages = read_messages(raw)
     if messages is None:
-        messages = one_turn(*read_fields({"input": "", **raw}))
+        messages = one_turn(*read_fields(raw))
     for role, name in (("user", "user"), ("assistant", "response")):
         texts = [message["content"] for message in messages if message["role"] == role]
         if not texts:
@@ -33,3 +34,8 @@ def _read_chat(raw: Mapping[str, Any]) -> tuple[list[Message], Row]:
 
 
 CHAT_ROWS = RowKind(name="chats", setting="data.short", schema=CHATS, row_group_size=1024, read=_read_chat)
+
+
+def short_intake(options: Mapping[str, Any], keep_duplicate_content: bool = False) -> Intake:
+    """Return an intake of short chats. ``options`` may have ``columns``, as in ``data.short_columns``."""
+    return Intake(CHAT_ROWS, keep_duplicate_content, Columns(options.get("columns", {}), "data.short_columns"))

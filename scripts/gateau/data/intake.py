@@ -9,18 +9,21 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
 
+from gateau.data.columns import Columns
 from gateau.data.messages import InvalidRow, Message, checked_text
-from gateau.data.readers import Origin, Record, Rejection
+from gateau.data.readers import Origin, Record, Rejection, read_records
 from gateau.digests import settings_digest
 from gateau.tables import Row
 
 _EXAMPLES = 10
+# reasons of rows that can be used, but are not asked for
+SPARED = ("duplicate_content", "duplicate_id", "below_min_tokens", "above_max_tokens", "not_drawn")
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,9 @@ class Intake:
     Attributes:
         kind: the kind of rows to read.
         keep_duplicate_content: keep rows whose content an earlier row already has, instead of rejecting them.
+        columns: the user's own names of fields.
+        check: raises InvalidRow for a row that is left out, although its form is right.
+        drawn: ids of the rows to keep; None keeps all.
         n_rows: rows read.
         n_kept: rows kept.
         n_without_id: kept rows without an id of their own; their id is derived from their content.
@@ -64,6 +70,9 @@ class Intake:
 
     kind: RowKind
     keep_duplicate_content: bool = False
+    columns: Columns = field(default_factory=Columns)
+    check: Callable[[Row], None] | None = None
+    drawn: Collection[str] | None = None
     n_rows: int = 0
     n_kept: int = 0
     n_without_id: int = 0
@@ -83,15 +92,39 @@ class Intake:
         kept = _KeptRows(self.keep_duplicate_content)
         for record in records:
             self.n_rows += 1
-            candidate = record if isinstance(record, Rejection) else _candidate(record, self.kind)
+            candidate = record if isinstance(record, Rejection) else self._candidate(record)
             if isinstance(candidate, Rejection):
                 outcome: Row | Rejection = candidate
             else:
                 self.n_duplicate_content += kept.has_content(candidate)
                 outcome = kept.admit(candidate)
+                if isinstance(outcome, dict) and self.drawn is not None and outcome["id"] not in self.drawn:
+                    outcome = Rejection(candidate.origin, outcome["id"], "not_drawn", "data.limit leaves it out")
                 self.n_without_id += candidate.id_derived and not isinstance(outcome, Rejection)
             self._count(outcome)
             yield outcome
+
+    def anew(self, drawn: Collection[str] | None = None) -> Intake:
+        """Return an intake of the same rows that has not read any, and keeps only those with the ids ``drawn``."""
+        return Intake(self.kind, self.keep_duplicate_content, self.columns, self.check, drawn)
+
+    def read_files(self, paths: Sequence[str]) -> Iterator[Row | Rejection]:
+        """Yield what :meth:`read` yields for the records of raw files."""
+        return self.read(read_records(paths, self.kind.setting, self.columns))
+
+    def _candidate(self, record: Record) -> _Candidate | Rejection:
+        own_id = None
+        try:
+            if not isinstance(record.value, Mapping):
+                kind = type(record.value).__name__
+                raise InvalidRow("not_an_object", f"the row is a JSON {kind}; write an object with messages")
+            own_id = _own_id(record.value.get(self.columns.own.get("id", "id")))
+            row = _table_row(record.origin, self.columns.fields_of(record.value), self.kind, own_id)
+            if self.check:
+                self.check(row)
+        except InvalidRow as error:
+            return Rejection(record.origin, own_id, error.reason, error.advice)
+        return _Candidate(record.origin, row, id_derived=own_id is None)
 
     def _count(self, outcome: Row | Rejection) -> None:
         if isinstance(outcome, Rejection):
@@ -177,34 +210,24 @@ def _content_key(row: Row) -> bytes:
     return bytes.fromhex(row["digest"])[:16]
 
 
-def _candidate(record: Record, kind: RowKind) -> _Candidate | Rejection:
-    own_id = _own_id(record.value)
-    try:
-        row = _table_row(record, kind, own_id)
-    except InvalidRow as error:
-        return Rejection(record.origin, own_id, error.reason, error.advice)
-    return _Candidate(record.origin, row, id_derived=own_id is None)
-
-
-def _own_id(value: Any) -> str | None:
-    raw = value.get("id") if isinstance(value, Mapping) else None
+def _own_id(raw: Any) -> str | None:
+    """Return a row's own id, a text or a whole number, as text. Tables store whole numbers beside nulls as floats."""
+    if isinstance(raw, float) and raw.is_integer():
+        raw = int(raw)
     if isinstance(raw, bool) or not isinstance(raw, str | int) or raw == "":
         return None
     return str(raw).encode("utf-8", "replace").decode()
 
 
-def _table_row(record: Record, kind: RowKind, own_id: str | None) -> Row:
-    raw = record.value
-    if not isinstance(raw, Mapping):
-        raise InvalidRow("not_an_object", f"the row is a JSON {type(raw).__name__}; write an object with messages")
+def _table_row(origin: Origin, raw: Mapping[str, Any], kind: RowKind, own_id: str | None) -> Row:
     messages, columns = kind.read(raw)
     # fields other than role and content are unchecked and may contain anything, even a lone surrogate
     serialised = checked_text(json.dumps(messages, ensure_ascii=False), "messages")
     dataset = raw.get("dataset")
     return {
         "id": own_id if own_id is not None else f"sha256-{_messages_digest(messages)[:24]}",
-        "file": record.origin.file,
-        "line": record.origin.line,
+        "file": origin.file,
+        "line": origin.line,
         "dataset": checked_text(str(dataset), "dataset") if dataset is not None else None,
         "messages": serialised,
         **columns,

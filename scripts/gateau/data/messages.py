@@ -1,11 +1,14 @@
-"""The formats of raw rows: messages, conversations, or explicit fields that stand for a single turn.
+"""The formats of raw rows: messages, conversations, or texts in fields of their own that stand for a single turn.
 
 ===================  =====================================================================================
-``messages``         ``[{"role", "content"}, …]`` as in LongAlign; kept unchanged for training
-``conversations``    ``[{"from", "value"}, …]`` as in ShareGPT, or with role and content; the speakers' names are
-                     mapped to roles, and only role and content are kept
-explicit fields      ``context|input``, ``instruction|instruct``, ``response|output``
+``messages``         ``[{"role", "content"}, …]`` as in LongAlign; kept unchanged for training, except that other
+                     names of roles are replaced and texts in parts are joined
+``conversations``    ``[{"from", "value"}, …]`` as in ShareGPT; only role and content are kept
+fields               a response, an instruction and often a context, under the names of :data:`TEXT_FIELDS`
 ===================  =====================================================================================
+
+A list of messages may also be JSON text, or an object of lists as the library datasets stores it. An entry may have
+role and content or from and value in both formats.
 
 This module checks each message by itself. The reader of each kind of row checks which roles must be present, and in
 which order.
@@ -13,14 +16,24 @@ which order.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
 Message = dict[str, Any]
 
-_ROLES = {role: role for role in ("system", "user", "assistant")}
-_SPEAKERS = {**_ROLES, "human": "user", **dict.fromkeys(("gpt", "chatgpt", "bard", "bing"), "assistant")}
-_FIELDS = (("context", "input"), ("instruction", "instruct"), ("response", "output"))
+ROLES = {
+    **{role: role for role in ("system", "user", "assistant")},
+    "developer": "system",
+    **dict.fromkeys(("human", "tool"), "user"),
+    **dict.fromkeys(("gpt", "chatgpt", "bard", "bing"), "assistant"),
+}
+TEXT_FIELDS = {
+    "context": ("context", "input"),
+    "instruction": ("instruction", "instruct", "question", "query", "prompt"),
+    "response": ("response", "output", "answer", "completion"),
+}
+_FORMS = {"messages": "{role, content}", "conversations": "{from, value}"}
 
 
 class InvalidRow(Exception):
@@ -32,45 +45,56 @@ class InvalidRow(Exception):
 
 
 def read_messages(row: Mapping[str, Any]) -> list[Message] | None:
-    """Return the messages of a row, or None if it has neither ``messages`` nor ``conversations``.
+    """Return the messages of a row, or None if it has no list of messages.
+
+    ``prompt`` and ``completion`` may be lists of messages, too; they are then read one after the other.
 
     Raises:
         InvalidRow: if there is no message, or a message has an unknown role or a content that is no valid text.
     """
     if "messages" in row:
-        entries = _checked_entries(row["messages"], "messages", "{role, content}")
-        return [_message(entry, number) for number, entry in enumerate(entries, start=1)]
-    if "conversations" in row:
-        entries = _checked_entries(row["conversations"], "conversations", "{from, value}")
-        return [_message_of_conversation(entry, number) for number, entry in enumerate(entries, start=1)]
-    return None
+        entries = _checked_entries(row["messages"], "messages")
+    elif "conversations" in row:
+        entries = _checked_entries(row["conversations"], "conversations")
+        entries = [{name: one[name] for name in ("role", "content", "from", "value") if name in one} for one in entries]
+    elif isinstance(row.get("prompt"), list) and isinstance(row.get("completion"), list):
+        entries = _checked_entries([*row["prompt"], *row["completion"]], "messages")
+    else:
+        return None
+    return [_message(entry, number) for number, entry in enumerate(entries, start=1)]
 
 
 def read_fields(row: Mapping[str, Any]) -> tuple[str, str, str]:
-    """Return context, instruction and response from a row's explicit fields.
+    """Return context, instruction and response of a row that has them as texts of their own.
+
+    The context is empty if the row has none. Without an instruction, ``input`` is the instruction.
 
     Raises:
-        InvalidRow: if a field is missing or is no valid text.
+        InvalidRow: if instruction or response are missing or a field is no valid text.
     """
-    texts = []
-    for aliases in _FIELDS:
-        given = [alias for alias in aliases if alias in row]
-        if not given:
-            wanted = f"messages, conversations or {' or '.join(aliases)}"
-            raise InvalidRow("missing_fields", f"the row has no {wanted}; see README, 'Your own data'")
-        text = row[given[0]]
-        if not isinstance(text, str):
-            raise InvalidRow("content_not_text", f"{given[0]} is a {type(text).__name__}; write a string")
-        texts.append(checked_text(text, given[0]))
-    context, instruction, response = texts
-    return context, instruction, response
+    instruction = _first_of(row, "instruction") or ("input" if "input" in row else None)
+    response, context = _first_of(row, "response"), _first_of(row, "context")
+    if instruction is None or response is None:
+        wanted = "instruction" if instruction is None else "response"
+        raise InvalidRow(
+            "missing_fields",
+            f"the row has no messages, conversations or {' or '.join(TEXT_FIELDS[wanted])}; docs/data.md lists the "
+            "formats, and data.columns takes other names",
+        )
+    names = ("" if context == instruction else context, instruction, response)
+    texts = [_text(row[name], name) if name else "" for name in names]
+    return texts[0], texts[1], texts[2]
+
+
+def _first_of(row: Mapping[str, Any], field: str) -> str | None:
+    return next((name for name in TEXT_FIELDS[field] if name in row), None)
 
 
 def one_turn(context: str, instruction: str, response: str) -> list[Message]:
     """Return explicit fields as a user and an assistant message.
 
-    A blank line separates context and instruction in the user message, as :func:`gateau.data.samples.split_messages`
-    expects.
+    A blank line separates context and instruction in the user message, as :func:`gateau.data.splitting.split_messages`
+    expects by default.
     """
     user = "\n\n".join(filter(None, (context, instruction)))
     return [{"role": "user", "content": user}, {"role": "assistant", "content": response}]
@@ -91,7 +115,17 @@ def checked_text(text: str, where: str) -> str:
     return text
 
 
-def _checked_entries(value: Any, name: str, form: str) -> list[Mapping[str, Any]]:
+def _checked_entries(value: Any, name: str) -> list[Mapping[str, Any]]:
+    form = _FORMS[name]
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
+            raise InvalidRow("empty_messages", f"{name} is a text, but not a JSON list of {form}") from None
+    if isinstance(value, Mapping) and value and all(isinstance(column, list) for column in value.values()):
+        if len({len(column) for column in value.values()}) > 1:
+            raise InvalidRow("bad_message", f"the lists of {name} differ in length; write one list of {form}")
+        value = [dict(zip(value, entry, strict=True)) for entry in zip(*value.values(), strict=True)]
     if not isinstance(value, list) or not value:
         raise InvalidRow("empty_messages", f"{name} must be a non-empty list of {form}")
     for number, entry in enumerate(value, start=1):
@@ -101,20 +135,25 @@ def _checked_entries(value: Any, name: str, form: str) -> list[Mapping[str, Any]
 
 
 def _message(entry: Mapping[str, Any], number: int) -> Message:
-    _check_message(entry.get("role"), entry.get("content"), number, _ROLES)
-    return dict(entry)
+    """Return an entry as a message whose role and content are checked; further keys are kept."""
+    speaker, content = entry.get("role", entry.get("from")), entry.get("content", entry.get("value"))
+    if not isinstance(speaker, str) or speaker not in ROLES:
+        raise InvalidRow(
+            "bad_role", f"message {number} has role {speaker!r}; use {', '.join(ROLES)}, or drop such messages"
+        )
+    text = _text(content, f"the content of message {number}")
+    message = dict(entry) if "role" in entry and "content" in entry else {}
+    return {**message, "role": ROLES[speaker], "content": text}
 
 
-def _message_of_conversation(entry: Mapping[str, Any], number: int) -> Message:
-    speaker, content = entry.get("from", entry.get("role")), entry.get("value", entry.get("content"))
-    _check_message(speaker, content, number, _SPEAKERS)
-    return {"role": _SPEAKERS[speaker], "content": content}
-
-
-def _check_message(speaker: Any, content: Any, number: int, known: Mapping[str, str]) -> None:
-    if not isinstance(speaker, str) or speaker not in known:
-        raise InvalidRow("bad_role", f"message {number} has role {speaker!r}; use {', '.join(known)}")
-    if not isinstance(content, str):
-        kind = type(content).__name__
-        raise InvalidRow("content_not_text", f"the content of message {number} is a {kind}; write a string")
-    checked_text(content, f"message {number}")
+def _text(value: Any, where: str) -> str:
+    """Return a text, or the parts of a text ({"type": "text", "text"}) joined by blank lines."""
+    if isinstance(value, list) and value and all(isinstance(part, Mapping) for part in value):
+        for number, part in enumerate(value, start=1):
+            if part.get("type") != "text" or not isinstance(part.get("text"), str):
+                kind = part.get("type")
+                raise InvalidRow("content_not_text", f"part {number} of {where} is of type {kind!r}; only text is read")
+        value = "\n\n".join(part["text"] for part in value)
+    if not isinstance(value, str):
+        raise InvalidRow("content_not_text", f"{where} is a {type(value).__name__}; write a string")
+    return checked_text(value, where)

@@ -1,7 +1,8 @@
-"""Streaming readers of raw instruction data: jsonl or a JSON array, plain or compressed with gzip or zstd.
+"""Streaming readers of raw instruction data: jsonl, a JSON array or CSV, plain or compressed, and Parquet and Arrow.
 
-Only one record is held in memory at a time. A line that cannot be read is not skipped silently: the reader yields a
-:class:`Rejection` in its place, so that the caller can count and report it.
+Only one record is held in memory at a time, and what :mod:`gateau.data.tabular` holds of a table. A line that cannot be
+read is not skipped silently: the reader yields a :class:`Rejection` in its place, so that the caller can count and
+report it.
 """
 
 from __future__ import annotations
@@ -9,25 +10,29 @@ from __future__ import annotations
 import gzip
 import json
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 import ijson
 import pyarrow as pa
 
+from gateau.data.columns import Columns
+from gateau.data.messages import InvalidRow
+from gateau.data.tabular import TABLES, rows_of_csv, rows_of_table
 from gateau.errors import DataError
+from gateau.raw_files import named
 
 _MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
 _DAMAGED = (OSError, EOFError, zlib.error)
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _WHITESPACE = b" \t\r\n"
+_BLOCK = 1 << 22  # bytes of a JSON array that are parsed at once: a text is scanned from its start with every block
 
 
 @dataclass(frozen=True)
 class Origin:
-    """The position of a record: its file and its line, counted from 1 (in a JSON array, its element)."""
+    """The position of a record: its file and its line, counted from 1 (in a JSON array or a table, its row)."""
 
     file: str
     line: int
@@ -35,7 +40,7 @@ class Origin:
 
 @dataclass(frozen=True)
 class Record:
-    """A decoded JSON value and its position in the raw data."""
+    """A decoded value and its position in the raw data."""
 
     origin: Origin
     value: Any
@@ -58,31 +63,40 @@ class Rejection:
     advice: str
 
 
-def read_records(paths: Sequence[str], setting: str = "data.long") -> Iterator[Record | Rejection]:
+def read_records(
+    paths: Sequence[str], setting: str = "data.long", columns: Columns | None = None
+) -> Iterator[Record | Rejection]:
     """Yield every record of the files, in order.
 
     Args:
-        paths: the files to read.
+        paths: the files to read, or other entries of :func:`gateau.raw_files.expanded`.
         setting: the configuration key that lists the files, for error messages.
+        columns: which columns of a table hold the fields; None finds them by their known names.
 
     Raises:
-        DataError: if a file is missing or empty, if its compressed data are damaged, or if it is a JSON array that
-            cannot be parsed.
+        DataError: if a file is missing or empty, if its data are damaged, if a JSON array cannot be parsed, or if the
+            columns of a table make no row.
     """
-    for path in paths:
-        if not Path(path).is_file():
-            raise DataError(f"{path}: no such file; set {setting} to jsonl or JSON array files")
-        yield from _read_file(path)
+    for path, name in named(paths, setting):
+        yield from _read_file(path, name, columns or Columns())
 
 
-def _read_file(path: str) -> Iterator[Record | Rejection]:
+def _read_file(path: str, name: str, columns: Columns) -> Iterator[Record | Rejection]:
+    """Yield the records of a file, whose origins have its name."""
+    if kind := table_kind(path):
+        for number, row in enumerate(rows_of_table(path, kind, columns), start=1):
+            yield Record(Origin(name, number), row)
+        return
     with _open(path) as stream:
         try:
             first = _first_byte(path, stream)
         except _DAMAGED as error:
             raise DataError(f"{path}: cannot be decompressed ({error}); download the file again") from error
     with _open(path) as stream:
-        rows = _read_array(path, stream) if first == b"[" else _read_lines(path, stream)
+        if path.removesuffix(".gz").removesuffix(".zst").endswith(".csv"):
+            rows = _read_csv(name, stream, columns)
+        else:
+            rows = _read_array(name, stream) if first == b"[" else _read_lines(name, stream)
         try:
             yield from rows
         except _DAMAGED as error:
@@ -91,11 +105,21 @@ def _read_file(path: str) -> Iterator[Record | Rejection]:
             ) from error
 
 
+def table_kind(path: str) -> str | None:
+    """Return which kind of table a file is, as in :data:`gateau.data.tabular.TABLES`; None for JSON and CSV."""
+    return _kind(path, TABLES)
+
+
+def _kind(path: str, kinds: Mapping[bytes, str]) -> str | None:
+    """Return the kind whose first bytes a file has, or None."""
+    with open(path, "rb") as file:
+        start = file.read(max(map(len, kinds)))
+    return next((kind for prefix, kind in kinds.items() if start.startswith(prefix)), None)
+
+
 def _open(path: str) -> BinaryIO:
     """Open a file for reading. Its first bytes decide how it is decompressed; its extension is ignored."""
-    with open(path, "rb") as file:
-        magic = file.read(4)
-    kind = next((kind for prefix, kind in _MAGIC.items() if magic.startswith(prefix)), None)
+    kind = _kind(path, _MAGIC)
     if kind == "gzip":
         return cast(BinaryIO, gzip.open(path, "rb"))
     if kind == "zstd":
@@ -106,6 +130,8 @@ def _open(path: str) -> BinaryIO:
 def _first_byte(path: str, stream: BinaryIO) -> bytes:
     """Return the first byte that is neither white space nor part of a byte-order mark."""
     while block := stream.read(1 << 16):
+        if kind := next((kind for prefix, kind in TABLES.items() if block.startswith(prefix)), None):
+            raise DataError(f"{path}: a table ({kind}) that is compressed as a whole is not read; decompress the file")
         stripped = block.removeprefix(_BYTE_ORDER_MARK).lstrip(_WHITESPACE)
         if stripped:
             return stripped[:1]
@@ -124,6 +150,15 @@ def _lines(stream: BinaryIO) -> Iterator[bytes]:
         parts.append(rest)
     if last := b"".join(parts):
         yield last
+
+
+def _read_csv(path: str, stream: BinaryIO, columns: Columns) -> Iterator[Record | Rejection]:
+    for number, row in rows_of_csv(path, _lines(cast(BinaryIO, _WithoutByteOrderMark(stream))), columns):
+        origin = Origin(path, number)
+        if isinstance(row, InvalidRow):
+            yield Rejection(origin, None, row.reason, row.advice)
+        else:
+            yield Record(origin, row)
 
 
 def _read_lines(path: str, stream: BinaryIO) -> Iterator[Record | Rejection]:
@@ -175,7 +210,8 @@ class _WithoutByteOrderMark:
 def _read_array(path: str, stream: BinaryIO) -> Iterator[Record]:
     number = 0
     try:
-        for number, value in enumerate(ijson.items(_WithoutByteOrderMark(stream), "item", use_float=True), start=1):
+        values = ijson.items(_WithoutByteOrderMark(stream), "item", use_float=True, buf_size=_BLOCK)
+        for number, value in enumerate(values, start=1):
             yield Record(Origin(path, number), value)
     except (ijson.JSONError, UnicodeDecodeError) as error:
         raise DataError(

@@ -1,30 +1,34 @@
-r"""Long samples: how a raw row is split into context, instruction and response.
+"""Long samples: how a raw row becomes context, instruction and response.
 
-The last assistant turn is the response. The user turn before it is split at its **last blank line** (``\n\n``, which
-belongs to neither part) into context and instruction. A system message and earlier turns belong to the context.
-:mod:`gateau.data.messages` describes the accepted formats.
+:mod:`gateau.data.messages` describes the accepted formats, :mod:`gateau.data.splitting` where the instruction is.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
-from gateau.data.intake import RowKind
+from gateau.data.columns import Columns
+from gateau.data.intake import Intake, RowKind
 from gateau.data.messages import InvalidRow, Message, one_turn, read_fields, read_messages
+from gateau.data.splitting import Splitter
 from gateau.digests import settings_digest
 from gateau.schemas import SAMPLES
 from gateau.tables import Row
 
 
-def _read_sample(raw: Mapping[str, Any]) -> tuple[list[Message], Row]:
+def _read_sample(splitter: Splitter, raw: Mapping[str, Any]) -> tuple[list[Message], Row]:
     """Return the messages of a raw row and the columns of its sample. Raise InvalidRow if it is not a sample."""
     messages = read_messages(raw)
     if messages is None:
         context, instruction, response = read_fields(raw)
         messages = one_turn(context, instruction, response)
+        if not context:
+            context, instruction = splitter.split_text(instruction)
     else:
-        context, instruction, response = split_messages(messages)
+        context, instruction, response = splitter.split_messages(messages)
     for name, text in (("instruction", instruction), ("response", response)):
         if not text.strip():
             raise InvalidRow(f"empty_{name}", f"the {name} is empty or only white space; drop the row or mend it")
@@ -38,32 +42,24 @@ def _read_sample(raw: Mapping[str, Any]) -> tuple[list[Message], Row]:
     }
 
 
-def split_messages(messages: list[Message]) -> tuple[str, str, str]:
-    """Return context, instruction and response of a conversation, split as the module docstring describes.
-
-    Turns after the last assistant turn are ignored. A blank line at the end of the user turn, with no text after it, is
-    not a boundary.
-
-    Raises:
-        InvalidRow: if there is no assistant turn, or the last one does not follow a user turn.
-    """
-    last = max((n for n, message in enumerate(messages) if message["role"] == "assistant"), default=-1)
-    if last < 0:
-        raise InvalidRow("no_response", "there is no assistant turn; the last one is the response")
-    if last == 0 or messages[last - 1]["role"] != "user":
-        raise InvalidRow("bad_role", f"the assistant turn {last + 1} does not follow a user turn")
-    earlier = [message["content"] for message in messages[: last - 1]]
-    user = messages[last - 1]["content"]
-    context, boundary, _ = user.rstrip().rpartition("\n\n")
-    instruction = user[len(context) + len(boundary) :]
-    return "\n\n".join(filter(None, (*earlier, context))), instruction, messages[last]["content"]
-
-
 LONG_ROWS = RowKind(
     name="samples",
     setting="data.long",
     schema=SAMPLES,
     row_group_size=16,  # a shard job reads whole row groups; 16 rows of 64k tokens are about 4 MB
-    read=_read_sample,
+    read=partial(_read_sample, Splitter()),
     remarks={"without_context": lambda row: not row["context"]},
 )
+
+
+def long_intake(options: Mapping[str, Any], keep_duplicate_content: bool = False) -> Intake:
+    """Return an intake of long rows.
+
+    Args:
+        options: ``columns``, ``split`` and ``system``, as :meth:`gateau.experiments.Configuration.intake_options` has
+            them; those that are left out have their defaults.
+        keep_duplicate_content: whether rows that repeat the content of another are kept.
+    """
+    splitter = Splitter(**{name: options[name] for name in ("split", "system") if name in options})
+    kind = replace(LONG_ROWS, read=partial(_read_sample, splitter))
+    return Intake(kind, keep_duplicate_content, Columns(options.get("columns", {})))

@@ -7,21 +7,17 @@ workflow again.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
-from gateau.digests import files_digest
 from gateau.errors import SettingsError
 from gateau.evaluation import benchmarks
 from gateau.evaluation.benchmarks.base import Benchmark
-from gateau.experiments import Configuration, fingerprints, model_section
+from gateau.evaluation.client.start import Start
+from gateau.experiments import Configuration, check_gpus, check_known, chosen, model_section
 from gateau.model_files import ModelSpec
-
-# files beside a model's weights that decide answers too: stop tokens, and the chat format
-_BESIDE = ("generation_config.json", "gateau.json")
 
 
 @dataclass(frozen=True)
@@ -38,15 +34,15 @@ class Evaluation:
 
     @cached_property
     def given(self) -> dict[str, dict[str, Any]]:
-        """Sections of the models that are evaluated as they are, by name; null stands for ``models.base``."""
+        """Sections of the models that are evaluated as they are, by name; ``base`` stands for ``models.base``."""
         base = self.configuration.model("base")
-        return {name: model_section(value) if value else base for name, value in self.section["models"].items()}
+        given = self.section["models"].items()
+        return {name: base if value == "base" else model_section(value) for name, value in given}
 
     @cached_property
     def trained(self) -> list[str]:
         """Names of the experiments whose models are evaluated."""
-        chosen = self.section["experiments"]
-        return list(self.configuration.experiments if chosen is None else chosen)
+        return chosen(self.section["experiments"], self.configuration.trained)
 
     @property
     def models(self) -> list[str]:
@@ -56,7 +52,8 @@ class Evaluation:
     @property
     def baseline(self) -> str | None:
         """The model that the others are compared with, or None if no model is evaluated."""
-        return self.section["baseline"] or next(iter(self.models), None)
+        baseline: str = self.section["baseline"]
+        return next(iter(self.models), None) if baseline == "first" else baseline
 
     def server(self, model: str) -> dict[str, Any] | None:
         """Return the section of the server that answers for a model, or None if it answers in process."""
@@ -65,15 +62,15 @@ class Evaluation:
 
     def gpus(self, model: str) -> int:
         """Return the number of GPUs that one job of ``generate`` takes for a model."""
-        return 0 if self.server(model) or self.section["generate"]["device"] == "cpu" else 1
+        server, generate = self.server(model), self.section["generate"]
+        if server:
+            start = Start.from_config(server)
+            return start.gpus if start else 0
+        return 0 if generate["device"] == "cpu" else int(generate["gpus_per_job"])
 
     def identity(self, model: str) -> str:
-        """Return what a given model is, wherever it lies: digests of its files, and its options, as JSON."""
-        section = dict(self.given[model])
-        digests = list(fingerprints(section).values())
-        folder = Path(section.pop("path")).expanduser()
-        beside = [folder / name for name in _BESIDE if (folder / name).is_file()]
-        return json.dumps([*digests, section, files_digest(*beside)], sort_keys=True)
+        """Return what a given model is, wherever it lies, as JSON."""
+        return json.dumps(ModelSpec.from_config(self.given[model]).identity(), sort_keys=True)
 
     @property
     def benchmarks(self) -> list[str]:
@@ -122,28 +119,56 @@ class Evaluation:
     def check(self) -> None:
         """Raise SettingsError or ModelError for what cannot run."""
         section, experiments = self.section, list(self.configuration.experiments)
-        self._check_known("evaluate.benchmarks", section["benchmarks"], benchmarks.names(), "does not exist")
-        self._check_known(
-            "evaluate.judge.benchmarks", section["judge"]["benchmarks"], benchmarks.names(), "does not exist"
-        )
-        self._check_known(
-            "evaluate.generate.shards", section["generate"]["shards"], benchmarks.names(), "does not exist"
-        )
-        self._check_known("evaluate.experiments", self.trained, experiments, "is not an experiment")
+        check_known("evaluate.benchmarks", section["benchmarks"], benchmarks.names(), "does not exist")
+        check_known("evaluate.judge.benchmarks", section["judge"]["benchmarks"], benchmarks.names(), "does not exist")
+        check_known("evaluate.generate.shards", section["generate"]["shards"], benchmarks.names(), "does not exist")
+        check_known("evaluate.experiments", self.trained, self.configuration.trained, "is not one of train.experiments")
         for name in self.given:
             if name in experiments:
                 raise SettingsError(f"evaluate.models: {name} is also the name of an experiment; choose another name")
+        if self.benchmarks and not self.models:
+            raise SettingsError(
+                "evaluate.benchmarks: no model is evaluated; set evaluate.models, or evaluate.experiments to trained "
+                "experiments"
+            )
         if self.models and self.baseline is not None:
-            self._check_known("evaluate.baseline", [self.baseline], self.models, "is not evaluated")
-        self._check_known("evaluate.servers", section["servers"], self.models, "is not evaluated")
+            check_known("evaluate.baseline", [self.baseline], self.models, "is not evaluated")
+        check_known("evaluate.servers", section["servers"], self.models, "is not evaluated")
+        for name in section["servers"]:
+            self._check_server(name)
+        check_gpus("evaluate.generate", section["generate"])
+        judge = section["judge"]
+        if self.judged and judge["budget_tokens"] is None and not judge["stand_in"]:
+            raise SettingsError(
+                f"evaluate.judge.budget_tokens: the judge {judge['model']} may cost money, so a budget is needed; "
+                "set a number of tokens, or unlimited"
+            )
         for benchmark in self.benchmarks:
             self.benchmark(benchmark).check(self.options(benchmark))
-        for model in self.given.values():
+        for name, model in self.given.items():
             spec = ModelSpec.from_config(model)
+            if spec.path == "unset":
+                raise SettingsError(f"evaluate.models.{name}: models.base is models.long, which is not set")
             if spec.is_local:
                 spec.config()
 
-    @staticmethod
-    def _check_known(key: str, found: Iterable[str], known: Iterable[str], what: str) -> None:
-        if unknown := sorted(set(found) - set(known)):
-            raise SettingsError(f"{key}: {unknown[0]} {what}; choose from {', '.join(known)}")
+    def _check_server(self, name: str) -> None:
+        """Raise SettingsError if a server has neither or both of an address and a start, or cannot be started."""
+        server, setting = self.section["servers"][name], f"evaluate.servers.{name}"
+        start = Start.from_config(server)
+        given = [key for key in ("base_url", "model") if server.get(key) is not None]
+        if start is None:
+            if len(given) < 2:
+                raise SettingsError(f"{setting}: set base_url and model of a running server, or start")
+            return
+        if given:
+            raise SettingsError(
+                f"{setting}: a server that is started has no {given[0]} of its own; remove {given[0]} or start"
+            )
+        start.check(setting)
+        options = self.given.get(name, {})
+        if unknown := [key for key in ("window", "rope_parameters") if options.get(key)]:
+            raise SettingsError(
+                f"{setting}: a server does not know {unknown[0]} of the model; give the server's own option in "
+                f"{setting}.options, or evaluate the model without a server"
+            )

@@ -18,9 +18,9 @@ import torch
 from torch.nn import functional
 from transformers import PreTrainedModel
 
-from gateau.data.planted import PlantedShape, planted_row
 from gateau.draws import seeded_order
 from gateau.errors import SettingsError
+from gateau.planted import PlantedShape, planted_row
 from gateau.prompts import EncodedSample, PromptEncoder
 
 _AT_ONCE = 16  # rows evaluated together

@@ -82,7 +82,7 @@ def to_markdown(table: pd.DataFrame) -> str:
         "the rows by each method. Recall is the share of fresh questions that are answered exactly. In brackets are "
         "95 % intervals."
     )
-    measures = [f"{skill}_{what}" for skill in SKILLS for what in ("recall", "beyond_random", "beyond_full")]
+    measures = [f"{skill}{what}" for skill in SKILLS for what in ("_recall", "_beyond_random", "_beyond_full")]
     titles = ["share", "experiment", "rows"]
     titles += [title for skill in SKILLS.values() for title in (skill, "beyond random", "beyond full")]
     records: list[dict[str, Any]] = table.to_dict("records")  # type: ignore[assignment]  # keys are column names

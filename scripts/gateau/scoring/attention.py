@@ -48,7 +48,9 @@ class AttentionRecording:
     tile_bytes: int = TILE_BYTES
 
     def profiles(self) -> torch.Tensor:
-        """Return float32 ``[L, K]``: for each layer, the mean over heads and query rows for the K keys of the span.
+        """Return float32 ``[L, K]``: for each attention layer, the mean over heads and query rows of the K keys.
+
+        The result is on the CPU, because the layers may lie on different devices.
 
         Raises:
             ModelError: if the model did not use the attention interface.
@@ -58,7 +60,7 @@ class AttentionRecording:
                 "the model did not use transformers' attention interface, so its attention cannot be measured; "
                 "use a model class that supports it (trust_remote_code models often do not)"
             )
-        return torch.stack([self.layers[layer] for layer in sorted(self.layers)])
+        return torch.stack([self.layers[layer].cpu() for layer in sorted(self.layers)])
 
 
 _active: AttentionRecording | None = None

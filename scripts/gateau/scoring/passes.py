@@ -11,17 +11,22 @@ therefore depend on that sample alone, however the data are sharded.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Protocol
 
 import pyarrow as pa
 import torch
 from transformers import PreTrainedModel
 
+from gateau.models import input_device
 from gateau.prompts import EncodedSample
 from gateau.schemas import LONG_RESULT, SEGMENT_RESULT, SHORT_RESULT
 from gateau.scoring.attention import record_attention
 from gateau.scoring.perplexity import reset_rotary_scaling, response_nll
+
+logger = logging.getLogger(__name__)
 
 
 class ScoringPass(Protocol):
@@ -91,6 +96,7 @@ class LongPass:
         with record_attention(model, first_response, first_context, first_context + len(sample.context)) as recording:
             nll = response_nll(model, _batch(model, [ids]), len(sample.response))[0]
         profiles = recording.profiles()
+        _report_unmeasured(type(model).__name__, len(profiles), model.config.get_text_config().num_hidden_layers)
         blocks = [block.mean(1) for block in profiles.split(self.layer_block, dim=1) if block.numel()]
         return {
             "token_nll": nll.tolist(),
@@ -107,7 +113,8 @@ class SegmentPass:
 
     Attributes:
         segment_length: tokens of a segment.
-        batch_tokens: maximum tokens of a batch of segments; a single longer sequence forms a batch of its own.
+        batch_tokens: maximum tokens of a batch of segments; a single longer sequence forms a batch of its own. If the
+            device runs out of memory, the batches of this process become half as large. The NLLs change by rounding.
         start: ids before the response when it is scored given nothing (BOS or the document separator).
     """
 
@@ -134,9 +141,7 @@ class SegmentPass:
         rest = sequences[len(full) :]
         step = max(self.batch_tokens // len(sequences[0]), 1) if sequences else 1
         reset_rotary_scaling(model)
-        means: list[float] = []
-        for start in range(0, len(full), step):
-            means += _mean_nll(model, full[start : start + step], n_response)
+        means = _mean_nll_of_batches(model, full, n_response, step)
         for sequence in rest:
             means += _mean_nll(model, [sequence], n_response)
         return {
@@ -154,11 +159,53 @@ class SegmentPass:
         return _mean_nll(model, [[*self.start, *response]], predicted)[0] if predicted else None
 
 
+@cache  # one warning per process
+def _report_unmeasured(name: str, measured: int, layers: int) -> None:
+    if measured < layers:
+        logger.warning(
+            "%s: %d of its %d layers attend to tokens; the others, such as layers with linear attention, have no "
+            "attention weights, so that profiles and contextual awareness cover the attending layers only",
+            name, measured, layers,
+        )  # fmt: skip
+
+
 def _mean_nll(model: PreTrainedModel, sequences: list[list[int]], n_response: int) -> list[float]:
     """Return the mean NLL of the last ``n_response`` tokens of each sequence, computed in float64."""
     means: list[float] = response_nll(model, _batch(model, sequences), n_response).cpu().double().mean(1).tolist()
     return means
 
 
+_halvings = 0  # of the batches of segments, in this process
+
+
+def _mean_nll_of_batches(
+    model: PreTrainedModel, sequences: list[list[int]], n_response: int, together: int
+) -> list[float]:
+    """Return the mean NLLs of sequences of one length, at most ``together`` in a batch.
+
+    If the device runs out of memory, this batch and all later ones of the process become half as large.
+
+    Raises:
+        OutOfMemoryError: a single sequence is too large.
+    """
+    global _halvings
+    means: list[float] = []
+    while len(means) < len(sequences):
+        batch = sequences[len(means) :][: max(together >> _halvings, 1)]
+        try:
+            means += _mean_nll(model, batch, n_response)
+            continue
+        except torch.OutOfMemoryError:
+            if len(batch) == 1:
+                raise
+        _halvings += 1
+        logger.warning(
+            "out of memory with %d segments in a batch; going on with batches of half the size: lower "
+            "scoring.segment_batch_tokens to avoid the failed attempt", len(batch),
+        )  # fmt: skip
+        torch.cuda.empty_cache()  # outside the except clause, which keeps the tensors of the attempt
+    return means
+
+
 def _batch(model: PreTrainedModel, sequences: list[list[int]]) -> torch.Tensor:
-    return torch.tensor(sequences, dtype=torch.long, device=model.device)
+    return torch.tensor(sequences, dtype=torch.long, device=input_device(model))

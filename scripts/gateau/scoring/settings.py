@@ -16,7 +16,7 @@ _NUMERICS = ("prompts.py", "models.py", "scoring/perplexity.py", "scoring/attent
 
 
 def pass_settings(
-    spec: ModelSpec, config: Any, runtime: Runtime, prompt: str, max_length: int, **pass_options: Any
+    spec: ModelSpec, config: Any, runtime: Runtime, frame: Mapping[str, Any], max_length: int, **pass_options: Any
 ) -> Mapping[str, Any]:
     """Return a JSON-ready mapping of all settings that change the numbers of a pass beyond rounding.
 
@@ -27,7 +27,7 @@ def pass_settings(
         spec: the resolved model; a hub model counts by its commit.
         config: the model's loaded config.
         runtime: device, dtype and attention backend.
-        prompt: the prompt template.
+        frame: the frame around the texts, which tells apart formats, templates and their options.
         max_length: maximum tokens of a whole sequence.
         pass_options: settings of the pass itself, such as its segment length.
     """
@@ -39,7 +39,7 @@ def pass_settings(
         "rope_parameters": spec.rope_parameters,
         "dtype": described["dtype"],
         "attention": described["attention"],
-        "prompt": prompt,
+        "frame": frame,
         "max_length": max_length,
         "code": numerics_version(),
         **pass_options,

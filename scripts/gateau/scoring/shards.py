@@ -5,18 +5,20 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-import torch
-from transformers import PreTrainedModel
 
 from gateau.errors import ScoreError
 from gateau.prompts import EncodedSample, PromptEncoder
 from gateau.schemas import shard_schema
-from gateau.scoring.passes import ScoringPass
 from gateau.scoring.store import ProgressStore
 from gateau.tables import open_table, write_rows
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from gateau.scoring.passes import ScoringPass
 
 logger = logging.getLogger(__name__)
 
@@ -55,15 +57,11 @@ def score_shard(
     Raises:
         ScoreError: if the device runs out of memory. The message names the sample and the settings to lower.
     """
-    keys = samples.digests([row["row"] for row in index])
-    statuses = {row["id"]: _status(row, scoring_pass) for row in index}
-    computable = [(row, key) for row, key in zip(index, keys, strict=True) if statuses[row["id"]] in _COMPUTED]
-    missing = [row["row"] for row, key in computable if key not in store]
-    logger.info("%s: %d samples, %d found in %s, %d to compute", scoring_pass.name, len(index),
-                len(computable) - len(missing), store.directory, len(missing))  # fmt: skip
-    model = load_model() if missing else None
+    shard = Shard(scoring_pass.name, scoring_pass.schema, scoring_pass.fits, index, samples, store)
+    shard.report()
+    model = load_model() if shard.missing else None
     with store:
-        for text in watch(samples.read(missing), len(missing)):
+        for text in watch(samples.read(shard.missing), len(shard.missing)):
             assert model is not None
             parts = [text["context"]], [text["instruction"]], [text["response"]]
             sample = encoder.encode(*parts)[0].truncated(max_length)
@@ -72,24 +70,69 @@ def score_shard(
                 store.add(text["digest"], result)
             else:
                 logger.warning("non-finite result for sample %s (%d tokens)", text["id"], sample.n_tokens)
-                statuses[text["id"]] = "non_finite"
-    schema = shard_schema(scoring_pass.schema)
-    write_rows(output, schema, _output_rows(index, keys, statuses, store, scoring_pass.schema), row_group_size=32)
+                shard.statuses[text["id"]] = "non_finite"
+    shard.write(output)
 
 
-def _status(row: Row, scoring_pass: ScoringPass) -> str:
+class Shard:
+    """The samples of one shard: which of them the store has, and the table of its results.
+
+    Attributes:
+        statuses: status of every sample by id.
+        missing: row numbers, in the sample table, of the samples that have to be computed.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        schema: pa.Schema,
+        fits: Callable[[int], bool],
+        index: Sequence[Row],
+        samples: SampleReader,
+        store: ProgressStore,
+    ) -> None:
+        self._schema, self._index, self._store = schema, index, store
+        self._keys = samples.digests([row["row"] for row in index])
+        self.statuses = {row["id"]: _status(row, fits) for row in index}
+        pairs = zip(index, self._keys, strict=True)
+        computable = [(row, key) for row, key in pairs if self.statuses[row["id"]] in _COMPUTED]
+        self.missing = [row["row"] for row, key in computable if key not in store]
+        self._report = (
+            f"{name}: {len(index)} samples, {len(computable) - len(self.missing)} found in {store.directory}, "
+            f"{len(self.missing)} to compute"
+        )
+
+    def report(self) -> None:
+        """Log how many samples are stored and how many are missing."""
+        logger.info(self._report)
+
+    def write(self, output: str) -> None:
+        """Write the results of all samples, in the order of the index."""
+        write_rows(output, shard_schema(self._schema), self._rows(), row_group_size=32)
+
+    def _rows(self) -> Iterator[Row]:
+        empty = dict.fromkeys(self._schema.names)
+        for row, key in zip(self._index, self._keys, strict=True):
+            status = self.statuses[row["id"]]
+            result = next(iter(self._store.get([key]))) if status in _COMPUTED else empty
+            yield {"id": row["id"], "status": status, **result}
+
+
+def _status(row: Row, fits: Callable[[int], bool]) -> str:
     n_frame = row["n_tokens"] - row["n_context"]
     status: str = row["status"]
-    return "too_long" if status in _COMPUTED and not scoring_pass.fits(n_frame) else status
+    return "too_long" if status in _COMPUTED and not fits(n_frame) else status
 
 
 def _compute(scoring_pass: ScoringPass, model: PreTrainedModel, sample: EncodedSample, sample_id: str) -> Row:
+    import torch
+
     try:
         return scoring_pass.compute(model, sample)
     except torch.OutOfMemoryError as error:
         raise ScoreError(
             f"{scoring_pass.name}: sample {sample_id} ({sample.n_tokens} tokens) exceeds the device memory ({error}); "
-            "lower scoring.segment_batch_tokens or use a larger GPU (finished samples are kept), or use bfloat16 with "
+            "use a larger GPU or raise scoring.gpus_per_job (finished samples are kept), or use bfloat16 with "
             "flash-attn or lower scoring.max_length (all samples are computed again)"
         ) from error
 
@@ -98,16 +141,6 @@ def _is_finite(result: Row) -> bool:
     """Tell whether no number of the result is infinite or NaN."""
     columns = (value if isinstance(value, list) else [value] for value in result.values())
     return all(math.isfinite(number) for column in columns for number in column if number is not None)
-
-
-def _output_rows(
-    index: Sequence[Row], keys: Sequence[str], statuses: dict[str, str], store: ProgressStore, schema: pa.Schema
-) -> Iterator[Row]:
-    empty = dict.fromkeys(schema.names)
-    for row, key in zip(index, keys, strict=True):
-        status = statuses[row["id"]]
-        result = next(iter(store.get([key]))) if status in _COMPUTED else empty
-        yield {"id": row["id"], "status": status, **result}
 
 
 class SampleReader:

@@ -12,22 +12,29 @@ import logging
 import math
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, cast
-
-import pyarrow as pa
-import torch
-from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerBase
+from typing import TYPE_CHECKING, Any, cast
 
 from gateau.command import argument_parser, progress
 from gateau.digests import meaning_digest
 from gateau.errors import ModelError, ScoreError
 from gateau.model_files import ModelSpec, tokenizer_fingerprint, weights_fingerprint
-from gateau.models import Runtime, load_advice, load_config, load_pretrained, load_tokenizer, resolved
-from gateau.schemas import SAMPLES
+from gateau.models import (
+    Runtime,
+    config_window,
+    input_device,
+    load_advice,
+    load_config,
+    load_model,
+    load_tokenizer,
+    resolved,
+)
 from gateau.scoring.arguments import add_model_options
-from gateau.scoring.shards import SampleReader
-from gateau.scoring.store import ProgressStore
-from gateau.tables import open_table
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from transformers import PreTrainedTokenizerBase
+
+    from gateau.scoring.store import ProgressStore
 
 logger = logging.getLogger(__name__)
 
@@ -53,8 +60,13 @@ def run_text_model(
         schema: schema of the table: ``id`` and the columns that the model computes.
         load: loads the model and returns the function that computes these columns for a sample.
     """
+    import torch
+
+    from gateau.scoring.store import ProgressStore
+
     torch.set_num_threads(args.threads)
-    spec, runtime = resolved(ModelSpec.from_config(args.model)), Runtime(args.device, args.dtype, args.attention)
+    spec = resolved(ModelSpec.from_config(args.model))
+    runtime = Runtime(args.device, args.dtype, args.attention, gpus=args.gpus_per_job)
     columns = schema.remove(schema.get_field_index("id"))
     store = ProgressStore(args.progress_dir, name, text_model_settings(spec, runtime), columns, args.progress_seconds)
     return every_sample(args.samples, store, lambda: load(spec, runtime), name)
@@ -84,6 +96,10 @@ def every_sample(samples: str, store: ProgressStore, load: Callable[[], Compute]
         load: loads the model and returns the function that computes the columns.
         name: name of the rule, for the log.
     """
+    from gateau.schemas import SAMPLES
+    from gateau.scoring.shards import SampleReader
+    from gateau.tables import open_table
+
     with open_table(samples, SAMPLES) as file:
         rows = file.read(columns=["id", "digest"]).to_pylist()
     missing = [number for number, row in enumerate(rows) if row["digest"] not in store]
@@ -149,28 +165,28 @@ def load_reward_model(spec: ModelSpec, runtime: Runtime) -> Compute:
         ModelError: if the model cannot be loaded, does not have exactly one output, or its config does not define its
             window.
     """
+    import torch
+    from transformers import AutoModelForSequenceClassification
+
     tokenizer, config = load_tokenizer(spec), load_config(spec)
     if config.num_labels != 1:
         raise ModelError(
             f"{spec.path} has {config.num_labels} outputs, but a reward model has one output (num_labels: 1 in its "
             "config.json)"
         )
-    window = getattr(config, "max_position_embeddings", None)
+    window = config_window(config)
     if window is None:
         raise ModelError(
             f"{spec.path}: its config.json does not define max_position_embeddings; set models.reward.window"
         )
-    attention = None if runtime.attention == "auto" else runtime.attention
-    model = load_pretrained(spec, config, runtime.resolved_dtype(), attention, AutoModelForSequenceClassification)
-    model.to(runtime.resolved_device())  # type: ignore[arg-type]
-    model.eval()
+    model = load_model(spec, config, runtime, AutoModelForSequenceClassification)
 
     @torch.no_grad()
     def reward(row: Row) -> Row:
         inputs = reward_inputs(tokenizer, row["context"], row["instruction"], row["response"], window)
         if inputs is None:
             return {"status": "too_long", "reward": None}
-        tensors = {name: torch.tensor([ids], device=model.device) for name, ids in inputs.items()}
+        tensors = {name: torch.tensor([ids], device=input_device(model)) for name, ids in inputs.items()}
         value = float(model(**tensors).logits[0, 0])
         return {"status": "ok" if math.isfinite(value) else "non_finite", "reward": value}
 

@@ -17,6 +17,7 @@ import pandas as pd
 from gateau.errors import SettingsError
 from gateau.selection.awareness import DEFAULT_IMPORTANCE, IMPORTANCE, contextual_awareness_rows
 from gateau.selection.norms import NORMS, SCORE_NORMS, Array, perplexity
+from gateau.selection.parts import Part
 
 LAYERS = {"all": "segment_attention", "second_half": "segment_attention_second_half"}
 ORIENTATIONS = ("challenge", "aligned")
@@ -64,10 +65,17 @@ def oriented(cas: Array, orientation: str) -> Array:
     return 1 - cas if orientation == "challenge" else cas
 
 
-def fused(scores: pd.DataFrame, options: SelectionOptions) -> Array:
-    """Return the final score of each row, float ``[rows]``: α · Norm(HMP) + (1 - α) · Norm(CAS)."""
+def oriented_name(orientation: str) -> str:
+    """Return what :func:`oriented` gives: its name among the parts of a score."""
+    return "1 - CAS" if orientation == "challenge" else "CAS"
+
+
+def fused(scores: pd.DataFrame, options: SelectionOptions) -> list[Part]:
+    """Return the two parts of the final score: α · Norm(HMP) and (1 - α) · Norm(CAS)."""
     norm = NORMS[options.score_norm]
     hmp = guidance(scores, options.hmp_norm)
     cas = oriented(awareness(scores, options.importance, options.layers), options.orientation)
-    total: Array = options.alpha * norm(hmp) + (1 - options.alpha) * norm(cas)
-    return total
+    return [
+        Part("HMP", hmp, norm(hmp), options.alpha),
+        Part(oriented_name(options.orientation), cas, norm(cas), 1 - options.alpha),
+    ]

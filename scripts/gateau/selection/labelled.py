@@ -20,3 +20,8 @@ def read_labels(samples: str | os.PathLike[str]) -> pd.Series:
 def total_tokens(scores: pd.DataFrame) -> pd.Series:
     """Return the tokens of context, instruction and response together, for rows of :data:`gateau.schemas.SCORES`."""
     return scores[["n_context", "n_instruction", "n_response"]].sum(axis=1)
+
+
+def uncut_tokens(scores: pd.DataFrame) -> pd.Series:
+    """Return the same with the tokens that were cut before scoring, which a training may read."""
+    return total_tokens(scores) + scores["truncated_tokens"]

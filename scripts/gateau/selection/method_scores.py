@@ -1,8 +1,8 @@
 """Scores of samples by method, all from the same stored passes: GATEAU, its ablations, baselines and later papers.
 
-A method is a function of the merged scores (rows of :data:`gateau.schemas.SCORES`) and the options. It returns one
-score per row, float ``[rows]``; larger is better. To add a method, write the function, name it in :data:`SCORES`, and
-describe it in :mod:`gateau.methods`.
+A method is a function of the merged scores (rows of :data:`gateau.schemas.SCORES`) and the options. It returns the
+parts of the score; the score is their weighted sum, and larger is better. To add a method, write the function, name it
+in :data:`SCORES`, and describe it in :mod:`gateau.methods`.
 """
 
 from __future__ import annotations
@@ -14,60 +14,64 @@ import numpy as np
 import pandas as pd
 
 from gateau.selection.awareness import far_evidence
-from gateau.selection.fusion import SelectionOptions, awareness, fused, guidance, oriented
+from gateau.selection.fusion import SelectionOptions, awareness, fused, guidance, oriented, oriented_name
 from gateau.selection.labelled import total_tokens
 from gateau.selection.norms import Array, rank
+from gateau.selection.parts import Part, only
 
 _ROBUST_ALPHA = 0.3
 _LENGTH_GROUPS = 10
 _SMALLEST_GROUP = 20
 
 
-def gateau_robust(scores: pd.DataFrame, options: SelectionOptions) -> Array:
+def gateau_robust(scores: pd.DataFrame, options: SelectionOptions) -> list[Part]:
     """Return 0.3 · rank of HMP by log-perplexities among rows of similar length + 0.7 · rank of far evidence."""
     hmp = _relative_to_length_group(guidance(scores, "log"), _length(scores))
     evidence = np.array([far_evidence(nll) for nll in scores["segment_nll"]])
-    total: Array = _ROBUST_ALPHA * rank(hmp) + (1 - _ROBUST_ALPHA) * rank(evidence)
-    return total
+    return [
+        Part("HMP within its length group", hmp, rank(hmp), _ROBUST_ALPHA),
+        Part("far evidence", evidence, rank(evidence), 1 - _ROBUST_ALPHA),
+    ]
 
 
-def hmg(scores: pd.DataFrame, options: SelectionOptions) -> Array:
+def hmg(scores: pd.DataFrame, options: SelectionOptions) -> list[Part]:
     """Return HMP alone."""
-    return guidance(scores, options.hmp_norm)
+    return only("HMP", guidance(scores, options.hmp_norm))
 
 
-def cam(scores: pd.DataFrame, options: SelectionOptions) -> Array:
+def cam(scores: pd.DataFrame, options: SelectionOptions) -> list[Part]:
     """Return CAS alone, oriented."""
-    return oriented(awareness(scores, options.importance, options.layers), options.orientation)
+    cas = awareness(scores, options.importance, options.layers)
+    return only(oriented_name(options.orientation), oriented(cas, options.orientation))
 
 
-def no_norm(scores: pd.DataFrame, options: SelectionOptions) -> Array:
+def no_norm(scores: pd.DataFrame, options: SelectionOptions) -> list[Part]:
     """Return the fused score without any norm (an ablation): raw perplexities and cosines are added."""
     return fused(scores, replace(options, hmp_norm="none", score_norm="none"))
 
 
-def perplexity_guidance(scores: pd.DataFrame, options: SelectionOptions) -> Array:
+def perplexity_guidance(scores: pd.DataFrame, options: SelectionOptions) -> list[Part]:
     """Return the mean NLL under θ_L in nats per token: what the long model finds hard."""
-    return _column(scores, "nll_long")
+    return only("NLL under θ_L", _column(scores, "nll_long"))
 
 
-def ifd(scores: pd.DataFrame, options: SelectionOptions) -> Array:
+def ifd(scores: pd.DataFrame, options: SelectionOptions) -> list[Part]:
     """Return log IFD = log(PPL(y | c, x) / PPL(y)). Rows whose response alone has no perplexity come last."""
     ratio = _column(scores, "nll_long") - _column(scores, "nll_response_only")
-    return np.where(np.isnan(ratio), np.nanmin(ratio, initial=0.0) - 1, ratio)
+    return only("log IFD", np.where(np.isnan(ratio), np.nanmin(ratio, initial=0.0) - 1, ratio))
 
 
-def length(scores: pd.DataFrame, options: SelectionOptions) -> Array:
+def length(scores: pd.DataFrame, options: SelectionOptions) -> list[Part]:
     """Return the tokens of context, instruction and response together."""
-    return _length(scores)
+    return only("tokens", _length(scores))
 
 
-def reward(scores: pd.DataFrame, options: SelectionOptions) -> Array:
+def reward(scores: pd.DataFrame, options: SelectionOptions) -> list[Part]:
     """Return the reward of the response by models.reward. With ``per_cluster``, this is the baseline CaR (2024)."""
-    return _column(scores, "reward")
+    return only("reward", _column(scores, "reward"))
 
 
-def dependency(scores: pd.DataFrame, options: SelectionOptions) -> Array:
+def dependency(scores: pd.DataFrame, options: SelectionOptions) -> list[Part]:
     """Return the attention to far segments, weighted by how unevenly it is spread, after LADM (2025).
 
     The score is Σ_j m_j d_j · std(m). m_j is the share of the attention on segment j, and d_j its distance from the
@@ -81,10 +85,10 @@ def dependency(scores: pd.DataFrame, options: SelectionOptions) -> Array:
         distance = 1 - (np.arange(len(mass)) + 0.5) / len(mass)
         return float(mass @ distance * mass.std())
 
-    return np.array([one(row) for row in scores["segment_attention"]])
+    return only("attention to far segments", np.array([one(row) for row in scores["segment_attention"]]))
 
 
-def key_tokens(scores: pd.DataFrame, options: SelectionOptions) -> Array:
+def key_tokens(scores: pd.DataFrame, options: SelectionOptions) -> list[Part]:
     """Return the long model's gain on tokens that need long context, after LongPPL (2025).
 
     Such a token has a probability above e^-2 under θ_L, e^2 times that under θ_S or more; the thresholds are LongPPL's.
@@ -96,7 +100,7 @@ def key_tokens(scores: pd.DataFrame, options: SelectionOptions) -> Array:
         return float(np.where(likely & (gain > 2), gain, 0).mean())
 
     tokens = zip(scores["token_nll_short"], scores["token_nll_long"], strict=True)
-    return np.array([one(short, long) for short, long in tokens])
+    return only("gain on key tokens", np.array([one(short, long) for short, long in tokens]))
 
 
 def _length(scores: pd.DataFrame) -> Array:
@@ -122,7 +126,7 @@ def _relative_to_length_group(values: Array, lengths: Array) -> Array:
     return adjusted
 
 
-SCORES: dict[str, Callable[[pd.DataFrame, SelectionOptions], Array]] = {
+SCORES: dict[str, Callable[[pd.DataFrame, SelectionOptions], list[Part]]] = {
     "gateau": fused,
     "gateau_robust": gateau_robust,
     "hmg": hmg,

@@ -5,20 +5,20 @@ Held-out rows are drawn here, before anything is selected, so that an experiment
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import pandas as pd
 
-from gateau.draws import held_out_ids
+from gateau.draws import held_out_ids, wanted_rows
 from gateau.methods import METHODS
 from gateau.selection.clusters import best_of_each_first, clusters_by_id
 from gateau.selection.fusion import SelectionOptions
-from gateau.selection.labelled import total_tokens
+from gateau.selection.labelled import total_tokens, uncut_tokens
 from gateau.selection.near_duplicates import duplicates_of
 from gateau.selection.quality import quality_by_label, spearman
-from gateau.selection.ranking import rank_samples
+from gateau.selection.ranking import Scored, ranked, score_samples
 from gateau.selection.selected import selected_ids
 
 
@@ -28,7 +28,7 @@ class Policy:
 
     Attributes:
         method: a name in :data:`gateau.methods.METHODS`.
-        n_long: how many samples are selected; None: all that may be selected.
+        n_long: how many samples are selected, as :func:`gateau.draws.wanted_rows` reads it; None: all that may be.
         held_out: how many samples are kept from all trainings.
         seed: of the draw of held-out samples.
         near_duplicates: Jaccard index from which on two texts count as the same; None keeps near duplicates.
@@ -38,7 +38,7 @@ class Policy:
     """
 
     method: str
-    n_long: int | None = None
+    n_long: int | Mapping[str, float] | None = None
     held_out: int = 0
     seed: int = 0
     near_duplicates: float | None = None
@@ -81,22 +81,30 @@ class Tables:
 
 @dataclass(frozen=True)
 class Selection:
-    """The ranking, with all columns of :data:`gateau.schemas.RANKING`, and the selected ids, both best first."""
+    """The outcome of a selection.
+
+    Attributes:
+        ranking: with all columns of :data:`gateau.schemas.RANKING`, best first.
+        ids: the selected ids, best first.
+        scored: the parts of every score.
+    """
 
     ranking: pd.DataFrame
     ids: list[str]
+    scored: Scored
 
 
 def select(policy: Policy, tables: Tables) -> Selection:
     """Rank the samples and select the best of them.
 
     Raises:
-        DataError: all samples would be held out.
+        DataError: all samples would be held out, or ``n_long`` asks for more tokens than they have.
         ScoreError: no sample can be ranked, or a score is not finite.
         SettingsError: the method does not exist, or ``n_long`` is larger than the number of samples that can be
             selected.
     """
-    ranking = rank_samples(tables.scores, policy.formula, policy.method, tables.contrast, tables.rewards)
+    scored = score_samples(tables.scores, policy.formula, policy.method, tables.contrast, tables.rewards)
+    ranking = ranked(scored, policy.formula, policy.method)
     ids = ranking["id"]
     ranking["held_out"] = ids.isin(held_out_ids("long", tables.samples, policy.held_out, policy.seed))
     repeats: dict[str, str] = {}
@@ -109,7 +117,11 @@ def select(policy: Policy, tables: Tables) -> Selection:
         embeddings = _needed(tables.embeddings, "per_cluster needs embeddings")
         ranking["cluster"] = ids.map(clusters_by_id(embeddings.loc[ids], policy.clusters))
         ranking = best_of_each_first(ranking, policy.per_cluster)
-    return Selection(ranking, selected_ids(ranking, policy.n_long))
+    tokens: Iterable[float] = ()
+    if isinstance(policy.n_long, Mapping):
+        tokens = uncut_tokens(tables.scores).set_axis(tables.scores["id"]).loc[selected_ids(ranking, None)]
+    count = wanted_rows(policy.n_long, len(tables.samples), tokens)
+    return Selection(ranking, selected_ids(ranking, count), scored)
 
 
 def _needed(table: pd.Series | None, message: str) -> pd.Series:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import pandas as pd
 
@@ -9,16 +11,30 @@ from gateau.errors import ScoreError, SettingsError
 from gateau.methods import METHODS, UNRANKED
 from gateau.selection.fusion import SelectionOptions, awareness, guidance
 from gateau.selection.method_scores import SCORES
+from gateau.selection.parts import Part, total
 
 
-def rank_samples(
+@dataclass(frozen=True)
+class Scored:
+    """The samples that a method can score, sorted by id, and the parts of their scores in the same order."""
+
+    usable: pd.DataFrame
+    parts: list[Part]
+
+    @property
+    def ids(self) -> list[str]:
+        """Return the ids, in the order of the parts' values."""
+        return list(self.usable["id"])
+
+
+def score_samples(
     scores: pd.DataFrame,
     options: SelectionOptions,
     method: str = "gateau",
     contrast: pd.DataFrame | None = None,
     rewards: pd.DataFrame | None = None,
-) -> pd.DataFrame:
-    """Rank the samples of status ``ok``.
+) -> Scored:
+    """Score the samples of status ``ok``.
 
     Args:
         scores: rows of :data:`gateau.schemas.SCORES`.
@@ -27,10 +43,6 @@ def rank_samples(
         contrast: rows of :data:`gateau.schemas.CONTRAST`, for a method that names one. Samples that are not ok there
             are not ranked.
         rewards: rows of :data:`gateau.schemas.REWARDS`, for a method that reads them; likewise.
-
-    Returns:
-        Columns id, rank, score, hmp, cas and method, best first. hmp and cas follow the options even if the method does
-        not read them. The order depends on scores and ids only, not on the order of the rows.
 
     Raises:
         ScoreError: no sample can be ranked, or a score is not finite.
@@ -47,18 +59,40 @@ def rank_samples(
     usable = usable.sort_values("id")
     if usable.empty:
         counts = (scores if further is None else further)["status"].value_counts().to_dict()
-        raise ScoreError(f"no sample can be ranked (status: {counts}); the README explains each status")
-    score = SCORES[method](usable, options)
+        raise ScoreError(f"no sample can be ranked (status: {counts}); docs/results.md explains each status")
+    parts = SCORES[method](usable, options)
+    score = total(parts)
     if not np.isfinite(score).all():
         raise ScoreError(
             f"method {method} gives {int((~np.isfinite(score)).sum())} samples a score that is not finite (hmp_norm "
             f"{options.hmp_norm}, score_norm {options.score_norm}); choose norms that are robust to outliers, such as "
             "log and rank"
         )
+    return Scored(usable, parts)
+
+
+def rank_samples(
+    scores: pd.DataFrame,
+    options: SelectionOptions,
+    method: str = "gateau",
+    contrast: pd.DataFrame | None = None,
+    rewards: pd.DataFrame | None = None,
+) -> pd.DataFrame:
+    """Return :func:`ranked` of :func:`score_samples`, whose arguments and errors these are."""
+    return ranked(score_samples(scores, options, method, contrast, rewards), options, method)
+
+
+def ranked(scored: Scored, options: SelectionOptions, method: str) -> pd.DataFrame:
+    """Return columns id, rank, score, hmp, cas and method, best first.
+
+    hmp and cas follow the options even if the method does not read them. The order depends on scores and ids only, not
+    on the order of the rows.
+    """
+    usable = scored.usable
     ranking = pd.DataFrame(
         {
             "id": usable["id"].to_numpy(),
-            "score": score,
+            "score": total(scored.parts),
             "hmp": guidance(usable, options.hmp_norm),
             "cas": awareness(usable, options.importance, options.layers),
             "method": method,

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from gateau.errors import ScoreError, SettingsError
-from gateau.files import atomic_path
+from gateau.errors import SettingsError
+from gateau.files import write_jsonl
 from gateau.schemas import RANKING, SAMPLES
-from gateau.tables import iterate_rows, open_table
+from gateau.tables import open_table, rows_in_order
 
 
 def is_distinct(ranking: pd.DataFrame) -> pd.Series:
@@ -62,35 +61,16 @@ def selected_ids(ranking: pd.DataFrame, n_long: int | None) -> list[str]:
     return ids[:n_long]
 
 
-def write_selected(samples: str | os.PathLike[str], ids: Sequence[str], output: str | os.PathLike[str]) -> pd.Series:
-    """Write the rows of ``ids`` as JSONL in that order, messages unchanged, and return all data set labels by id.
-
-    The rows are first written to an unnamed file in the order of the table and then fetched by offset, so that memory
-    never holds more text than one row group.
+def write_selected(samples: str | os.PathLike[str], ids: Sequence[str], output: str | os.PathLike[str]) -> None:
+    """Write the rows of ``ids`` as JSONL in that order, messages unchanged.
 
     Raises:
-        ScoreError: an id is not in the sample table.
+        TableError: an id is not in the sample table.
     """
-    wanted = set(ids)
-    labels: dict[str, str | None] = {}
-    places: dict[str, int] = {}
-    with tempfile.TemporaryFile(dir=Path(output).parent) as pool:
-        for row in iterate_rows(samples, SAMPLES, ["id", "dataset", "length", "messages"]):
-            labels[row["id"]] = row["dataset"]
-            if row["id"] in wanted:
-                places[row["id"]] = pool.tell()
-                pool.write(_longalign(row).encode("utf-8") + b"\n")
-        if absent := wanted - places.keys():
-            raise ScoreError(
-                f"{samples}: {len(absent)} ranked samples are missing, for example {min(absent)}; rerun rule samples"
-            )
-        with atomic_path(output) as temporary, temporary.open("wb") as selected:
-            for row_id in ids:
-                pool.seek(places[row_id])
-                selected.write(pool.readline())
-    return pd.Series(labels, dtype="object")
+    rows = rows_in_order(samples, SAMPLES, ["id", "dataset", "length", "messages"], ids, Path(output).parent)
+    write_jsonl(output, map(_longalign, rows))
 
 
-def _longalign(row: dict[str, Any]) -> str:
+def _longalign(row: dict[str, Any]) -> dict[str, Any]:
     given = {name: row[name] for name in ("id", "dataset", "length") if row[name] is not None}
-    return json.dumps({**given, "messages": json.loads(row["messages"])}, ensure_ascii=False)
+    return {**given, "messages": json.loads(row["messages"])}

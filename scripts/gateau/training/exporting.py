@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from transformers import GenerationConfig, PreTrainedTokenizerBase
-
-from gateau.errors import SettingsError
 from gateau.files import write_json, write_text
-from gateau.formats import ChatFormat, chat_format
+from gateau.formats import ChatFormat, FormatSettings, chat_format
 from gateau.model_files import ModelSpec
 from gateau.models import load_config, load_pretrained, load_tokenizer, resolved
 
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedTokenizerBase
+
 logger = logging.getLogger(__name__)
 
-_MAX_SHARD_SIZE = "5GB"
+_MAX_SHARD_GB = 5
 
 
 @dataclass(frozen=True)
@@ -44,15 +44,24 @@ class StageSummaries:
     selection: Mapping[str, Any] | None
 
 
-def export_model(trained: Path, base: ModelSpec, format_name: str, summaries: StageSummaries, output: Path) -> None:
+def export_model(
+    trained: Path,
+    base: ModelSpec,
+    format_name: str,
+    settings: FormatSettings,
+    summaries: StageSummaries,
+    output: Path,
+) -> None:
     """Write the model to the folder ``output``, which appears only once it is complete.
 
-    Weights are written in the dtype that training computed in. Adapters are merged into the base model.
+    Weights are written in the dtype that training computed in. Adapters are merged into the base model. Weights that
+    training wrote in the same form are copied, which needs neither torch nor the model.
 
     Args:
         trained: folder with the trained weights or adapters.
         base: the model that was fine-tuned.
         format_name: chat format of the training.
+        settings: settings of this format.
         summaries: summaries of the stages that produced the model.
         output: folder to write.
     """
@@ -61,18 +70,61 @@ def export_model(trained: Path, base: ModelSpec, format_name: str, summaries: St
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     tokenizer = load_tokenizer(base)
-    trained_format = chat_format(format_name, tokenizer)
-    dtype = getattr(torch, summaries.train["dtype"])
-    model = _merged(trained, base, dtype) if (trained / "adapter_config.json").exists() else _loaded(trained, dtype)
-    model.generation_config = generation_config(trained_format, tokenizer)
-    model.config.use_cache = True
-    model.save_pretrained(temporary, max_shard_size=_MAX_SHARD_SIZE)
+    trained_format = chat_format(format_name, tokenizer, settings)
+    if settings.stop_token is not None:  # so that other programs stop there, too
+        tokenizer.eos_token = settings.stop_token
+    decoding = generation_options(trained_format, tokenizer)
+    if _can_be_copied(trained, summaries.train["dtype"]):
+        _copy(trained, temporary, decoding)
+    else:
+        _convert(trained, base, summaries.train["dtype"], temporary, decoding)
     tokenizer.chat_template = trained_format.chat_template()
     tokenizer.save_pretrained(temporary)
-    write_json(temporary / "gateau.json", {"chat_format": format_name, "experiment": summaries.experiment})
+    record: dict[str, Any] = {"chat_format": format_name, "experiment": summaries.experiment}
+    if settings.template_options:
+        record["template_options"] = dict(settings.template_options)
+    write_json(temporary / "gateau.json", record)
     write_text(temporary / "README.md", model_card(summaries, base, format_name))
     shutil.rmtree(output, ignore_errors=True)
     temporary.rename(output)
+
+
+def _can_be_copied(trained: Path, dtype: str) -> bool:
+    """Tell whether loading and saving the trained weights would write the same bytes."""
+    if (trained / "adapter_config.json").exists():
+        return False
+    config = json.loads((trained / "config.json").read_text(encoding="utf-8"))
+    sizes = [file.stat().st_size for file in trained.glob("*.safetensors")]
+    return bool(
+        sizes
+        and max(sizes) <= _MAX_SHARD_GB * 1e9
+        and config.get("dtype") == dtype
+        and config.get("transformers_version") == version("transformers")
+        and "auto_map" not in config  # such a model has code beside its weights
+    )
+
+
+def _copy(trained: Path, output: Path, decoding: Mapping[str, Any]) -> None:
+    """Copy the weights, and write both configs as transformers would."""
+    for file in [*trained.glob("*.safetensors"), *trained.glob("*.safetensors.index.json")]:
+        shutil.copyfile(file, output / file.name)
+    config = json.loads((trained / "config.json").read_text(encoding="utf-8")) | {"use_cache": True}
+    given = {name: value for name, value in decoding.items() if value is not None}
+    options = {**given, "transformers_version": version("transformers")}
+    for name, content in (("config.json", config), ("generation_config.json", options)):
+        write_text(output / name, json.dumps(content, indent=2, sort_keys=True) + "\n")
+
+
+def _convert(trained: Path, base: ModelSpec, dtype_name: str, output: Path, decoding: Mapping[str, Any]) -> None:
+    """Load the model, with adapters merged and in the wanted dtype, and save it."""
+    import torch
+    from transformers import GenerationConfig
+
+    dtype = getattr(torch, dtype_name)
+    model = _merged(trained, base, dtype) if (trained / "adapter_config.json").exists() else _loaded(trained, dtype)
+    model.generation_config = GenerationConfig(**decoding)
+    model.config.use_cache = True
+    model.save_pretrained(output, max_shard_size=f"{_MAX_SHARD_GB}GB")
 
 
 def _loaded(trained: Path, dtype: torch.dtype) -> Any:
@@ -87,12 +139,11 @@ def _merged(trained: Path, base: ModelSpec, dtype: torch.dtype) -> Any:
     return PeftModel.from_pretrained(model, str(trained)).merge_and_unload()
 
 
-def generation_config(trained_format: ChatFormat, tokenizer: PreTrainedTokenizerBase) -> GenerationConfig:
-    """Return a config for greedy decoding that stops at the stop token of the chat format used in training."""
-    padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else trained_format.stop_id
-    return GenerationConfig(
-        bos_token_id=tokenizer.bos_token_id, eos_token_id=trained_format.stop_id, pad_token_id=padding, do_sample=False
-    )
+def generation_options(trained_format: ChatFormat, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    """Return the options of greedy decoding that stops at the stop token of the chat format used in training."""
+    stop = trained_format.stop_id
+    padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else stop
+    return {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": stop, "pad_token_id": padding, "do_sample": False}
 
 
 def model_card(summaries: StageSummaries, base: ModelSpec, format_name: str) -> str:
@@ -158,40 +209,3 @@ def model_card(summaries: StageSummaries, base: ModelSpec, format_name: str) -> 
 
 def _loss_name(key: str) -> str:
     return {"loss": "training loss"}.get(key, key.replace("eval_loss", "held-out loss").replace("_", " "))
-
-
-def push_to_hub(folder: Path, repository: str, private: bool) -> str:
-    """Upload an exported model to the Hugging Face hub and return its address.
-
-    The token is read from the environment variable HF_TOKEN, never from a file or an argument.
-
-    Args:
-        folder: folder of the exported model.
-        repository: name of the repository, which is created if it does not exist.
-        private: create the repository as private.
-
-    Raises:
-        SettingsError: if there is no token, or the hub rejects the upload.
-    """
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError
-
-    token = os.environ.get("HF_TOKEN")
-    if not token:
-        raise SettingsError(
-            "export.hub_repository is set, but HF_TOKEN is not in the environment; set it, or set "
-            "export.hub_repository: null and push later"
-        )
-    api = HfApi(token=token)
-    try:
-        api.create_repo(repository, private=private, exist_ok=True)
-        info = api.upload_folder(folder_path=folder, repo_id=repository, commit_message="Model trained with GATEAU")
-    except (HfHubHTTPError, OSError) as error:
-        raise SettingsError(f"{repository}: the hub rejects the upload ({str(error).splitlines()[0]})") from None
-    return str(info)
-
-
-def describe_upload(folder: Path) -> str:
-    """Return the files that a push would upload with their sizes in bytes, as JSON."""
-    files = sorted(file for file in folder.rglob("*") if file.is_file())
-    return json.dumps({str(file.relative_to(folder)): file.stat().st_size for file in files}, indent=2)

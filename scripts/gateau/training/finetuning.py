@@ -25,7 +25,7 @@ from gateau.digests import meaning_digest
 from gateau.errors import SettingsError
 from gateau.files import atomic_path, write_json
 from gateau.model_files import ModelSpec, weights_fingerprint
-from gateau.models import Runtime, load_config, load_pretrained, resolved
+from gateau.models import Runtime, config_window, load_config, load_pretrained, resolved
 from gateau.schemas import MIXTURE, TOKENS
 from gateau.tables import read_metadata, read_rows
 from gateau.training.batching import assign_to_ranks
@@ -83,7 +83,7 @@ def finetune(experiment: str, spec: ModelSpec, options: TrainOptions, run: RunOp
     runtime = Runtime(options.device, options.dtype, options.attention, setting="train")
     on_cpu = runtime.resolved_device().type == "cpu"
     dtype = runtime.resolved_dtype()
-    deepspeed = deepspeed_config(run.deepspeed, options, on_cpu)
+    deepspeed = deepspeed_config(run.deepspeed, on_cpu)
     check_installed(options, run)
 
     mixture = read_rows(files.mixture, MIXTURE)
@@ -227,7 +227,7 @@ def _start(checkpoint: Checkpoint | None, deepspeed: dict[str, Any] | None, worl
 
 
 def _check_window(spec: ModelSpec, config: Any, longest: int) -> None:
-    window = getattr(config, "max_position_embeddings", None)
+    window = config_window(config)
     if window and window < longest and not spec.rope_parameters:
         raise SettingsError(
             f"the longest sequence has {longest} tokens, but models.base ({spec.path}) has a window of {window}: lower "

@@ -18,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 
 from gateau.errors import ModelError, SettingsError
-from gateau.training.packing import PackedBatch, pack
+from gateau.training.packing import PackedBatch, TokenRow, pack
 
 logger = logging.getLogger(__name__)
 
@@ -131,9 +131,10 @@ def forward_arguments(batch: PackedBatch, attention: str) -> dict[str, Any]:
     """
     arguments: dict[str, Any] = {"input_ids": batch.input_ids, "attention_mask": None, "use_cache": False}
     if len(batch.lengths) > 1:
+        check_dense_mask(attention, sum(batch.lengths))  # the pieces of a single row are not seen in the plan
         arguments["position_ids"] = batch.position_ids
         if attention.startswith("flash"):
-            arguments |= {f"cu_seq_lens_{side}": batch.sequence_starts for side in "qk"}
+            arguments |= {f"cu_seq_lens_{side}": batch.piece_starts for side in "qk"}
             arguments |= {f"max_length_{side}": max(batch.lengths) for side in "qk"}
     return arguments
 
@@ -162,7 +163,8 @@ def check_dense_mask(attention: str, longest_packed: int) -> None:
         raise SettingsError(
             f"train.attention {attention} builds a dense mask for packed sequences, and the plan packs up to "
             f"{longest_packed} tokens (limit {DENSE_MASK_LIMIT}): install flash-attn, set train.attention: "
-            "flex_attention, plan.method: sort, or a smaller plan.token_budget"
+            "flex_attention, plan.method: sort (for rows in several pieces tokens.turns: last), or a smaller "
+            "plan.token_budget"
         )
 
 
@@ -170,7 +172,7 @@ def _cross_entropy(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     return F.cross_entropy(logits.float(), targets, reduction="none")
 
 
-def _sequence(ids: list[int]) -> tuple[Any, Any]:
+def _sequence(ids: list[int]) -> TokenRow:
     import numpy as np
 
-    return np.array(ids, np.int32), np.array(ids, np.int32)
+    return TokenRow.whole(np.array(ids, np.int32), np.array(ids, np.int32))

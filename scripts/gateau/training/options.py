@@ -84,12 +84,10 @@ def check_installed(options: TrainOptions, run: RunOptions) -> None:
             raise SettingsError(f"train.{setting} needs the package {package}: pip install {package}")
 
 
-def deepspeed_config(path: str | None, options: TrainOptions, on_cpu: bool) -> dict[str, Any] | None:
+def deepspeed_config(path: str | None, on_cpu: bool) -> dict[str, Any] | None:
     """Read the DeepSpeed configuration; None trains without DeepSpeed."""
     if path is None:
         return None
-    if options.optimizer == "adamw_8bit":
-        raise SettingsError("train.optimizer adamw_8bit cannot be used with DeepSpeed; set train.deepspeed: null")
     if on_cpu:
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     try:

@@ -10,7 +10,7 @@ import os
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -22,24 +22,45 @@ from gateau.tables import open_table
 _OPEN_GROUPS = 16
 
 
+class TokenRow(NamedTuple):
+    """A sequence of a token table.
+
+    Attributes:
+        input_ids: int32 ``[n_tokens]``.
+        labels: int32 ``[n_tokens]``.
+        pieces: int32, the number of tokens of each piece.
+    """
+
+    input_ids: np.ndarray
+    labels: np.ndarray
+    pieces: np.ndarray
+
+    @classmethod
+    def whole(cls, input_ids: np.ndarray, labels: np.ndarray) -> TokenRow:
+        """Return a sequence of one piece."""
+        return cls(input_ids, labels, np.array([len(input_ids)], np.int32))
+
+
 @dataclass(frozen=True)
 class PackedBatch:
-    """n sequences with T tokens and K targets in all, packed into one row without padding.
+    """n pieces with T tokens and K targets in all, packed into one row without padding.
+
+    A sequence has one piece, or several if the chat format renders each turn of a conversation in its own way.
 
     Attributes:
         input_ids: int64 ``[1, T]``.
-        position_ids: int64 ``[1, T]``, from 0 in each sequence.
-        sequence_starts: int32 ``[n + 1]``, cumulative lengths.
+        position_ids: int64 ``[1, T]``, from 0 in each piece.
+        piece_starts: int32 ``[n + 1]``, cumulative lengths.
         target_places: int64 ``[K]``; the hidden state at position ``target_places[k]`` predicts ``targets[k]``.
         targets: int64 ``[K]``.
         weights: float32 ``[K]``; ``weights[k]`` is 1 / (number of targets in its sequence), so that the weighted losses
             add up to the sum over sequences of their mean token loss.
-        lengths: tokens of each sequence; empty in a filler batch, which only keeps the ranks in step.
+        lengths: tokens of each piece; empty in a filler batch, which only keeps the ranks in step.
     """
 
     input_ids: torch.Tensor
     position_ids: torch.Tensor
-    sequence_starts: torch.Tensor
+    piece_starts: torch.Tensor
     target_places: torch.Tensor
     targets: torch.Tensor
     weights: torch.Tensor
@@ -55,33 +76,33 @@ class PackedBatch:
         return replace(self, **tensors)
 
 
-def pack(sequences: Sequence[tuple[np.ndarray, np.ndarray]]) -> PackedBatch:
-    """Pack (input_ids, labels) pairs into one batch.
+def pack(sequences: Sequence[TokenRow]) -> PackedBatch:
+    """Pack sequences into one batch.
 
     Without any sequence, the result is a filler batch: one token without targets. A rank without sequences runs it to
     stay in step with the other ranks.
     """
-    lengths = [len(ids) for ids, _ in sequences]
+    lengths = [length for _, _, pieces in sequences for length in pieces]
     places: list[np.ndarray] = []
     targets: list[np.ndarray] = []
     weights: list[np.ndarray] = []
     start = 0
-    for ids, labels in sequences:
+    for ids, labels, _ in sequences:
         learnt = np.flatnonzero(labels[1:] != IGNORED)
         places.append(start + learnt)  # position t predicts the label at t + 1
         targets.append(labels[1:][learnt])
         weights.append(np.full(len(learnt), 1 / max(len(learnt), 1), np.float32))
         start += len(ids)
-    ids = np.concatenate([ids for ids, _ in sequences]) if sequences else np.zeros(1, np.int64)
+    ids = np.concatenate([ids for ids, _, _ in sequences]) if sequences else np.zeros(1, np.int64)
     positions = np.concatenate([np.arange(length) for length in lengths or [1]])
     return PackedBatch(
         input_ids=torch.from_numpy(ids.astype(np.int64))[None],
         position_ids=torch.from_numpy(positions)[None],
-        sequence_starts=torch.from_numpy(np.cumsum([0, *(lengths or [1])]).astype(np.int32)),
+        piece_starts=torch.from_numpy(np.cumsum([0, *(lengths or [1])]).astype(np.int32)),
         target_places=torch.from_numpy(_joined(places, np.int64)),
         targets=torch.from_numpy(_joined(targets, np.int64)),
         weights=torch.from_numpy(_joined(weights, np.float32)),
-        lengths=tuple(lengths),
+        lengths=tuple(map(int, lengths)),
     )
 
 
@@ -98,17 +119,16 @@ class TokenReader:
         self._starts = np.cumsum([0, *sizes])
         self._groups: OrderedDict[int, Any] = OrderedDict()
 
-    def read(self, row: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return token ids and labels of a row, both int32 ``[n_tokens]``."""
+    def read(self, row: int) -> TokenRow:
+        """Return a row of the table."""
         group = int(np.searchsorted(self._starts, row, side="right")) - 1
         if group not in self._groups:
-            self._groups[group] = self._file.read_row_group(group, columns=["input_ids", "labels"])
+            self._groups[group] = self._file.read_row_group(group, columns=list(TokenRow._fields))
             while len(self._groups) > _OPEN_GROUPS:
                 self._groups.popitem(last=False)
         self._groups.move_to_end(group)
         table, place = self._groups[group], row - int(self._starts[group])
-        ids, labels = (table.column(name)[place].values.to_numpy() for name in ("input_ids", "labels"))
-        return ids, labels
+        return TokenRow(*(table.column(name)[place].values.to_numpy() for name in TokenRow._fields))
 
 
 class MixtureReader:

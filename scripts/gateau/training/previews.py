@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from gateau.training.tokenization import target_runs
@@ -11,8 +12,9 @@ from gateau.training.tokenization import target_runs
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-PreviewRow = tuple[str, Sequence[int], Sequence[int]]  # id, input_ids, labels
+PreviewRow = tuple[str, Sequence[int], Sequence[int], Sequence[int]]  # id, input_ids, labels, tokens of each piece
 _SHOWN = 600  # characters shown at each end of a shortened part
+_LINE = "\n----- the next piece of this row, which the model reads by itself -----\n"
 
 _PAGE = """<!doctype html>
 <meta charset="utf-8">
@@ -30,36 +32,51 @@ i {{ color: #777; }}
 
 
 def preview_text(rows: Iterable[PreviewRow], tokenizer: PreTrainedTokenizerBase) -> str:
-    """Render rows as plain text: learnt parts are in ⟦ ⟧, other long parts are shortened in the middle."""
+    """Render rows as plain text: learnt parts are in ⟦ ⟧, other long parts are shortened in the middle.
+
+    A line divides the pieces of a row.
+    """
     blocks = []
-    for row_id, input_ids, labels in rows:
-        parts = [f"⟦{text}⟧" if learnt else _shortened(text) for learnt, text in _decoded(input_ids, labels, tokenizer)]
-        blocks.append(f"=== {row_id}: {_counts(labels)}\n{''.join(parts)}\n")
+    for row in rows:
+        pieces = [
+            "".join(f"⟦{text}⟧" if learnt else _shortened(text) for learnt, text in piece)
+            for piece in _decoded(row, tokenizer)
+        ]
+        blocks.append(f"=== {row[0]}: {_counts(row)}\n{_LINE.join(pieces)}\n")
     return "\n".join(blocks)
 
 
 def preview_html(rows: Iterable[PreviewRow], tokenizer: PreTrainedTokenizerBase, title: str) -> str:
-    """Render rows as an HTML page: learnt parts are marked, other long parts are shortened in the middle."""
+    """Render rows as an HTML page: learnt parts are marked, other long parts are shortened in the middle.
+
+    Each piece of a row is a block of its own.
+    """
     blocks = []
-    for row_id, input_ids, labels in rows:
-        parts = [
-            f"<mark>{html.escape(text)}</mark>" if learnt else html.escape(_shortened(text))
-            for learnt, text in _decoded(input_ids, labels, tokenizer)
+    for row in rows:
+        pieces = [
+            "".join(
+                f"<mark>{html.escape(text)}</mark>" if learnt else html.escape(_shortened(text))
+                for learnt, text in piece
+            )
+            for piece in _decoded(row, tokenizer)
         ]
-        blocks.append(f"<h2>{html.escape(row_id)}</h2><p><i>{_counts(labels)}</i></p><pre>{''.join(parts)}</pre>")
+        shown = "\n".join(f"<pre>{piece}</pre>" for piece in pieces)
+        blocks.append(f"<h2>{html.escape(row[0])}</h2><p><i>{_counts(row)}</i></p>{shown}")
     return _PAGE.format(title=html.escape(title), rows="\n".join(blocks))
 
 
-def _decoded(
-    input_ids: Sequence[int], labels: Sequence[int], tokenizer: PreTrainedTokenizerBase
-) -> Iterable[tuple[bool, str]]:
-    """Yield the text of each run of tokens and whether it is learnt."""
-    for learnt, run in target_runs(input_ids, labels):
-        yield learnt, str(tokenizer.decode(run))
+def _decoded(row: PreviewRow, tokenizer: PreTrainedTokenizerBase) -> Iterator[list[tuple[bool, str]]]:
+    """Yield, for each piece of a row, the text of each run of tokens and whether it is learnt."""
+    _, input_ids, labels, pieces = row
+    for size, end in zip(pieces, accumulate(pieces), strict=True):
+        runs = target_runs(input_ids[end - size : end], labels[end - size : end])
+        yield [(learnt, str(tokenizer.decode(run))) for learnt, run in runs]
 
 
-def _counts(labels: Sequence[int]) -> str:
-    return f"{len(labels)} tokens, {sum(label >= 0 for label in labels)} learnt"
+def _counts(row: PreviewRow) -> str:
+    _, _, labels, pieces = row
+    counts = f"{len(labels)} tokens, {sum(label >= 0 for label in labels)} learnt"
+    return counts if len(pieces) == 1 else f"{counts}, in {len(pieces)} pieces"
 
 
 def _shortened(text: str) -> str:

@@ -21,13 +21,12 @@ import pyarrow as pa
 
 from gateau.conversations import Conversation, Turn, UnusableConversation, read_conversation
 from gateau.errors import DataError
-from gateau.formats import IGNORED, ChatFormat, EncodedConversation, chat_format
+from gateau.formats import IGNORED, ChatFormat, EncodedConversation, FormatSettings, chat_format
 from gateau.schemas import TOKENS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-OVER_LONG = ("drop", "truncate_context", "truncate_right", "error")
 # A chunk is a task of a worker and a row group of the table. It is large enough to outweigh the cost of sending it to
 # the worker, and small enough that a rank of the training can read single rows cheaply.
 CHUNK_CHARACTERS, CHUNK_ROWS = 1 << 19, 512
@@ -44,11 +43,13 @@ class TokensOptions:
         format: chat format.
         max_length: maximum tokens of a sequence.
         over_long: what to do with a longer row, one of :data:`OVER_LONG`.
+        settings: settings of the chat format.
     """
 
     format: str
     max_length: int
     over_long: str
+    settings: FormatSettings = field(default_factory=FormatSettings)
 
 
 @dataclass(frozen=True)
@@ -116,6 +117,7 @@ class _Chunk:
         input_ids: int32, token ids of all accepted rows, one row after the other.
         labels: int32, labels of all accepted rows, one row after the other.
         n_targets: int64, learnt tokens of each accepted row.
+        pieces: tokens of each piece of each accepted row.
         rejected: the rejected rows.
         changes: number of accepted rows by the changes made to them.
     """
@@ -125,6 +127,7 @@ class _Chunk:
     input_ids: np.ndarray
     labels: np.ndarray
     n_targets: np.ndarray
+    pieces: list[tuple[int, ...]]
     rejected: list[RejectedRow]
     changes: Counter[str]
 
@@ -134,7 +137,7 @@ class RowEncoder:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, options: TokensOptions) -> None:
         self._tokenizer = tokenizer
-        self._format: ChatFormat = chat_format(options.format, tokenizer)
+        self._format: ChatFormat = chat_format(options.format, tokenizer, options.settings)
         self._options = options
 
     def encode(self, rows: Sequence[Row]) -> list[EncodedConversation | UnusableConversation]:
@@ -172,6 +175,7 @@ class RowEncoder:
             input_ids=np.concatenate([one.input_ids for one in encoded] or [np.empty(0, np.int32)]),
             labels=np.concatenate([one.labels for one in encoded] or [np.empty(0, np.int32)]),
             n_targets=np.array([one.n_targets for one in encoded], np.int64),
+            pieces=[one.pieces or (one.n_tokens,) for one in encoded],
             rejected=rejected,
             changes=Counter(change for one in encoded for change in one.changes),
         )
@@ -185,6 +189,9 @@ class RowEncoder:
                 f"tokens.max_length is {limit}: raise it, or set tokens.over_long to drop, truncate_context or "
                 "truncate_right"
             )
+        encoded = encoded.last_pieces(limit)
+        if encoded.n_tokens <= limit:
+            return encoded
         if mode == "drop":
             raise UnusableConversation(
                 "too_long",
@@ -193,11 +200,11 @@ class RowEncoder:
             )
         if mode == "truncate_right":
             changes = (*encoded.changes, "truncated_right")
-            return EncodedConversation(encoded.input_ids[:limit], encoded.labels[:limit], changes)
+            return EncodedConversation(encoded.input_ids[:limit], encoded.labels[:limit], changes, (limit,))
         shorter = conversation
         for _ in range(_MAX_CUTS):  # tokens may merge differently at the cut; rarely takes more than two rounds
             shorter = self._cut_context(shorter, encoded.n_tokens - limit)
-            encoded = self._format.encode(shorter)
+            encoded = self._format.encode(shorter).last_pieces(limit)
             if encoded.n_tokens <= limit:
                 return replace(encoded, changes=(*encoded.changes, "truncated_context"))
         raise UnusableConversation("too_long", "its context cannot be cut to tokens.max_length; mend the row")
@@ -316,6 +323,7 @@ def _table(chunk: _Chunk, source: str) -> pa.Table:
         "source": pa.array([source] * len(chunk.ids), pa.string()),
         "input_ids": pa.ListArray.from_arrays(offsets, pa.array(chunk.input_ids)),
         "labels": pa.ListArray.from_arrays(offsets, pa.array(chunk.labels)),
+        "pieces": pa.array(chunk.pieces, pa.list_(pa.int32())),
         "n_tokens": pa.array(chunk.lengths),
         "n_targets": pa.array(chunk.n_targets),
     }

@@ -115,8 +115,10 @@ def answer_shard(
         answer = load()
         for batch in watch(missing, len(missing)):
             asked = [questions[position] for position in batch]
-            generations = answer(asked)
-            store.put(asked, generations)
+            generations = store.get(asked)  # another job may have answered them by now
+            if generations is None:
+                generations = answer(asked)
+                store.put(asked, generations)
             done.update(zip(batch, generations, strict=True))
     return done
 

@@ -19,6 +19,8 @@ from transformers import GenerationConfig, PreTrainedModel
 from gateau.errors import SettingsError
 from gateau.evaluation.answering.prompting import Prompt, Prompter
 from gateau.evaluation.answering.questions import AnsweredTurn, Generation, Question
+from gateau.models import input_device
+from gateau.templates import control_tokens
 
 
 def prompt_sha256(ids: Sequence[int]) -> str:
@@ -66,6 +68,7 @@ class Generator:
     def __init__(self, model: PreTrainedModel, prompter: Prompter) -> None:
         self._model, self._prompter = model, prompter
         self._tokenizer = prompter.tokenizer
+        self._control = control_tokens(self._tokenizer)
         self._newline = self._tokenizer("\n", add_special_tokens=False).input_ids[-1]
         own = getattr(model.generation_config, "eos_token_id", None)
         self._own_stops = {self._tokenizer.eos_token_id, *(own if isinstance(own, list) else [own])} - {None}
@@ -112,16 +115,28 @@ class Generator:
 
     def _turn(self, question: Question, prompt: Prompt, new: list[int]) -> AnsweredTurn:
         stopped = bool(new) and new[-1] in self._stops(question)
-        ended = "length" if prompt.max_new_tokens == question.max_new_tokens else "window"
+        ended = "length" if prompt.max_new_tokens == self._prompter.max_new_tokens(question) else "window"
+        reasoning, text = self._read(question, prompt, new[:-1] if stopped else new)
         return AnsweredTurn(
-            text=str(self._tokenizer.decode(new[:-1] if stopped else new, skip_special_tokens=True)),
+            text=text,
             prompt_sha256=prompt_sha256(prompt.ids),
             prompt_tokens=len(prompt.ids),
             new_tokens=len(new),
             truncated_tokens=prompt.truncated_tokens,
             control_tokens=prompt.control_tokens,
             finish_reason="stop" if stopped else ended,
+            reasoning=reasoning,
         )
+
+    def _read(self, question: Question, prompt: Prompt, new: list[int]) -> tuple[str, str]:
+        """Return reasoning and answer as text. Marks of the reasoning may be control tokens."""
+        marks = self._prompter.reasoning(question)
+        if marks is None:
+            return "", str(self._tokenizer.decode(new, skip_special_tokens=True))
+        reasoning, text = marks.split(self._prompter.end_of(prompt), str(self._tokenizer.decode(new)))
+        for token in self._control:
+            text = text.replace(token, "")
+        return reasoning, text
 
     @torch.no_grad()
     def _generate(self, prompts: Sequence[list[int]], question: Question, max_new_tokens: int) -> list[list[int]]:
@@ -132,7 +147,7 @@ class Generator:
         mask = torch.tensor([[0] * (longest - len(ids)) + [1] * len(ids) for ids in prompts])
         torch.manual_seed(question.seed)
         model: Any = self._model  # its generate is a mixin's, which the type checker does not find
-        device = self._model.device
+        device = input_device(self._model)
         try:
             output = model.generate(inputs.to(device), attention_mask=mask.to(device), generation_config=config)
         except torch.OutOfMemoryError as error:

@@ -71,6 +71,7 @@ class AnsweredTurn:
         truncated_tokens: number of tokens of the question's text that were cut.
         control_tokens: number of control tokens in the texts that were broken up.
         finish_reason: ``stop``, ``length`` (``max_new_tokens`` is reached) or ``window`` (the model's window is full).
+        reasoning: what the model wrote before the answer, with its marks.
     """
 
     text: str
@@ -80,6 +81,7 @@ class AnsweredTurn:
     truncated_tokens: int
     control_tokens: int
     finish_reason: str
+    reasoning: str = ""
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,8 @@ from gateau.evaluation.answering.questions import AnsweredTurn, Generation, Ques
 from gateau.evaluation.client.calls import CHAT, COMPLETION, Answer, AnswerCache
 from gateau.evaluation.client.jobs import Ask, Job, run_jobs
 from gateau.evaluation.client.server import ServerSettings
+from gateau.evaluation.client.start import Start
+from gateau.evaluation.client.started import StartedServer
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +42,10 @@ class ModelServer:
         names = {field.name for field in fields(ServerSettings)}
         given = {name: option for name, option in value.items() if name in names}
         # the judge's key is never sent unless it is named
-        settings = ServerSettings(**{"key_variable": "MODEL_SERVER_KEY", **given})
+        start = Start.from_config(value)
+        # of a server that this job starts, the answers are known by what is started, wherever the model lies
+        name = {"model": start.identity} if start else {}
+        settings = ServerSettings(**{"key_variable": "MODEL_SERVER_KEY", **given, **name})
         return cls(settings, value.get("send", "messages"))
 
 
@@ -50,6 +55,7 @@ def answer_through(
     prompter: Prompter,
     identity: Mapping[str, Any],
     cache: str | Path,
+    started: StartedServer | None = None,
 ) -> list[Generation]:
     """Return the answers in the questions' order.
 
@@ -59,6 +65,7 @@ def answer_through(
         prompter: makes the model's prompts.
         identity: names the weights behind the served name. The cache keeps answers of different weights apart.
         cache: folder of cached answers.
+        started: the server, if this job starts it.
 
     Raises:
         ServerError: the server refuses or does not answer. Answers that have arrived are cached.
@@ -79,20 +86,20 @@ def answer_through(
             for _ in question.users:
                 prompt = prompter.prompt(question, turns)
                 if not prompt.max_new_tokens:
-                    answered.append(_turn(question, prompt, None))
+                    answered.append(_turn(question, prompt, None, prompter))
                     turns.append((prompt.user, ""))
                     continue
-                endpoint, body = request(server.send, question, prompt, turns)
+                endpoint, body = request(server.send, question, prompt, turns, prompter.template_options)
                 answer = await ask(server.settings.call(endpoint, body, salt))
                 if not answer.usage.estimated and answer.usage.prompt_tokens != len(prompt.ids):
                     differing.append(f"{question.item}: {answer.usage.prompt_tokens} instead of {len(prompt.ids)}")
-                answered.append(_turn(question, prompt, answer))
-                turns.append((prompt.user, answer.text))
+                answered.append(_turn(question, prompt, answer, prompter))
+                turns.append((prompt.user, answered[-1].text))
             return Generation(question.benchmark, question.item, tuple(answered))
 
         return Job(question.item, run)
 
-    outcome = run_jobs([job(question) for question in questions], server.settings, AnswerCache(cache))
+    outcome = run_jobs([job(question) for question in questions], server.settings, AnswerCache(cache), started=started)
     if differing:
         logger.warning(
             "in %d prompts, the server counts other numbers of tokens than the model's chat format gives (%s); check "
@@ -101,7 +108,9 @@ def answer_through(
     return outcome.results
 
 
-def request(send: str, question: Question, prompt: Prompt, turns: Turns) -> tuple[str, dict[str, Any]]:
+def request(
+    send: str, question: Question, prompt: Prompt, turns: Turns, template_options: Mapping[str, Any]
+) -> tuple[str, dict[str, Any]]:
     """Return endpoint and body of one question, without the model's name."""
     body: dict[str, Any] = {"temperature": question.temperature, "max_tokens": prompt.max_new_tokens, "top_p": 1.0}
     if question.temperature > 0:
@@ -115,17 +124,27 @@ def request(send: str, question: Question, prompt: Prompt, turns: Turns) -> tupl
     messages = [] if question.system is None else [{"role": "system", "content": question.system}]
     for user, answer in turns:
         messages += [{"role": "user", "content": user}, {"role": "assistant", "content": answer}]
+    if template_options:
+        body["chat_template_kwargs"] = dict(template_options)
     return CHAT, {**body, "messages": [*messages, {"role": "user", "content": prompt.user}]}
 
 
-def _turn(question: Question, prompt: Prompt, answer: Answer | None) -> AnsweredTurn:
-    cut = "length" if prompt.max_new_tokens == question.max_new_tokens else "window"
+def _turn(question: Question, prompt: Prompt, answer: Answer | None, prompter: Prompter) -> AnsweredTurn:
+    cut = "length" if prompt.max_new_tokens == prompter.max_new_tokens(question) else "window"
+    marks, reasoning, text = prompter.reasoning(question), "", ""
+    if answer:
+        reasoning, text = answer.reasoning, answer.text
+        if marks and not reasoning:
+            # an answer without marks is whole, because some servers leave out an empty reasoning
+            is_cut = answer.finish_reason == "length"
+            reasoning, text = marks.split(prompter.end_of(prompt) if is_cut else "", answer.text)
     return AnsweredTurn(
-        text=answer.text if answer else "",
+        text=text,
         prompt_sha256=prompt_sha256(prompt.ids),
         prompt_tokens=len(prompt.ids),
         new_tokens=answer.usage.completion_tokens if answer else 0,
         truncated_tokens=prompt.truncated_tokens,
         control_tokens=prompt.control_tokens,
         finish_reason=cut if answer is None or answer.finish_reason == "length" else "stop",
+        reasoning=reasoning,
     )

@@ -20,7 +20,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from gateau.digests import file_sha256
+from gateau.digests import file_sha256, git_blob_id
 from gateau.errors import DataError
 from gateau.evaluation.assets.downloads import Unfetched, download, extract_texts
 from gateau.evaluation.assets.table import AnyAsset, Asset, AssetFolder, AssetTable, AssetZip
@@ -28,7 +28,6 @@ from gateau.files import atomic_path, new_folder, read_json, write_json
 
 PINS = "pins.json"
 _FULL_COMMIT = 40  # hex digits
-_CHUNK = 1 << 20  # bytes
 
 
 def fetch_assets(
@@ -138,15 +137,6 @@ def _verify_file(asset: Asset, path: Path, where: str, advice: str) -> None:
     )
     if found != pinned:
         raise DataError(f"{asset.name}: {where} has {kind} {found} instead of the pinned {pinned}; {advice}")
-
-
-def git_blob_id(path: Path) -> str:
-    """Return what ``git hash-object`` prints for a file, which is read in blocks."""
-    digest = hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _verify_folder(folder: AssetFolder, path: Path, where: str, advice: str) -> None:

@@ -88,6 +88,7 @@ class Benchmark:
         planned_turns: lengths of all answers, for a benchmark whose options give them.
         published: (measure, score, headline) of one model's published scores; None where there are none.
         parts: names of the measures whose items a measure is the mean of; each part weighs the same.
+        expected: fields of a question's record that may hold the right answer, or several, for the report.
     """
 
     name: str
@@ -108,6 +109,7 @@ class Benchmark:
     planned_turns: Callable[[Options], list[PlannedTurn]] | None = None
     published: Callable[[Any], list[tuple[str, float, bool]]] | None = None
     parts: Callable[[str], Sequence[str]] = lambda measure: (measure,)
+    expected: tuple[str, ...] = ("answers", "answer")
 
     def ask(self, assets: str | Path, options: Options, tokenizer: PreTrainedTokenizerBase) -> list[Question]:
         """Return all questions, in order.

@@ -56,11 +56,19 @@ class Usage:
 
 @dataclass(frozen=True)
 class Answer:
-    """The text that the model wrote. ``finish_reason`` is ``length`` if the bound on new tokens cut it off."""
+    """The text that the model wrote.
+
+    Attributes:
+        text: the text, without reasoning that the server sent apart from it.
+        finish_reason: ``length`` if the bound on new tokens cut the answer off.
+        usage: tokens of the call.
+        reasoning: what the server sent apart from the text.
+    """
 
     text: str
     finish_reason: str | None
     usage: Usage
+    reasoning: str = ""
 
 
 @dataclass(frozen=True)
@@ -138,7 +146,7 @@ class AnswerCache:
         path = self.path(key)
         try:
             kept = json.loads(path.read_text(encoding="utf-8"))
-            return Answer(kept["text"], kept["finish_reason"], Usage(**kept["usage"]))
+            return Answer(**{**kept, "usage": Usage(**kept["usage"])})
         except FileNotFoundError:
             return None
         except (ValueError, LookupError, TypeError) as error:

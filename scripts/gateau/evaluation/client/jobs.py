@@ -28,6 +28,7 @@ from gateau.command import progress
 from gateau.errors import ServerError, UserError
 from gateau.evaluation.client.calls import Answer, AnswerCache, Call, Usage
 from gateau.evaluation.client.server import Server, ServerSettings, TryAgain
+from gateau.evaluation.client.started import StartedServer
 
 logger = logging.getLogger(__name__)
 
@@ -79,6 +80,7 @@ def run_jobs(
     settings: ServerSettings,
     cache: AnswerCache,
     finished: Callable[[Result], None] | None = None,
+    started: StartedServer | None = None,
 ) -> Outcome[Result]:
     """Run all jobs.
 
@@ -87,6 +89,7 @@ def run_jobs(
         settings: the server, and how it is called.
         cache: where answers are looked up and stored.
         finished: called with each result as soon as it is there, in any order.
+        started: the server that this process starts once an answer is not cached; None if the server runs elsewhere.
 
     Raises:
         ServerError: the server refused or did not answer, or the budget would be exceeded. All answers are cached.
@@ -95,7 +98,7 @@ def run_jobs(
     """
     for name in ("openai", "httpx", "httpx2"):  # they log one line per call
         logging.getLogger(name).setLevel(logging.WARNING)
-    return asyncio.run(_Run(list(jobs), settings, cache, finished).run())
+    return asyncio.run(_Run(list(jobs), settings, cache, finished, started).run())
 
 
 class _GaveUp(Exception):
@@ -150,9 +153,10 @@ class _Run(Generic[Result]):
         settings: ServerSettings,
         cache: AnswerCache,
         finished: Callable[[Result], None] | None,
+        started: StartedServer | None,
     ) -> None:
         self._jobs, self._settings, self._cache, self._finished = jobs, settings, cache, finished
-        self._server = Server(settings)
+        self._server = Server(settings, started)
         self._writers = ThreadPoolExecutor(_WRITERS)
         self._budget = _Budget(settings.budget_tokens)
         self._results: dict[int, Result] = {}

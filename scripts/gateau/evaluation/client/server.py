@@ -16,14 +16,16 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from types import TracebackType
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
-
-from httpx2 import create_ssl_context
-from openai import APIConnectionError, APIStatusError, AsyncOpenAI, DefaultAsyncHttpxClient
 
 from gateau.errors import ServerError, SettingsError
 from gateau.evaluation.client.calls import CHAT, Answer, Call, Usage
+
+if TYPE_CHECKING:  # imported where a server is called, because scorers and --help import this module too
+    from openai import APIStatusError, AsyncOpenAI
+
+    from gateau.evaluation.client.started import StartedServer
 
 _LONGEST_WAIT = 600.0  # seconds; if a server asks for a longer pause, the run stops and can be repeated later
 _SHORTEST_SECRET = 8  # characters; hiding a dummy key such as "none" would garble texts
@@ -110,12 +112,19 @@ class TryAgain(Exception):
 class Server:
     """A connection to the server, which is an asynchronous context. The API key comes from the environment only.
 
+    Args:
+        settings: the server, and how it is called.
+        started: the server that this job starts, in place of the address and the model's name of the settings.
+
     Raises:
         SettingsError: the key cannot be sent in an HTTP header.
     """
 
-    def __init__(self, settings: ServerSettings) -> None:
-        self._settings = settings
+    def __init__(self, settings: ServerSettings, started: StartedServer | None = None) -> None:
+        from httpx2 import create_ssl_context
+
+        self._settings, self._started = settings, started
+        self._model = started.model if started else settings.model
         self._key = _key_from_environment(settings.key_variable)
         self._trusted = create_ssl_context()  # shared by all clients, because reading the certificates takes 20 ms
         self._idle: list[AsyncOpenAI] = []
@@ -124,14 +133,17 @@ class Server:
     @contextmanager
     def _client(self) -> Iterator[AsyncOpenAI]:
         """Yield a client for one call at a time. One client for all calls would check all connections for each call."""
+        from openai import AsyncOpenAI, DefaultAsyncHttpxClient
+
         if not self._idle:
             self._idle.append(
                 AsyncOpenAI(
                     api_key=self._key or "none",  # servers without keys still expect the header
-                    base_url=self._settings.base_url,
+                    base_url=self._started.base_url() if self._started else self._settings.base_url,
                     max_retries=0,
                     timeout=None,
-                    http_client=DefaultAsyncHttpxClient(verify=self._trusted),
+                    # a server of this machine is reached without the proxies of the environment
+                    http_client=DefaultAsyncHttpxClient(verify=self._trusted, trust_env=self._started is None),
                 )
             )
             self._clients.append(self._idle[-1])
@@ -157,38 +169,48 @@ class Server:
             TryAgain: there is no answer, for a reason that may pass.
             ServerError: the server refuses the call.
         """
+        from openai import APIConnectionError, APIStatusError
+
         seconds = self._settings.timeout_seconds
+        if self._started:
+            await asyncio.to_thread(self._started.base_url)
         try:
             with self._client() as client:
                 async with asyncio.timeout(seconds):
                     # chat.completions.create would spend a fifth of the work on checking the body against its types
-                    answered = await client.post(
-                        call.endpoint, body={"model": self._settings.model, **call.body}, cast_to=str
-                    )
+                    answered = await client.post(call.endpoint, body={"model": self._model, **call.body}, cast_to=str)
         except TimeoutError as error:
+            await self._check_started()
             raise TryAgain(f"no answer within {seconds:g} s") from error
         except APIConnectionError as error:
+            await self._check_started()
             raise TryAgain(f"connection lost or refused ({type(error.__cause__).__name__})") from error
         except APIStatusError as error:
             # the library's error contains the request and its key, so it must not be chained
             raise self._refusal(error, name, call.endpoint) from None
         return self._read(answered, call)
 
+    async def _check_started(self) -> None:
+        """Raise ServerError if this job's own server has ended or hangs, so that no time is lost with further tries."""
+        if self._started:
+            await asyncio.to_thread(self._started.check)
+
     def _read(self, body: str, call: Call) -> Answer:
         try:
             value = json.loads(body)
             choice = value["choices"][0]
-            text = (choice["message"]["content"] if call.endpoint == CHAT else choice["text"]) or ""
+            message = choice["message"] if call.endpoint == CHAT else {"content": choice["text"]}
+            text, reasoning = message["content"] or "", _reasoning(message)
             finish_reason = choice.get("finish_reason")
             counted = dict(value.get("usage") or {})
             # JSON may contain half of a surrogate pair, but a UTF-8 file cannot
-            text = self._hide(text.encode("utf-8", "replace").decode())
+            text, reasoning = (self._hide(one.encode("utf-8", "replace").decode()) for one in (text, reasoning))
         except (ValueError, LookupError, TypeError, AttributeError) as error:
             raise TryAgain(f"the answer is not a completion: {self._hide(body)[:100]!r}") from error
         prompt, completion = counted.get("prompt_tokens"), counted.get("completion_tokens")
         if isinstance(prompt, int) and isinstance(completion, int):
-            return Answer(text, finish_reason, Usage(prompt, completion))
-        return Answer(text, finish_reason, call.estimated_usage(text))
+            return Answer(text, finish_reason, Usage(prompt, completion), reasoning)
+        return Answer(text, finish_reason, call.estimated_usage(text + reasoning), reasoning)
 
     def _refusal(self, error: APIStatusError, name: str, endpoint: str) -> Exception:
         """Return the error to raise for an HTTP status: TryAgain, or ServerError with advice."""
@@ -221,6 +243,12 @@ class Server:
 
     def _hide(self, text: str) -> str:
         return text.replace(self._key, "***") if self._key and len(self._key) >= _SHORTEST_SECRET else text
+
+
+def _reasoning(message: Mapping[str, Any]) -> str:
+    """Return the reasoning that a server sends apart from the text; servers have two names for it."""
+    found = message.get("reasoning_content") or message.get("reasoning")
+    return found if isinstance(found, str) else ""
 
 
 def _key_from_environment(variable: str) -> str | None:

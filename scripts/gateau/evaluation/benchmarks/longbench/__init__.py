@@ -22,7 +22,8 @@ def _unpack(places: Mapping[str, Path], folder: Path) -> None:
 
 def _is_rated(options: Options) -> bool:
     """Return whether a chosen data set is one of questions or summaries."""
-    return any(DATA_SETS[name].category in RATED_CATEGORIES for name in options["data_sets"] or DATA_SETS)
+    chosen = DATA_SETS if options["data_sets"] == "all" else options["data_sets"]
+    return any(DATA_SETS[name].category in RATED_CATEGORIES for name in chosen)
 
 
 def _published(scores: Mapping[str, float]) -> list[tuple[str, float, bool]]:

@@ -62,7 +62,9 @@ def prediction_rows(model: str, rows: Sequence[Row]) -> dict[str, list[Row]]:
 
 def _data_files(folder: Path, options: Options) -> list[Path]:
     """Return the files of the chosen data sets, or of all that exist; LongBench-E's only with the option extended."""
-    chosen: Sequence[str] = options.get("data_sets") or [name for name in DATA_SETS if _exists(folder, name)]
+    chosen: Sequence[str] = options.get("data_sets", "all")
+    if chosen == "all":
+        chosen = [name for name in DATA_SETS if _exists(folder, name)]
     if unknown := [name for name in chosen if name not in DATA_SETS]:
         raise SettingsError(
             f"evaluate.longbench.data_sets: {', '.join(unknown)} does not exist; choose from {', '.join(DATA_SETS)}"

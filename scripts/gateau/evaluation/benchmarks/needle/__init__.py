@@ -44,6 +44,7 @@ BENCHMARK = Benchmark(
     titles={"needle": "Needle in a haystack"},
     data="Needle",
     own_data="own small haystack",
+    expected=("needle",),
     questions=_questions,
     pinned=PinnedFiles(
         data=lambda options: "Paul Graham's essays", files=lambda options: {}, unpacked=(_ESSAYS,), unpack=_unpack

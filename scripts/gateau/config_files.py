@@ -1,0 +1,77 @@
+"""Reads configuration files, and lays them over the default configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+from gateau.config_schema import first_problem
+from gateau.errors import SettingsError
+from gateau.places import DEFAULT_CONFIG, SCHEMA
+
+
+def with_defaults(config: Mapping[str, Any], defaults: Path = DEFAULT_CONFIG) -> dict[str, Any]:
+    """Return ``config`` merged key by key into the default configuration.
+
+    If ``config`` has experiments, they replace all default ones.
+    """
+    import yaml
+
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    result: dict[str, Any] = yaml.load(defaults.read_text(encoding="utf-8"), Loader=loader)
+    lay_over(result, config)
+    return result
+
+
+def lay_over(config: dict[str, Any], new: Mapping[str, Any]) -> None:
+    """Replace entries of ``config`` with those of ``new``, key by key, but the section experiments as a whole."""
+    _merge(config, {key: value for key, value in new.items() if key != "experiments"})
+    if "experiments" in new:
+        config["experiments"] = deepcopy(new["experiments"])
+
+
+def _merge(config: dict[str, Any], new: Mapping[str, Any]) -> None:
+    for key, value in new.items():
+        if isinstance(value, Mapping) and isinstance(config.get(key), dict):
+            _merge(config[key], value)
+        else:
+            config[key] = deepcopy(value)
+
+
+def read_configuration(files: Sequence[str]) -> dict[str, Any]:
+    """Return the default configuration with the given files merged into it, as the workflow reads it.
+
+    Raises:
+        SettingsError: a file is missing or not a YAML mapping, or the whole does not follow the schema.
+    """
+    import yaml
+    from snakemake.utils import validate  # type: ignore[import-untyped]
+
+    given: dict[str, Any] = {}
+    for file in files:
+        try:
+            content = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise SettingsError(f"{file}: cannot be read ({error.strerror})") from error
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise SettingsError(f"{file}: not valid YAML ({error})") from error
+        if not isinstance(content, dict):
+            raise SettingsError(f"{file}: not a mapping of keys; see config/README.md")
+        lay_over(given, content)
+    config = completed(given)
+    validate(config, str(SCHEMA))  # fills in the defaults of optional sections
+    return config
+
+
+def completed(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``given`` merged into the default configuration.
+
+    Raises:
+        SettingsError: a key is unknown or a value is not allowed. The message is one line for people.
+    """
+    config = with_defaults(given)
+    if problem := first_problem(config):
+        raise SettingsError(problem)
+    return config

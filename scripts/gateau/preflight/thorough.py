@@ -1,0 +1,336 @@
+"""All checks of a run: the cheap ones, and those that parse rows, load tokenizers, ask the hub, or estimate costs."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable
+from contextlib import suppress
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gateau.costs.run import Run, Stage
+from gateau.errors import DataError, ModelError, SettingsError
+from gateau.evaluation.configured import Evaluation
+from gateau.experiments import Configuration
+from gateau.hub_entries import is_unfetched
+from gateau.model_files import ModelSpec, local_copy
+from gateau.preflight.cheap import cheap_checks, existing, is_cached, is_offline, sections, window_of
+from gateau.preflight.findings import ERROR, OK, WARNING, Finding, distinct, error_of
+from gateau.raw_files import expanded
+from gateau.reports import gigabytes
+
+if TYPE_CHECKING:
+    from gateau.data.intake import Intake
+    from gateau.tables import Row
+
+ASSUMED_GIB = 80.0
+_ROWS = 50  # of each file that are parsed
+
+
+def all_checks(configuration: Configuration, gpu_memory_gib: float | None = None) -> list[Finding]:
+    """Return the findings of all checks.
+
+    Args:
+        configuration: the configuration of the run.
+        gpu_memory_gib: memory of one GPU in GiB; None stands for that of the GPU here, or an assumed one.
+    """
+    run = Run(configuration, Path(configuration.config["results_dir"]))
+    hub = check_hub(configuration)
+    asked = {one.subject for one in hub}
+    found = [
+        *(one for one in cheap_checks(configuration) if one.subject not in asked),
+        *hub,
+        *check_hub_data(configuration),
+        *check_rows(configuration),
+        *check_tokenizers(configuration),
+        *check_chat_format(configuration),
+        *check_attention(configuration),
+        *check_training_rows(run),
+    ]
+    stages: list[Stage] = []
+    wrong = error_of("estimate", lambda: stages.extend(run.stages()))
+    found += [*wrong, *check_all_rows(run), *check_memory(stages, gpu_memory_gib), *check_disk(configuration, stages)]
+    found += error_of("configuration", configuration.check)
+    found += error_of("configuration", Evaluation(configuration).check)
+    return distinct(found, general=("configuration", "estimate"))
+
+
+def check_rows(configuration: Configuration) -> list[Finding]:
+    """Parse the first rows of each raw file, and say how many would be rejected and why."""
+    found = []
+    needed = [*["long"] * configuration.needs_rows, *["short"] * ("short" in configuration.sources)]
+    for source in needed:
+        for path in raw_paths(configuration, source):
+            found += _check_rows(configuration, source, path)
+    return found
+
+
+def check_all_rows(run: Run) -> list[Finding]:
+    """Say why the rows as a whole cannot be used, for example because data.limit asks for more than there are.
+
+    All rows are read for the estimate, unless the lengths come from the tables of an earlier run.
+    """
+    data, entries = run.config["data"], [*run.configuration.raw_files("long"), *run.configuration.raw_files("short")]
+    if not run.configuration.needs_rows or data["planted"] or any(map(is_unfetched, entries)):
+        return []
+    lengths, limit = run.long, data["limit"]
+    found = [Finding(ERROR, key, text) for key, text in run.faults.items()]
+    if limit is not None and lengths is not None:
+        text = "is not compared with the files, because the lengths come from the index of an earlier run"
+        found.append(Finding(OK, "data.limit", text if run.is_indexed else f"there are {limit} rows to draw"))
+    return found
+
+
+def raw_paths(configuration: Configuration, source: str) -> list[str]:
+    """Return the raw files of ``long`` or ``short`` that are here; those of a wrong entry are left out."""
+    found: list[str] = []
+    for entry in configuration.raw_files(source):
+        error_of("", lambda entry=entry: found.extend(expanded([entry], f"data.{source}")))  # type: ignore[misc]
+    return found
+
+
+def first_rows(configuration: Configuration, source: str, path: str) -> tuple[Intake, list[Row]]:
+    """Return the first rows of a raw file that can be used, and their intake, which has counted the others."""
+    from gateau.data.chats import short_intake
+    from gateau.data.readers import read_records
+    from gateau.data.samples import long_intake
+
+    keeps_duplicates = configuration.config["data"]["duplicate_content"] == "keep"
+    intake = (long_intake if source == "long" else short_intake)(configuration.intake_options(source), keeps_duplicates)
+    rows = intake.read(islice(read_records([path], f"data.{source}", intake.columns), _ROWS))
+    return intake, [row for row in rows if isinstance(row, dict)]
+
+
+def _check_rows(configuration: Configuration, source: str, path: str) -> list[Finding]:
+    data, key = configuration.config["data"], f"data.{source}"
+    try:
+        intake, _ = first_rows(configuration, source, path)
+    except DataError as error:
+        return [Finding(ERROR, key, str(error))]
+    rejected, read = sum(intake.rejected.values()), intake.n_rows
+    which = f"the first {read}" if read == _ROWS else f"all {read}"
+    if not rejected:
+        return [Finding(OK, key, f"{path}: {which} rows can be used")]
+    reasons = ", ".join(f"{reason} {count}" for reason, count in intake.rejected.most_common())
+    first = intake.first_rejections[0]
+    text = f"{path}: {rejected} of {which} rows would be rejected ({reasons}); line {first.origin.line}: {first.advice}"
+    return [Finding(ERROR if rejected > data["max_rejected_share"] * read else WARNING, key, text)]
+
+
+def preview_rows(configuration: Configuration) -> str:
+    """Return what is taken as context, instruction and response of ten random rows among the first of each file.
+
+    The text is empty if no row is here.
+    """
+    from gateau.data.preview import Preview
+
+    preview = Preview()
+    for path in raw_paths(configuration, "long") if configuration.needs_rows else ():
+        with suppress(DataError):  # among the findings
+            for _ in preview.watch(first_rows(configuration, "long", path)[1]):
+                pass
+    return preview.text() if preview.rows else ""
+
+
+def check_tokenizers(configuration: Configuration) -> list[Finding]:
+    """Check that the models that score encode all rows alike, and that the configured frame can be used."""
+    from gateau.frames import choose_frame
+    from gateau.models import load_tokenizer, renamed_tokens, special_tokens, tokenizer_digest
+    from gateau.prompts import PromptEncoder
+
+    if not configuration.ranked or "models.long" in configuration.unset:
+        return []
+    found, specs, tokenizers = [], {}, {}
+    roles = ["long", "short", *(one.role for one in configuration.contrasts.values())]
+    for role in dict.fromkeys(roles):
+        try:
+            specs[role] = local_copy(ModelSpec.from_config(configuration.model(role)))
+            tokenizers[role] = load_tokenizer(specs[role])
+        except ModelError as error:
+            if ModelSpec.from_config(configuration.model(role)).is_local:
+                found.append(Finding(ERROR, f"models.{role}", str(error)))
+    if "long" not in tokenizers:
+        return found
+    long, scoring = tokenizers["long"], configuration.config["scoring"]
+    try:
+        frame = choose_frame(scoring["format"], specs["long"], long, scoring["prompt"], scoring["template_options"])
+    except SettingsError as error:
+        return [*found, Finding(ERROR, "scoring.format", str(error))]
+    for role, tokenizer in tokenizers.items():
+        if tokenizer_digest(tokenizer) != tokenizer_digest(long):
+            text = (
+                "its tokenizer is not that of models.long, so their losses cannot be compared token by token; choose "
+                "homologous models, or copy the tokenizer if the vocabularies are the same"
+            )
+            found.append(Finding(ERROR, f"models.{role}", text))
+        elif PromptEncoder(tokenizer, frame).frame_ids() != PromptEncoder(long, frame).frame_ids():
+            text = "it lacks control tokens of the chat template of models.long; set scoring.format: plain"
+            found.append(Finding(ERROR, f"models.{role}", text))
+        elif differing := renamed_tokens(special_tokens(tokenizer), special_tokens(long)):
+            text = f"{differing} from those of models.long; no text is encoded as one of them"
+            found.append(Finding(WARNING, f"models.{role}", text))
+    if len(tokenizers) > 1 and not found:
+        found.append(Finding(OK, "tokenizers", f"the same for {', '.join(f'models.{role}' for role in tokenizers)}"))
+    return found
+
+
+def check_chat_format(configuration: Configuration) -> list[Finding]:
+    """Check that models.base can be trained in the chat format."""
+    from gateau.formats import FormatSettings, chat_format
+    from gateau.models import load_tokenizer
+
+    if not configuration.is_fine_tuned:
+        return []
+    name = configuration.config["tokens"]["format"]
+    try:
+        tokenizer = load_tokenizer(local_copy(ModelSpec.from_config(configuration.model("base"))))
+    except ModelError:  # the check of the models says so
+        return []
+    try:
+        stop = chat_format(name, tokenizer, FormatSettings(**configuration.format_settings)).stop_id
+    except SettingsError as error:
+        return [Finding(ERROR, "tokens.format", str(error))]
+    return [Finding(OK, "tokens.format", f"{name}; a response ends with {tokenizer.convert_ids_to_tokens(stop)}")]
+
+
+def check_hub(configuration: Configuration) -> list[Finding]:
+    """Ask the hub for each model that is neither local nor cached, unless HF_HUB_OFFLINE forbids it."""
+    found = []
+    for key, section in sections(configuration).items():
+        spec = ModelSpec.from_config(section)
+        if not spec.is_local and not is_cached(spec) and not is_offline():
+            found.append(Finding(*_ask_hub(key, spec.path)))
+    return found
+
+
+def check_hub_data(configuration: Configuration) -> list[Finding]:
+    """Ask the hub for each data set that is not fetched yet, unless HF_HUB_OFFLINE or a mirror takes its place."""
+    from gateau.data.hub_data import ask_hub
+
+    config, found = configuration.config, []
+    if is_offline() or config["data"]["hub_mirror"] or not configuration.needs_rows:
+        return []
+    for entry in configuration.hub_data.values():
+        if is_unfetched(entry.listing(config["results_dir"])):
+            able = Finding(OK, "data", f"{entry.hub} can be fetched")
+            found += error_of("data", partial(ask_hub, entry)) or [able]
+    return found
+
+
+def _ask_hub(key: str, name: str) -> tuple[str, str, str]:
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+
+    try:
+        HfApi().auth_check(name)
+    except GatedRepoError:
+        return ERROR, key, f"{name} is gated; accept its licence on the hub, and log in with `hf auth login`"
+    except RepositoryNotFoundError:
+        return ERROR, key, f"{name} is not on the hub, or your token may not read it; give a folder or another name"
+    except Exception as error:  # noqa: BLE001 - the client's errors have no common class
+        reason = (str(error).strip().splitlines() or [repr(error)])[0]
+        advice = f"fetch it with `hf download {name}` where there is a network, or give a local folder"
+        return ERROR, key, f"{name} is not cached, and the hub cannot be reached ({reason}); {advice}"
+    return OK, key, f"{name} can be downloaded; the first job does so"
+
+
+def check_attention(configuration: Configuration) -> list[Finding]:
+    """Check that the attention of the training can do what the plan asks of it, and warn of eager attention."""
+    from gateau.training.objective import check_dense_mask
+
+    config, train = configuration.config, configuration.config["train"]
+    text = "eager attention holds weights for all pairs of tokens, which no estimate of memory counts; choose another"
+    used = {"scoring": bool(configuration.ranked), "train": bool(configuration.trained)}
+    eager = [key for key, is_used in used.items() if is_used and config[key]["attention"] == "eager"]
+    found = [Finding(WARNING, f"{key}.attention", text) for key in eager]
+    if not configuration.trained or config["plan"]["method"] == "sort":
+        return found
+    attention = "sdpa" if (train["attention"], train["device"]) == ("auto", "cpu") else train["attention"]
+    return found + error_of("train.attention", lambda: check_dense_mask(attention, config["plan"]["token_budget"]))
+
+
+def check_training_rows(run: Run) -> list[Finding]:
+    """Check that there are as many rows as each training asks for, and that window and batches hold the longest."""
+    found: list[Finding] = []
+    for name in run.configuration.trained:
+        try:
+            rows = run.mixture(run.configuration.experiments[name])
+        except DataError as error:
+            found.append(Finding(ERROR, f"experiments.{name}", str(error)))
+            continue
+        if rows:
+            found.append(Finding(OK, f"experiments.{name}", f"about {len(rows)} rows to train on"))
+    longest = max((one.tokens for rows in run.rows.values() for one in rows or ()), default=0)
+    base, budget = run.configuration.model("base"), run.config["plan"]["token_budget"]
+    window = window_of(base) if longest else None
+    if window and longest > window and not base.get("rope_parameters"):
+        text = (
+            f"the longest row has about {longest} tokens, and models.base has a window of {window}, beyond which it is "
+            "untrained; lower tokens.max_length, or scale the model with rope_parameters"
+        )
+        found.append(Finding(WARNING, "tokens.max_length", text))
+    if longest > budget:
+        text = f"{budget} tokens cannot hold the longest row (about {longest}); raise it, or lower tokens.max_length"
+        found.append(Finding(ERROR, "plan.token_budget", text))
+    return found
+
+
+_MORE_GPUS = "raise scoring.gpus_per_job, or take GPUs with more memory"
+_LOWER = {
+    "segment_pass": f"lower scoring.segment_batch_tokens, {_MORE_GPUS}",
+    "train": (
+        "set train.gradient_checkpointing: true, use more GPUs (train.deepspeed: config/deepspeed/zero3.json, "
+        "train.ranks_per_node), move the optimizer to the host (zero3_offload_optimizer.json), train adapters "
+        "(train.lora: {r: 16}), or lower tokens.max_length and plan.token_budget"
+    ),
+    "generate": (
+        "lower evaluate.generate.batch_tokens or evaluate.generate.max_length, or raise evaluate.generate.gpus_per_job"
+    ),
+}
+
+
+def check_memory(stages: Iterable[Stage], gpu_memory_gib: float | None = None) -> list[Finding]:
+    """Check that each rule that uses GPUs fits the memory of one."""
+    memory, name = _gpu(gpu_memory_gib)
+    on_gpus = [one for one in stages if one.devices]
+    largest: dict[str, float] = {}
+    for one in on_gpus:
+        largest[one.rule] = max(largest.get(one.rule, 0.0), one.memory or 0.0)
+    found = []
+    for rule, needed in largest.items():
+        text = f"about {gigabytes(needed)} of {gigabytes(memory)} GB of {name}"
+        if needed > memory:
+            text += "; " + _LOWER.get(rule, f"lower scoring.max_length, {_MORE_GPUS}")
+        if needed:
+            found.append(Finding(ERROR if needed > memory else OK, f"memory of {rule}", text))
+    if unknown := dict.fromkeys(one.rule for one in on_gpus if not one.memory):
+        text = f"unknown for {', '.join(unknown)} without config.json; fetch it with `hf download MODEL config.json`"
+        found.append(Finding(WARNING, "memory", text))
+    return found
+
+
+def _gpu(gib: float | None) -> tuple[float, str]:
+    """Return the memory of one GPU in bytes, and its name."""
+    import torch
+
+    if gib:
+        return gib * 2**30, f"a GPU with {gib:g} GiB"
+    if torch.cuda.is_available():
+        found = torch.cuda.get_device_properties(0)
+        return float(found.total_memory), found.name
+    return ASSUMED_GIB * 2**30, f"an assumed GPU with {ASSUMED_GIB:g} GiB (--gpu-memory-gib)"
+
+
+def check_disk(configuration: Configuration, stages: Iterable[Stage]) -> list[Finding]:
+    """Check that results and checkpoints fit the disk; files that are there already do not count again."""
+    needed = sum(one.disk or 0 for one in stages)
+    folder = configuration.config["results_dir"]
+    there = sum(file.stat().st_size for file in Path(folder).rglob("*") if file.is_file() and not file.is_symlink())
+    free, more = shutil.disk_usage(existing(folder)).free, max(needed - there, 0)
+    text = f"about {gigabytes(more)} GB are still to be written, and {gigabytes(free)} GB are free"
+    if more <= 0.8 * free:
+        return [Finding(OK, "disk", text)]
+    advice = "set results_dir, progress_dir or train.checkpoint_dir to a larger disk, or train fewer experiments"
+    return [Finding(ERROR if more > free else WARNING, "disk", f"{text}; {advice}")]

@@ -1,0 +1,105 @@
+"""Read a results folder. A file that is not there is None; a file that cannot be read is None and a note."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pandas as pd
+import pyarrow as pa
+
+from gateau.errors import UserError
+from gateau.provenance import NAME, read_manifest
+from gateau.tables import open_table
+
+Value = TypeVar("Value")
+
+
+class Results:
+    """A results folder, finished or not.
+
+    Attributes:
+        folder: its path.
+        notes: one line for each file that exists and cannot be read.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.notes: list[str] = []
+
+    def json(self, name: str) -> Any:
+        """Return the value of a JSON file, or None."""
+        return self._read(name, lambda path: json.loads(path.read_text(encoding="utf-8")))
+
+    def csv(self, name: str) -> pd.DataFrame | None:
+        """Return the rows of a CSV or TSV file, or None if there is no row."""
+        separator = "\t" if name.endswith(".tsv") else ","
+        found = self._read(name, lambda path: pd.read_csv(path, sep=separator))
+        return None if found is None or found.empty else found
+
+    def jsonl(self, name: str, most: int | None = None) -> list[dict[str, Any]] | None:
+        """Return the rows of a JSONL file, ``most`` of them if given, or None."""
+
+        def rows(path: Path) -> list[dict[str, Any]]:
+            found = []
+            with path.open(encoding="utf-8") as lines:
+                for line in lines:
+                    if line.strip():
+                        found.append(json.loads(line))
+                    if most is not None and len(found) == most:
+                        break
+            return found
+
+        return self._read(name, rows)
+
+    def table(self, name: str, schema: pa.Schema, columns: Sequence[str]) -> pd.DataFrame | None:
+        """Return these columns of a Parquet table, or None."""
+
+        def read(path: Path) -> pd.DataFrame:
+            with open_table(path, schema) as file:
+                return pd.DataFrame(file.read(columns=list(columns)).to_pandas())
+
+        return self._read(name, read)
+
+    def rows(self, name: str, schema: pa.Schema, columns: Sequence[str], ids: set[str]) -> Iterator[dict[str, Any]]:
+        """Yield the rows of these ids with these columns and ``id``; one row group is in memory at a time."""
+        path = self.folder / name
+        if not path.is_file():
+            return
+        with open_table(path, schema) as file:
+            for group in range(file.num_row_groups):
+                keys = file.read_row_group(group, columns=["id"]).column("id").to_pylist()
+                places = [place for place, key in enumerate(keys) if key in ids]
+                if places:
+                    yield from file.read_row_group(group, columns=["id", *columns]).take(places).to_pylist()
+
+    def folders(self, name: str) -> list[str]:
+        """Return the names of the folders in a folder, sorted."""
+        parent = self.folder / name
+        return sorted(path.name for path in parent.iterdir() if path.is_dir()) if parent.is_dir() else []
+
+    def files(self, pattern: str) -> list[Path]:
+        """Return the files that match a pattern, sorted."""
+        return sorted(path for path in self.folder.glob(pattern) if path.is_file())
+
+    def manifests(self) -> list[dict[str, Any]]:
+        """Return the manifests of all folders but the page's own, the newest last."""
+        found = (
+            self._read(path.relative_to(self.folder).as_posix(), read_manifest) for path in self.files(f"*/{NAME}")
+        )
+        own = "report_page"
+        return sorted(
+            (one for one in found if one and one["folder"] != own), key=lambda one: (one["made"], one["folder"])
+        )
+
+    def _read(self, name: str, read: Callable[[Path], Value]) -> Value | None:
+        path = self.folder / name
+        if not path.is_file():
+            return None
+        try:
+            return read(path)
+        except (UserError, OSError, ValueError, LookupError) as error:
+            self.notes.append(f"{name} cannot be read: {error}")
+            return None

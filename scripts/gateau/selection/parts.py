@@ -1,0 +1,52 @@
+"""The parts of a score: every method returns its terms by name, so that a result can show how its score adds up."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from gateau.selection.norms import Array
+
+
+@dataclass(frozen=True)
+class Part:
+    """One term of a score, for all samples at once.
+
+    Attributes:
+        name: what a reader calls it.
+        values: what was measured, float ``[rows]``.
+        normed: the same after its norm over the data set, float ``[rows]``; ``values`` themselves without a norm.
+        weight: factor of ``normed`` in the score.
+    """
+
+    name: str
+    values: Array
+    normed: Array
+    weight: float = 1.0
+
+
+def only(name: str, values: Array) -> list[Part]:
+    """Return the parts of a score that is one number without a norm."""
+    return [Part(name, values, values)]
+
+
+def total(parts: Sequence[Part]) -> Array:
+    """Return the score, float ``[rows]``: the sum of all parts, each times its weight."""
+    score: Array = sum((part.weight * part.normed for part in parts[1:]), start=parts[0].weight * parts[0].normed)
+    return score
+
+
+def part_rows(ids: Sequence[str], parts: Sequence[Part]) -> Iterator[dict[str, Any]]:
+    """Yield rows of :data:`gateau.schemas.PARTS`, sample by sample.
+
+    Args:
+        ids: of the samples, in the order of the parts' values.
+        parts: of one method.
+    """
+    for row, sample in enumerate(ids):
+        for part in parts:
+            yield {
+                "id": sample, "part": part.name, "value": float(part.values[row]), "normed": float(part.normed[row]),
+                "weight": part.weight,
+            }  # fmt: skip

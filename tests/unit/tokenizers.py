@@ -1,0 +1,18 @@
+"""The committed pair's tokenizer, as the tokenizer of a chat model."""
+
+from transformers import AutoTokenizer
+
+from helpers import TINY_PAIR
+
+CHATML = (
+    "{{ bos_token }}{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n"
+    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def chat_tokenizer(template=CHATML, control=("<|im_start|>", "<|im_end|>"), reserved=("<|reserved|>",)):
+    """The committed pair's tokenizer with a chat template, its control tokens, and tokens that nothing uses."""
+    tokenizer = AutoTokenizer.from_pretrained(TINY_PAIR / "long")
+    tokenizer.add_special_tokens({"additional_special_tokens": [*control, *reserved]})
+    tokenizer.chat_template = template
+    return tokenizer
