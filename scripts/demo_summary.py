@@ -191,6 +191,7 @@ def places(folder: Path) -> str:
     """Return where the most interesting files are, and what to do next."""
     best = folder / "selection" / BEST
     found = [
+        (folder / "report_page/index.html", "the whole run on one page: which rows, and why"),
         (best / "gateau_long.jsonl", "the selected rows, best first"),
         (best / "ranking.parquet", "the rank and the scores of every sample"),
         (folder / "samples/rejects.jsonl", "rows that were left out, and why"),

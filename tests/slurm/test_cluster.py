@@ -1,6 +1,6 @@
 """The workflow on a real SLURM of two virtual nodes with four GPUs each: what runs where, and what cancelling does.
 
-One local run is the reference. From its data two runs start on the cluster at once: one scores six shards and trains on
+One local run is the reference. From its data two runs start on the cluster at once: one scores four shards and trains on
 two GPUs of one node, the other trains on one GPU of each node. Meanwhile jobs of both are cancelled.
 """
 
@@ -99,7 +99,7 @@ class Run:
 
     def finish(self):
         try:
-            self.process.wait(timeout=600)
+            self.process.wait(timeout=900)
         finally:
             self.stop()
         assert self.process.returncode == 0, self.log.read_text() + "".join(map(Path.read_text, self.logs("train")))
@@ -135,11 +135,11 @@ class Cancellation(NamedTuple):
 def runs(cluster, local, tmp_path_factory):
     """Both runs, finished; the ids of the cancelled jobs."""
     folder = tmp_path_factory.mktemp("cluster")
-    one = Run(folder / "one_node", local, scoring={"shards": 6})
+    one = Run(folder / "one_node", local, scoring={"shards": 4})
     two = Run(folder / "two_nodes", local, train={"nodes": 2, "ranks_per_node": 1})
     result = snakemake(one.directory, one.config, "results/index/index.parquet")
     assert result.returncode == 0, result.stdout
-    shard = one.directory / "results/logs/segment_pass/0003-of-0006.log"
+    shard = one.directory / "results/logs/segment_pass/0003-of-0004.log"
     waiting = [
         Cancellation("one", one, ("train", "random"), one.has_checkpoint, ["--signal=USR1"]),
         Cancellation("two", two, ("train", "random"), two.has_checkpoint, []),
@@ -158,7 +158,8 @@ def runs(cluster, local, tmp_path_factory):
     try:
         one.start(SCORING, TRAINING)
         two.start(TRAINING)
-        wait_for("the jobs to cancel", all_cancelled, 300, every=0.05)
+        # A training may get its devices last, and on two slow cores the passes before it take minutes.
+        wait_for("the jobs to cancel", all_cancelled, 900, every=0.05)
         one.finish()
         two.finish()
     finally:
@@ -202,7 +203,7 @@ def weights_of(directory):
 
 def test_no_two_jobs_share_a_device(runs):
     passes = [stay for rule in PASSES for log in runs["one"].logs(rule) for stay in stays(log)]
-    assert len(passes) == 18
+    assert len(passes) == 12
     assert all(len(stay.gpus) == 1 for stay in passes)
     trainings = [stay for run in ("one", "two") for log in runs[run].logs("train") for stay in stays(log)]
     everything = passes + trainings
