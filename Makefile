@@ -40,7 +40,7 @@ alone: .venv/installed
 	$(PYTEST) -m "alone and not long" -n 0
 
 # The page of a run in headless Chromium. Installs Chromium, npm, playwright and axe-core where they are missing, the first
-# two as root on Debian or Ubuntu. If the demo was run, its page is tested too.
+# two as root on Debian or Ubuntu. The page of the demo is tested too, or that of a small run if the demo was not run.
 test-page: .venv/installed
 	command -v chromium || command -v google-chrome || { apt-get -qq update && apt-get -qq install --yes chromium; }
 	command -v npm || { apt-get -qq update && apt-get -qq install --yes npm; }

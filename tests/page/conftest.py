@@ -1,4 +1,4 @@
-"""Headless Chromium, and pages of generated results and, if the demo was run, of the demo."""
+"""Headless Chromium, and pages of generated results and of a real run: the demo, or a small one where it was not run."""
 
 import os
 import shutil
@@ -9,7 +9,7 @@ import pytest
 from gateau.report_page.page import make_page
 from page_results import make_results
 
-from helpers import ROOT
+from helpers import ROOT, small_config, snakemake
 
 DEMO = ROOT / "results/demo"
 AXE = Path(os.environ.get("AXE_CORE", ROOT / ".venv/axe/node_modules/axe-core/axe.min.js"))
@@ -27,12 +27,22 @@ def browser():
         browser.close()
 
 
-@pytest.fixture(scope="session", params=["generated", "demo"])
+def real_results(directory):
+    """The results of the demo, or else of a small run that scores, selects and trains nothing."""
+    if (DEMO / "scores/scores.parquet").is_file():
+        return DEMO
+    experiments = {"gateau": {}, "gateau_robust": {"method": "gateau_robust"}}
+    config = small_config(directory, experiments=experiments, train={"experiments": "none"})
+    result = snakemake(directory, config, "results/report_page/index.html")
+    assert result.returncode == 0, result.stdout
+    return directory / "results"
+
+
+@pytest.fixture(scope="session", params=["generated", "real"])
 def results(request, tmp_path_factory):
     """A results folder, and the page made of it. Returns (folder, page)."""
-    if request.param == "demo" and not (DEMO / "scores/scores.parquet").is_file():
-        pytest.skip("the demo was not run")
-    folder = DEMO if request.param == "demo" else make_results(tmp_path_factory.mktemp("run") / "results")
+    directory = tmp_path_factory.mktemp("run")
+    folder = real_results(directory) if request.param == "real" else make_results(directory / "results")
     page = tmp_path_factory.mktemp("page") / "index.html"
     page.write_text(make_page(folder, page), encoding="utf-8")
     return folder, page
