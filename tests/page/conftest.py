@@ -1,4 +1,4 @@
-"""Headless Chromium, and pages of generated results and of a real run: the demo, or a small one where it was not run."""
+"""Headless Chromium, and pages of generated results and of a real run: the demo's, or a small one's."""
 
 import os
 import shutil

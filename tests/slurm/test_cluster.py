@@ -1,7 +1,7 @@
 """The workflow on a real SLURM of two virtual nodes with four GPUs each: what runs where, and what cancelling does.
 
-One local run is the reference. From its data two runs start on the cluster at once: one scores four shards and trains on
-two GPUs of one node, the other trains on one GPU of each node. Meanwhile jobs of both are cancelled.
+One local run is the reference. From its data two runs start on the cluster at once: one scores four shards and trains
+on two GPUs of one node, the other trains on one GPU of each node. Meanwhile jobs of both are cancelled.
 """
 
 import json
