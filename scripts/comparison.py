@@ -20,13 +20,14 @@ def main() -> None:
     parser.add_argument("--plot", required=True, help="output: plot (.png, .svg or .pdf)")
     args = parser.parse_args()
 
-    from gateau.schemas import RANKING, SCORES
+    from gateau.schemas import RANKING
     from gateau.selection.comparison import compare, plot_comparison, to_frame, to_markdown
     from gateau.selection.labelled import read_labels, total_tokens
+    from gateau.selection.measures import read_scores
     from gateau.tables import read_table
 
     rankings = {Path(path).parent.name: read_table(path, RANKING).to_pandas() for path in args.rankings}
-    lengths = total_tokens(read_table(args.scores, SCORES).to_pandas().set_index("id"))
+    lengths = total_tokens(read_scores(args.scores).set_index("id"))
     compared = compare(rankings, read_labels(args.samples), lengths, args.positive, args.resamples, args.seed)
     write_text(args.csv, to_frame(compared).to_csv(index=False))
     write_text(args.markdown, to_markdown(compared, args.positive))

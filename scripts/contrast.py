@@ -20,13 +20,13 @@ def main() -> None:
     args = parser.parse_args()
 
     from gateau.schemas import CONTRAST
-    from gateau.selection.merging import check_finite, merge_contrast, shard_files
-    from gateau.tables import write_rows
+    from gateau.selection.merging import check_finite, merge_contrast, non_finite, shard_files
+    from gateau.tables import write_table_stream
 
-    rows = merge_contrast(args.index, shard_files(args.folder, args.shards))
-    check_finite(rows, args.max_non_finite_share)
-    write_rows(args.output, CONTRAST, rows)
-    logging.info("%d samples: %s", len(rows), dict(Counter(row["status"] for row in rows)))
+    table = merge_contrast(args.index, shard_files(args.folder, args.shards))
+    check_finite(non_finite(table), len(table), args.max_non_finite_share)
+    write_table_stream(args.output, CONTRAST, [table])
+    logging.info("%d samples: %s", len(table), dict(Counter(table["status"].to_pylist())))
 
 
 if __name__ == "__main__":

@@ -15,8 +15,9 @@ def main() -> None:
     parser.add_argument("--output", required=True, help="output: plot (.png, .svg or .pdf)")
     args = parser.parse_args()
 
-    from gateau.schemas import RANKING, SCORES
+    from gateau.schemas import RANKING
     from gateau.selection.labelled import read_labels, total_tokens
+    from gateau.selection.measures import read_scores
     from gateau.selection.plots import plot_distributions
     from gateau.selection.selected import is_selectable, selected_ids
     from gateau.tables import read_table
@@ -25,7 +26,7 @@ def main() -> None:
     ranking = read_table(args.ranking, RANKING).to_pandas().set_index("id", drop=False)
     ranking["selectable"] = is_selectable(ranking)
     ranking["selected"] = ranking["id"].isin(selected_ids(ranking, summary["selected"]))
-    ranking["length"] = total_tokens(read_table(args.scores, SCORES).to_pandas().set_index("id"))
+    ranking["length"] = total_tokens(read_scores(args.scores).set_index("id"))
     ranking["dataset"] = read_labels(args.samples).fillna("(no label)")
     plot_distributions(ranking, summary["experiment"], args.output)
 

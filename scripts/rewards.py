@@ -22,7 +22,8 @@ def main() -> None:
     from gateau.tables import write_rows
 
     rows = list(run_text_model(args, "rewards", REWARDS, load_reward_model))
-    check_finite(rows, args.max_non_finite_share)
+    bad = [row["id"] for row in rows if row["status"] == "non_finite"]
+    check_finite(bad, len(rows), args.max_non_finite_share)
     write_rows(args.output, REWARDS, rows)
     logging.info("%d samples by status: %s", len(rows), dict(Counter(row["status"] for row in rows)))
 

@@ -1,7 +1,6 @@
 """Rule ``scores``: join the shard files of the three passes into one row per sample, with its contextual awareness."""
 
 import logging
-from collections import Counter
 from pathlib import Path
 
 from gateau.command import argument_parser, run
@@ -21,15 +20,13 @@ def main() -> None:
     parser.add_argument("--output", required=True, help="output: scores.parquet")
     args = parser.parse_args()
 
-    from gateau.schemas import SCORES
-    from gateau.selection.merging import check_finite, merge_scores, shard_files
-    from gateau.tables import write_rows
+    from gateau.selection.merging import shard_files, write_scores
 
     short, long, segments = (shard_files(folder, args.shards) for folder in (args.short, args.long, args.segments))
-    rows = merge_scores(args.index, short, long, segments, args.segment_length)
-    check_finite(rows, args.max_non_finite_share)
-    write_rows(args.output, SCORES, rows)
-    logging.info("%d samples: %s", len(rows), dict(Counter(row["status"] for row in rows)))
+    statuses = write_scores(
+        args.index, short, long, segments, args.segment_length, args.max_non_finite_share, args.output
+    )
+    logging.info("%d samples: %s", statuses.total(), dict(statuses))
 
 
 if __name__ == "__main__":

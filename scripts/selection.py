@@ -33,15 +33,17 @@ def main() -> None:
     parser.add_argument("--summary", required=True, help="output: summary.json")
     args = parser.parse_args()
 
-    from gateau.schemas import CONTRAST, EMBEDDINGS, PARTS, RANKING, REWARDS, SCORES, SIGNATURES
+    from gateau.schemas import CONTRAST, EMBEDDINGS, PARTS, RANKING, REWARDS, SIGNATURES
     from gateau.selection.labelled import read_labels
-    from gateau.selection.parts import part_rows
+    from gateau.selection.measures import read_scores
+    from gateau.selection.method_scores import measures_of
+    from gateau.selection.parts import parts_frame
     from gateau.selection.policy import Policy, Tables, select, summarise
     from gateau.selection.selected import write_selected
-    from gateau.tables import read_table, write_rows
+    from gateau.tables import write_frame
 
     policy = Policy.from_options(args.options)
-    scores = read_table(args.scores, SCORES).to_pandas()
+    scores = read_scores(args.scores, measures_of(policy.method, policy.formula))
     contrast, rewards = _optional(args.contrast, CONTRAST), _optional(args.rewards, REWARDS)
     signatures, embeddings = _optional(args.signatures, SIGNATURES), _optional(args.embeddings, EMBEDDINGS)
     labels = read_labels(args.samples)
@@ -52,9 +54,8 @@ def main() -> None:
     )  # fmt: skip
     selection = select(policy, tables)
     write_selected(args.samples, selection.ids, args.selected)
-    rows = selection.ranking.to_dict("records")
-    write_rows(args.ranking, RANKING, rows)  # type: ignore[arg-type]  # keys are column names
-    write_rows(args.parts, PARTS, part_rows(selection.scored.ids, selection.scored.parts))
+    write_frame(args.ranking, RANKING, selection.ranking)
+    write_frame(args.parts, PARTS, parts_frame(selection.scored.ids, selection.scored.parts))
     summary = summarise(args.experiment, policy, tables, selection, labels)
     write_json(args.summary, summary)
     logging.info("%s", json.dumps(summary, ensure_ascii=False))

@@ -6,14 +6,19 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from gateau.errors import TableError
 from gateau.files import atomic_path
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from numpy.typing import NDArray
 
 Row = dict[str, Any]
 
@@ -46,6 +51,25 @@ def write_rows(
             writer.write_table(_to_table(chunk, schema, path))
             count += len(chunk)
     return count
+
+
+def write_table_stream(path: str | os.PathLike[str], schema: pa.Schema, tables: Iterable[pa.Table]) -> None:
+    """Write Arrow tables with exactly ``schema`` to one Parquet file, atomically. Each becomes one row group."""
+    with atomic_path(path) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+        for table in tables:
+            writer.write_table(table)
+
+
+def write_frame(path: str | os.PathLike[str], schema: pa.Schema, frame: pd.DataFrame) -> None:
+    """Write a data frame with the columns of ``schema`` to a Parquet file, atomically, 1 024 rows in a row group."""
+    table = pa.Table.from_pandas(frame[schema.names], schema=schema, preserve_index=False)
+    write_table_stream(path, schema, (table.slice(start, 1024) for start in range(0, len(table), 1024)))
+
+
+def lists_of(column: pa.ChunkedArray) -> list[NDArray[Any] | None]:
+    """Return each list of a column of lists as an array, None where it is null."""
+    lists: list[NDArray[Any] | None] = column.to_pandas().tolist()
+    return lists
 
 
 def write_tables(
@@ -119,12 +143,26 @@ def _columns(schema: pa.Schema) -> str:
 
 
 def iterate_rows(
-    path: str | os.PathLike[str], schema: pa.Schema, columns: Sequence[str] | None = None
+    path: str | os.PathLike[str],
+    schema: pa.Schema,
+    columns: Sequence[str] | None = None,
+    ids: Collection[str] | None = None,
 ) -> Iterator[Row]:
-    """Yield the rows of a table one by one, with one row group in memory at a time."""
+    """Yield the rows of a table one by one, with one row group in memory at a time.
+
+    Args:
+        path: the table.
+        schema: its schema.
+        columns: the columns to read; None reads all.
+        ids: yield only rows whose column ``id``, which must be read, is among these; None yields all.
+    """
+    wanted = None if ids is None else pa.array(list(ids), pa.string())
     with open_table(path, schema) as file:
         for group in range(file.num_row_groups):
-            yield from file.read_row_group(group, columns=list(columns) if columns else None).to_pylist()
+            table = file.read_row_group(group, columns=list(columns) if columns else None)
+            if wanted is not None:
+                table = table.filter(pc.is_in(table["id"], value_set=wanted))
+            yield from table.to_pylist()
 
 
 def rows_in_order(
@@ -151,10 +189,9 @@ def rows_in_order(
     wanted = set(ids)
     places: dict[str, int] = {}
     with tempfile.TemporaryFile(dir=folder) as pool:
-        for row in iterate_rows(path, schema, columns):
-            if row["id"] in wanted:
-                places[row["id"]] = pool.tell()
-                pool.write(json.dumps(row).encode() + b"\n")
+        for row in iterate_rows(path, schema, columns, wanted):
+            places[row["id"]] = pool.tell()
+            pool.write(json.dumps(row).encode() + b"\n")
         if absent := wanted - places.keys():
             raise TableError(
                 f"{path}: {len(absent)} of the chosen rows are missing, for example {min(absent)}; delete the file and "

@@ -1,10 +1,13 @@
 """Merging shards: by id, complete, or an error that lists what is missing."""
 
+import random
+
+import pyarrow.parquet as pq
 import pytest
 
 from gateau.errors import ScoreError
-from gateau.schemas import CONTRAST, INDEX, LONG_RESULT, SEGMENT_RESULT, SHORT_RESULT, shard_schema
-from gateau.selection.merging import check_finite, merge_scores
+from gateau.schemas import CONTRAST, INDEX, LONG_RESULT, SCORES, SEGMENT_RESULT, SHORT_RESULT, shard_schema
+from gateau.selection.merging import write_scores
 from gateau.tables import read_rows, write_rows
 
 from helpers import run_script
@@ -20,7 +23,8 @@ class Run:
         self.shards = {name: [list(ids)[k::shards] for k in range(shards)] for name in ("short", "long", "segments")}
         self.ids = list(ids)
 
-    def merge(self, segment_length=2):
+    def merge(self, segment_length=2, largest_bad_share=1.0, run_bytes=2**20):
+        """Rows of the merged table."""
         entry = {"shard": 0, "n_context": 3, "n_instruction": 1, "n_response": 2, "n_tokens": 9, "truncated_tokens": 0}
         index = [{"id": key, "row": n, "status": "ok", "cost": 1.0, **entry} for n, key in enumerate(self.ids)]
         write_rows(self.path / "index.parquet", INDEX, index)
@@ -29,11 +33,13 @@ class Run:
             name: [self._write(name, k, ids, results[name]) for k, ids in enumerate(shards)]
             for name, shards in self.shards.items()
         }
-        return merge_scores(str(self.path / "index.parquet"), *files.values(), segment_length)
+        index, output = str(self.path / "index.parquet"), self.path / "scores.parquet"
+        write_scores(index, *files.values(), segment_length, largest_bad_share, output, run_bytes)
+        return read_rows(output, SCORES)
 
     def _write(self, name, number, ids, result):
         path = self.path / f"{name}{number}.parquet"
-        write_rows(path, shard_schema(result), [self._row(name, key) for key in ids])
+        write_rows(path, shard_schema(result), [self._row(name, key) for key in ids], row_group_size=32)
         return str(path)
 
     def _row(self, name, key):
@@ -66,11 +72,23 @@ def test_any_split_into_shards_gives_the_same_rows(tmp_path):
         assert Run(tmp_path, shards=shards).merge() == whole
 
 
-def test_rows_of_a_shard_in_another_order_are_joined_by_id(tmp_path):
+def test_rows_that_exceed_the_memory_are_sorted_on_disk(tmp_path):
+    ids = [chr(code) for code in range(0x4E00, 0x4E00 + 2500)]
+    random.Random(0).shuffle(ids)
+    whole = Run(tmp_path, ids, shards=3).merge()
+    assert Run(tmp_path, ids, shards=3).merge(run_bytes=20_000) == whole
+    assert [row["id"] for row in whole] == sorted(ids)
+    file = pq.ParquetFile(tmp_path / "scores.parquet")
+    assert [file.metadata.row_group(group).num_rows for group in range(3)] == [1024, 1024, 452]
+    assert list(tmp_path.glob(".*")) == []
+
+
+@pytest.mark.parametrize("name", ["short", "segments"])
+def test_rows_of_a_shard_in_another_order_are_an_error(tmp_path, name):
     run = Run(tmp_path)
-    run.shards["segments"][0].reverse()
-    run.shards["short"][0].sort()
-    assert run.merge() == Run(tmp_path).merge()
+    run.shards[name][0].reverse()
+    with pytest.raises(ScoreError, match="in another order than"):
+        run.merge()
 
 
 @pytest.mark.parametrize("name", ["short", "long", "segments"])
@@ -107,9 +125,11 @@ def test_statuses_travel(tmp_path):
     assert [row["status"] for row in rows] == ["too_long", "non_finite", "ok"]
     assert rows[0]["cas"] is None
     assert rows[0]["nll_long"] is None
-    check_finite(rows, 0.34)
+    run.merge(largest_bad_share=0.34)
+    (tmp_path / "scores.parquet").unlink()
     with pytest.raises(ScoreError, match=r"1 of 3 samples have NaN or infinite scores \(b\)"):
-        check_finite(rows, 0.33)
+        run.merge(largest_bad_share=0.33)
+    assert not (tmp_path / "scores.parquet").exists()
 
 
 def test_a_contrast_with_too_many_bad_samples_ends_with_their_names(tmp_path):

@@ -27,10 +27,12 @@ IMPORTANCE: dict[str, Callable[[Array], Array]] = {
 DEFAULT_IMPORTANCE = "softmax_neg_ppl"
 
 
-def segment_means(profile: Sequence[float], length: int) -> list[float]:
+def segment_means(profile: ArrayLike, length: int) -> Array:
     """Return the mean of a per-token profile over each segment of ``length`` tokens; the last one may be shorter."""
     values = np.asarray(profile, dtype=np.float64)
-    return [float(values[start : start + length].mean()) for start in range(0, len(values), length)]
+    whole = len(values) // length * length
+    means = values[:whole].reshape(-1, length).mean(axis=1)
+    return means if whole == len(values) else np.append(means, values[whole:].mean())
 
 
 def contextual_awareness(segment_nll: ArrayLike, segment_attention: ArrayLike, importance: str) -> Array:
@@ -61,23 +63,15 @@ def contextual_awareness_rows(
 ) -> Array:
     """Return :func:`contextual_awareness` of each row, float ``[rows]``; rows may differ in their number of segments.
 
-    Rows with the same number of segments are computed together.
-
     Raises:
         ValueError: a row's attention has another shape than its NLL, or a row has no segment.
     """
-    sizes = np.array([len(np.atleast_1d(nll)) for nll in segment_nll])
-    found = np.empty(len(sizes))
-    for size in np.unique(sizes):
-        rows = np.flatnonzero(sizes == size)
-        nll, attention = (
-            np.stack([column[row] for row in rows.tolist()]) for column in (segment_nll, segment_attention)
-        )
-        found[rows] = contextual_awareness(nll, attention, importance)
-    return found
+    return _by_size(
+        lambda nll, attention: contextual_awareness(nll, attention, importance), segment_nll, segment_attention
+    )
 
 
-def far_evidence(segment_nll: Sequence[float]) -> float:
+def far_evidence(segment_nll: ArrayLike) -> Array:
     """Return how far from the response the helpful context is, and how clearly it helps, in [0, 1).
 
     The evidence of a segment is the number of nats per response token by which it helps more than the median segment.
@@ -87,15 +81,38 @@ def far_evidence(segment_nll: Sequence[float]) -> float:
     docs/methods.md reports the experiments behind it.
 
     Args:
-        segment_nll: mean response NLL given each segment, nats per token, in the order of the context.
+        segment_nll: mean response NLL given each segment, nats per token, in the order of the context, float
+            ``[..., segments]``. The leading dimensions may hold several rows with the same number of segments.
 
     Raises:
         ValueError: there is no segment.
     """
     nll = np.asarray(segment_nll, dtype=np.float64)
-    if not len(nll):
+    if not nll.shape[-1]:
         raise ValueError("no segment")
-    evidence = np.maximum(np.median(nll) - nll, 0.0)
-    weights = (evidence / evidence.max()) ** 2 if evidence.max() > 0 else evidence
-    distance = 1 - (np.arange(len(nll)) + 0.5) / len(nll)
-    return float(weights @ distance / max(weights.sum(), 1.0) * -np.expm1(-evidence.max()))
+    evidence = np.maximum(np.median(nll, axis=-1, keepdims=True) - nll, 0.0)
+    largest = evidence.max(axis=-1)
+    weights = (evidence / np.where(largest > 0, largest, 1.0)[..., None]) ** 2
+    distance = 1 - (np.arange(nll.shape[-1]) + 0.5) / nll.shape[-1]
+    mean: Array = (weights * distance).sum(axis=-1) / np.maximum(weights.sum(axis=-1), 1.0) * -np.expm1(-largest)
+    return mean
+
+
+def far_evidence_rows(segment_nll: Sequence[ArrayLike]) -> Array:
+    """Return :func:`far_evidence` of each row, float ``[rows]``; rows may differ in their number of segments."""
+    return _by_size(far_evidence, segment_nll)
+
+
+def _by_size(function: Callable[..., Array], *columns: Sequence[ArrayLike]) -> Array:
+    """Return the function's value of each row. Rows with the same number of segments are computed together.
+
+    Args:
+        function: from arrays ``[rows, segments]``, one for each column, to ``[rows]``.
+        columns: a list of one array for each row.
+    """
+    sizes = np.array([len(np.atleast_1d(row)) for row in columns[0]], dtype=np.int64)
+    found = np.empty(len(sizes))
+    for size in np.unique(sizes):
+        rows = np.flatnonzero(sizes == size)
+        found[rows] = function(*(np.stack([column[row] for row in rows.tolist()]) for column in columns))
+    return found

@@ -10,7 +10,8 @@ import pandas as pd
 
 from gateau.methods import METHODS
 from gateau.reports import decimal, markdown_table, with_interval
-from gateau.selection.fusion import LAYERS, ORIENTATIONS, SelectionOptions
+from gateau.selection.fusion import ORIENTATIONS, SelectionOptions
+from gateau.selection.measures import LAYERS
 from gateau.selection.norms import NORMS
 from gateau.selection.ranking import rank_samples
 

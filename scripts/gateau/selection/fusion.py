@@ -15,11 +15,11 @@ import numpy as np
 import pandas as pd
 
 from gateau.errors import SettingsError
-from gateau.selection.awareness import DEFAULT_IMPORTANCE, IMPORTANCE, contextual_awareness_rows
+from gateau.selection.awareness import DEFAULT_IMPORTANCE, IMPORTANCE
+from gateau.selection.measures import LAYERS, awareness_measure, measured
 from gateau.selection.norms import NORMS, SCORE_NORMS, Array, perplexity
 from gateau.selection.parts import Part
 
-LAYERS = {"all": "segment_attention", "second_half": "segment_attention_second_half"}
 ORIENTATIONS = ("challenge", "aligned")
 
 
@@ -57,7 +57,7 @@ def guidance(scores: pd.DataFrame, norm: str) -> Array:
 
 def awareness(scores: pd.DataFrame, importance: str, layers: str) -> Array:
     """Return CAS of each row before orientation, float ``[rows]`` in [0, 1]."""
-    return contextual_awareness_rows(scores["segment_nll"].tolist(), scores[LAYERS[layers]].tolist(), importance)
+    return measured(scores, awareness_measure(importance, layers))
 
 
 def oriented(cas: Array, orientation: str) -> Array:

@@ -1,20 +1,34 @@
-"""Merging of the passes' shards into one row per sample, by id. A missing or doubled sample is an error."""
+"""Merging of the passes' shards into one row per sample, by id. A missing or doubled sample is an error.
+
+The three passes write the samples of a shard in the same order, so their files are read side by side, one row group
+at a time. Once the attention of a row is averaged over segments, the row is small. The rows are sorted by id in runs of
+bounded size, and the runs are merged. Only the index is held in memory as a whole.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from gateau.errors import ScoreError
-from gateau.schemas import INDEX, LONG_RESULT, SEGMENT_RESULT, SHORT_RESULT, shard_schema
-from gateau.selection.awareness import DEFAULT_IMPORTANCE, contextual_awareness, segment_means
-from gateau.tables import iterate_rows, read_rows
+from gateau.schemas import CONTRAST, INDEX, LONG_RESULT, SCORES, SEGMENT_RESULT, SHORT_RESULT, shard_schema
+from gateau.selection.awareness import DEFAULT_IMPORTANCE, Array, contextual_awareness_rows, segment_means
+from gateau.sorted_runs import SortedRuns
+from gateau.tables import lists_of, open_table, write_table_stream
 
-Row = dict[str, Any]
 _BAD = ("no_response", "too_long", "non_finite", "no_context")
+_LENGTHS = ("n_context", "n_instruction", "n_response", "truncated_tokens")
+_RUN_BYTES = 128 * 2**20
+_AGAIN = "delete the shard files and rerun"
 
 
 def shard_files(folder: Path, shards: int) -> list[str]:
@@ -29,12 +43,19 @@ def shard_files(folder: Path, shards: int) -> list[str]:
     return [str(file) for file in files]
 
 
-def merge_scores(
-    index_path: str, short: Sequence[str], long: Sequence[str], segments: Sequence[str], segment_length: int
-) -> list[Row]:
-    """Return rows of :data:`gateau.schemas.SCORES`, sorted by id.
+def write_scores(
+    index_path: str,
+    short: Sequence[str],
+    long: Sequence[str],
+    segments: Sequence[str],
+    segment_length: int,
+    largest_bad_share: float,
+    output: str | os.PathLike[str],
+    run_bytes: int = _RUN_BYTES,
+) -> Counter[str]:
+    """Write the table :data:`gateau.schemas.SCORES`, sorted by id. Return the number of samples of each status.
 
-    One shard is held in memory at a time. The status of a sample is the worst one that any of its passes reports.
+    The status of a sample is the worst one that any of its passes reports.
 
     Args:
         index_path: index.parquet.
@@ -42,39 +63,32 @@ def merge_scores(
         long: files of the long pass.
         segments: files of the segment pass.
         segment_length: in tokens.
+        largest_bad_share: see :func:`check_finite`.
+        output: file to write.
+        run_bytes: merged rows that are held in memory, in bytes. More of them are sorted on disk, beside ``output``.
 
     Raises:
-        ScoreError: a pass lacks a sample of the index, has one twice, or has one that is not in the index.
+        ScoreError: a pass lacks a sample of the index, has one twice, or has one that is not in the index; or too many
+            samples have NaN or infinite scores.
     """
-    index = {row["id"]: row for row in iterate_rows(index_path, INDEX)}
-    merged: dict[str, Row] = {}
-    for short_path, long_path, segment_path in zip(short, long, segments, strict=True):
-        short_rows = _by_id(short_path, SHORT_RESULT)
-        segment_rows = _by_id(segment_path, SEGMENT_RESULT)
-        for row in iterate_rows(long_path, shard_schema(LONG_RESULT)):
-            key = row["id"]
-            if key in merged:
-                raise ScoreError(f"{long_path}: sample {key} is scored twice; delete the shard files and rerun")
-            if key not in index:
-                raise ScoreError(f"{long_path}: sample {key} is not in {index_path}; delete the shard files and rerun")
-            short_row, segment_row = short_rows.pop(key, None), segment_rows.pop(key, None)
-            if short_row is None or segment_row is None:
-                raise ScoreError(
-                    f"sample {key} is in {long_path}, but not in both {short_path} and {segment_path}; delete the "
-                    "shard files and rerun"
-                )
-            merged[key] = _merge(index[key], short_row, row, segment_row, segment_length)
-        for path, rest in ((short_path, short_rows), (segment_path, segment_rows)):
-            if rest:
-                raise ScoreError(f"{path}: {_some(rest)} are not in {long_path}; delete the shard files and rerun")
-    missing = [key for key in index if key not in merged]
-    if missing:
-        raise ScoreError(f"no scores for {_some(missing)} of {index_path}; delete the shard files and rerun")
-    return [merged[key] for key in sorted(merged)]
+    index = _Index(index_path)
+    statuses: Counter[str] = Counter()
+    bad: list[str] = []
+    with SortedRuns(SCORES, Path(output).parent, run_bytes) as runs:
+        for paths in zip(short, long, segments, strict=True):
+            for parts in _side_by_side(index, paths):
+                table = _merge(*parts, segment_length)
+                statuses.update(table["status"].to_pylist())
+                bad += non_finite(table)
+                runs.add(table)
+        index.check_complete()
+        check_finite(sorted(bad), index.count, largest_bad_share)
+        write_table_stream(output, SCORES, runs.sorted_by_id())
+    return statuses
 
 
-def merge_contrast(index_path: str, shards: Sequence[str]) -> list[Row]:
-    """Return rows of :data:`gateau.schemas.CONTRAST`, sorted by id.
+def merge_contrast(index_path: str, shards: Sequence[str]) -> pa.Table:
+    """Return the table :data:`gateau.schemas.CONTRAST`, sorted by id.
 
     Args:
         index_path: index.parquet.
@@ -83,77 +97,160 @@ def merge_contrast(index_path: str, shards: Sequence[str]) -> list[Row]:
     Raises:
         ScoreError: the shards lack a sample of the index, have one twice, or have one that is not in the index.
     """
-    index = {row["id"]: row for row in iterate_rows(index_path, INDEX)}
-    merged: dict[str, Row] = {}
+    index = _Index(index_path)
+    tables = []
     for path in shards:
-        for key, row in _by_id(path, SHORT_RESULT).items():
-            if key in merged or key not in index:
-                wrong = "scored twice" if key in merged else f"not in {index_path}"
-                raise ScoreError(f"{path}: sample {key} is {wrong}; delete the shard files and rerun")
-            status = _worst({index[key]["status"], row["status"]})
-            merged[key] = {"id": key, "status": status, "nll": _mean(row["token_nll"])}
-    missing = [key for key in index if key not in merged]
-    if missing:
-        raise ScoreError(f"no scores for {_some(missing)} of {index_path}; delete the shard files and rerun")
-    return [merged[key] for key in sorted(merged)]
+        with open_table(path, shard_schema(SHORT_RESULT)) as file:
+            known = index.find(path, file.read(columns=["id"])["id"])
+            for place, part in _row_groups(file):
+                status = _worst([known.slice(place, len(part))["status"], part["status"]])
+                tables.append(pa.table([part["id"], status, _means(part["token_nll"])], schema=CONTRAST))
+    index.check_complete()
+    return pa.concat_tables(tables or [CONTRAST.empty_table()]).sort_by("id")
 
 
-def _worst(statuses: set[str]) -> str:
-    return next((bad for bad in _BAD if bad in statuses), "ok")
+def non_finite(table: pa.Table) -> list[str]:
+    """Return the ids of the samples with NaN or infinite scores."""
+    ids: list[str] = table.filter(pc.equal(table["status"], "non_finite"))["id"].to_pylist()
+    return ids
 
 
-def _by_id(path: str, result: Any) -> dict[str, Row]:
-    rows = read_rows(path, shard_schema(result))
-    by_id = {row["id"]: row for row in rows}
-    if len(by_id) != len(rows):
-        raise ScoreError(f"{path}: a sample is scored twice; delete the file and rerun")
-    return by_id
+def check_finite(bad: Sequence[str], count: int, largest_share: float) -> None:
+    """Raise ScoreError if more than this share of ``count`` samples has NaN or infinite scores.
 
-
-def _some(ids: Sequence[str] | dict[str, Row]) -> str:
-    names = list(ids)
-    return f"{len(names)} samples ({', '.join(names[:10])}{', …' if len(names) > 10 else ''})"
-
-
-def _merge(index: Row, short: Row, long: Row, segments: Row, segment_length: int) -> Row:
-    statuses = {index["status"], short["status"], long["status"], segments["status"]}
-    status = _worst(statuses)
-    profiles = {
-        "segment_attention": long["attention"],
-        "segment_attention_second_half": long["attention_second_half"],
-    }
-    row = {
-        "id": index["id"],
-        "status": status,
-        **{name: index[name] for name in ("n_context", "n_instruction", "n_response", "truncated_tokens")},
-        "nll_short": _mean(short["token_nll"]),
-        "nll_long": _mean(long["token_nll"]),
-        "token_nll_short": short["token_nll"],
-        "token_nll_long": long["token_nll"],
-        "nll_instruction_only": segments["nll_instruction_only"],
-        "nll_response_only": segments["nll_response_only"],
-        "segment_nll": segments["segment_nll"],
-        **{
-            name: None if profile is None else segment_means(profile, segment_length)
-            for name, profile in profiles.items()
-        },
-        "cas": None,
-    }
-    if status == "ok":
-        row["cas"] = float(contextual_awareness(row["segment_nll"], row["segment_attention"], DEFAULT_IMPORTANCE))
-    return row
-
-
-def _mean(token_nll: Sequence[float] | None) -> float | None:
-    return None if token_nll is None else float(np.mean(np.asarray(token_nll, dtype=np.float64)))
-
-
-def check_finite(rows: Sequence[Row], largest_share: float) -> None:
-    """Raise ScoreError if more than this share of the samples has NaN or infinite scores."""
-    bad = [row["id"] for row in rows if row["status"] == "non_finite"]
-    if len(bad) > largest_share * len(rows):
+    Args:
+        bad: ids of the samples with such scores.
+        count: number of all samples.
+        largest_share: the largest share that is allowed.
+    """
+    if len(bad) > largest_share * count:
         raise ScoreError(
-            f"{len(bad)} of {len(rows)} samples have NaN or infinite scores ({', '.join(bad[:10])}), more than "
+            f"{len(bad)} of {count} samples have NaN or infinite scores ({', '.join(bad[:10])}), more than "
             "scoring.max_non_finite_share allows; the usual cause is half precision: set scoring.dtype to bfloat16 or "
             "float32, and check that the model works at this length"
         )
+
+
+class _Index:
+    """The index by id, and which of its samples have been found in shards."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        with open_table(path, INDEX) as file:
+            self._table = file.read(columns=["id", "status", *_LENGTHS]).sort_by("id").combine_chunks()
+        self._ids = self._table["id"].combine_chunks()
+        self.count = len(self._table)
+        self._found = np.zeros(self.count, dtype=bool)
+
+    def find(self, path: str, ids: pa.ChunkedArray) -> pa.Table:
+        """Return status and lengths of the samples of one shard file, in their order.
+
+        Raises:
+            ScoreError: one of them is not in the index, or was found before.
+        """
+        places = pc.index_in(ids, value_set=self._ids)
+        if places.null_count:
+            unknown = ids.filter(pc.is_null(places)).to_pylist()
+            raise ScoreError(f"{path}: sample {unknown[0]} is not in {self._path}; {_AGAIN}")
+        rows = places.to_numpy()
+        twice = ids.to_pylist()[int(np.argmax(self._found[rows]))] if self._found[rows].any() else _repeated(ids)
+        if twice is not None:
+            raise ScoreError(f"{path}: sample {twice} is scored twice; {_AGAIN}")
+        self._found[rows] = True
+        return self._table.take(places)
+
+    def check_complete(self) -> None:
+        """Raise ScoreError if a sample was not found."""
+        if not self._found.all():
+            missing = self._ids.filter(pa.array(~self._found)).to_pylist()
+            raise ScoreError(f"no scores for {_some(missing)} of {self._path}; {_AGAIN}")
+
+
+def _side_by_side(index: _Index, paths: Sequence[str]) -> Iterator[tuple[pa.Table, pa.Table, pa.Table, pa.Table]]:
+    """Yield the same rows of the index and of the short, the long and the segment pass, one row group at a time."""
+    with ExitStack() as stack:
+        schemas = (shard_schema(result) for result in (SHORT_RESULT, LONG_RESULT, SEGMENT_RESULT))
+        files = [stack.enter_context(open_table(*pair)) for pair in zip(paths, schemas, strict=True)]
+        short, long, segments = (file.read(columns=["id"])["id"] for file in files)
+        known = index.find(paths[1], long)
+        for path, ids in ((paths[0], short), (paths[2], segments)):
+            if not ids.equals(long):
+                raise ScoreError(f"{_difference(path, ids, paths[1], long)}; {_AGAIN}")
+        for (place, first), (_, second), (_, third) in zip(*map(_row_groups, files), strict=True):
+            yield known.slice(place, len(second)), first, second, third
+
+
+def _difference(path: str, ids: pa.ChunkedArray, long_path: str, long_ids: pa.ChunkedArray) -> str:
+    if (twice := _repeated(ids)) is not None:
+        return f"{path}: sample {twice} is scored twice"
+    for one, its, other, its_ids in ((path, ids, long_path, long_ids), (long_path, long_ids, path, ids)):
+        if lacking := its_ids.filter(pc.invert(pc.is_in(its_ids, value_set=its))).to_pylist():
+            return f"{one} lacks {_some(lacking)} of {other}"
+    return f"{path} holds its samples in another order than {long_path}"
+
+
+def _row_groups(file: pq.ParquetFile) -> Iterator[tuple[int, pa.Table]]:
+    """Yield each row group, and the place of its first row in the file."""
+    place = 0
+    for group in range(file.num_row_groups):
+        table = file.read_row_group(group)
+        yield place, table
+        place += len(table)
+
+
+def _repeated(ids: pa.ChunkedArray) -> str | None:
+    counts = pc.value_counts(ids)
+    repeated = counts.filter(pc.greater(counts.field("counts"), 1)).field("values")
+    return repeated[0].as_py() if len(repeated) else None
+
+
+def _some(ids: Sequence[str]) -> str:
+    return f"{len(ids)} samples ({', '.join(ids[:10])}{', …' if len(ids) > 10 else ''})"
+
+
+def _worst(statuses: Sequence[pa.ChunkedArray]) -> pa.Array:
+    return pa.array(
+        [
+            next((bad for bad in _BAD if bad in row), "ok")
+            for row in zip(*(s.to_pylist() for s in statuses), strict=True)
+        ],
+        pa.string(),
+    )
+
+
+def _means(token_nll: pa.ChunkedArray) -> pa.Array:
+    return pa.array([None if row is None else float(row.astype(np.float64).mean()) for row in lists_of(token_nll)])
+
+
+def _merge(known: pa.Table, short: pa.Table, long: pa.Table, segments: pa.Table, segment_length: int) -> pa.Table:
+    status = _worst([known["status"], short["status"], long["status"], segments["status"]])
+    attention = {
+        name: [None if row is None else segment_means(row, segment_length) for row in lists_of(long[source])]
+        for name, source in (
+            ("segment_attention", "attention"), ("segment_attention_second_half", "attention_second_half"),
+        )
+    }  # fmt: skip
+    usable = np.flatnonzero([one == "ok" for one in status.to_pylist()]).tolist()
+    nll = lists_of(segments["segment_nll"])
+    cas: list[float | None] = [None] * len(nll)
+    for row, value in zip(usable, _cas(nll, attention["segment_attention"], usable), strict=True):
+        cas[row] = value
+    columns: Mapping[str, Any] = {
+        "id": long["id"],
+        "status": status,
+        **{name: known[name] for name in _LENGTHS},
+        "nll_short": _means(short["token_nll"]),
+        "nll_long": _means(long["token_nll"]),
+        "token_nll_short": short["token_nll"],
+        "token_nll_long": long["token_nll"],
+        **{name: segments[name] for name in ("nll_instruction_only", "nll_response_only", "segment_nll")},
+        **{name: pa.array(rows, SCORES.field(name).type) for name, rows in attention.items()},
+        "cas": pa.array(cas, pa.float64()),
+    }
+    return pa.table([columns[name] for name in SCORES.names], schema=SCORES)
+
+
+def _cas(nll: Sequence[Array | None], attention: Sequence[Array | None], rows: Sequence[int]) -> list[float]:
+    chosen = [nll[row] for row in rows], [attention[row] for row in rows]
+    found: list[float] = contextual_awareness_rows(*chosen, DEFAULT_IMPORTANCE).tolist()  # type: ignore[arg-type]
+    return found

@@ -13,9 +13,16 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from gateau.selection.awareness import far_evidence
 from gateau.selection.fusion import SelectionOptions, awareness, fused, guidance, oriented, oriented_name
 from gateau.selection.labelled import total_tokens
+from gateau.selection.measures import (
+    FAR_ATTENTION,
+    FAR_EVIDENCE,
+    KEY_TOKEN_GAIN,
+    Measure,
+    awareness_measure,
+    measured,
+)
 from gateau.selection.norms import Array, rank
 from gateau.selection.parts import Part, only
 
@@ -27,7 +34,7 @@ _SMALLEST_GROUP = 20
 def gateau_robust(scores: pd.DataFrame, options: SelectionOptions) -> list[Part]:
     """Return 0.3 · rank of HMP by log-perplexities among rows of similar length + 0.7 · rank of far evidence."""
     hmp = _relative_to_length_group(guidance(scores, "log"), _length(scores))
-    evidence = np.array([far_evidence(nll) for nll in scores["segment_nll"]])
+    evidence = measured(scores, FAR_EVIDENCE)
     return [
         Part("HMP within its length group", hmp, rank(hmp), _ROBUST_ALPHA),
         Part("far evidence", evidence, rank(evidence), 1 - _ROBUST_ALPHA),
@@ -78,14 +85,7 @@ def dependency(scores: pd.DataFrame, options: SelectionOptions) -> list[Part]:
     response (0 to 1). LADM sums the attention between all pairs of spans; here the response is the only query, because
     the long pass stores only its attention.
     """
-
-    def one(attention: list[float]) -> float:
-        mass = np.asarray(attention, dtype=np.float64)
-        mass = mass / mass.sum() if mass.sum() > 0 else mass
-        distance = 1 - (np.arange(len(mass)) + 0.5) / len(mass)
-        return float(mass @ distance * mass.std())
-
-    return only("attention to far segments", np.array([one(row) for row in scores["segment_attention"]]))
+    return only("attention to far segments", measured(scores, FAR_ATTENTION))
 
 
 def key_tokens(scores: pd.DataFrame, options: SelectionOptions) -> list[Part]:
@@ -94,13 +94,7 @@ def key_tokens(scores: pd.DataFrame, options: SelectionOptions) -> list[Part]:
     Such a token has a probability above e^-2 under θ_L, e^2 times that under θ_S or more; the thresholds are LongPPL's.
     The score is the gain in nats on these tokens, averaged over all response tokens.
     """
-
-    def one(short: list[float], long: list[float]) -> float:
-        gain, likely = np.subtract(short, long, dtype=np.float64), np.asarray(long) < 2
-        return float(np.where(likely & (gain > 2), gain, 0).mean())
-
-    tokens = zip(scores["token_nll_short"], scores["token_nll_long"], strict=True)
-    return only("gain on key tokens", np.array([one(short, long) for short, long in tokens]))
+    return only("gain on key tokens", measured(scores, KEY_TOKEN_GAIN))
 
 
 def _length(scores: pd.DataFrame) -> Array:
@@ -142,3 +136,11 @@ SCORES: dict[str, Callable[[pd.DataFrame, SelectionOptions], list[Part]]] = {
     "dependency": dependency,
     "key_tokens": key_tokens,
 }
+
+_MEASURES = {"gateau_robust": FAR_EVIDENCE, "dependency": FAR_ATTENTION, "key_tokens": KEY_TOKEN_GAIN}
+
+
+def measures_of(method: str, options: SelectionOptions) -> list[Measure]:
+    """Return the measures that a ranking by this method needs: CAS, which every ranking shows, and the method's own."""
+    own = [_MEASURES[method]] if method in _MEASURES else []
+    return [awareness_measure(options.importance, options.layers), *own]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+
+import numpy as np
+import pandas as pd
 
 from gateau.selection.norms import Array
 
@@ -37,16 +39,20 @@ def total(parts: Sequence[Part]) -> Array:
     return score
 
 
-def part_rows(ids: Sequence[str], parts: Sequence[Part]) -> Iterator[dict[str, Any]]:
-    """Yield rows of :data:`gateau.schemas.PARTS`, sample by sample.
+def parts_frame(ids: Sequence[str], parts: Sequence[Part]) -> pd.DataFrame:
+    """Return rows of :data:`gateau.schemas.PARTS`, sample by sample.
 
     Args:
         ids: of the samples, in the order of the parts' values.
         parts: of one method.
     """
-    for row, sample in enumerate(ids):
-        for part in parts:
-            yield {
-                "id": sample, "part": part.name, "value": float(part.values[row]), "normed": float(part.normed[row]),
-                "weight": part.weight,
-            }  # fmt: skip
+    names, weights = [part.name for part in parts], [part.weight for part in parts]
+    return pd.DataFrame(
+        {
+            "id": np.repeat(np.asarray(ids, dtype=object), len(parts)),
+            "part": np.tile(np.asarray(names, dtype=object), len(ids)),
+            "value": np.stack([part.values for part in parts], axis=1).ravel(),
+            "normed": np.stack([part.normed for part in parts], axis=1).ravel(),
+            "weight": np.tile(np.asarray(weights, dtype=np.float64), len(ids)),
+        }
+    )
