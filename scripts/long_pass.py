@@ -16,11 +16,13 @@ if TYPE_CHECKING:
 def main() -> None:
     parser = pass_parser(__doc__)
     parser.add_argument(
-        "--layer-block",
-        type=int,
-        required=True,
+        "--attention-block", type=int, required=True,
+        help="context tokens that are averaged into one entry of the attention profile over all layers",
+    )  # fmt: skip
+    parser.add_argument(
+        "--layer-block", type=int, required=True,
         help="context tokens that are averaged into one entry of the attention profile by layer",
-    )
+    )  # fmt: skip
     args = parser.parse_args()
 
     from gateau.schemas import LONG_RESULT
@@ -28,7 +30,7 @@ def main() -> None:
     def make_pass(config: Any, encoder: PromptEncoder) -> LongPass:
         from gateau.scoring.passes import LongPass
 
-        return LongPass(args.layer_block)
+        return LongPass(args.attention_block, args.layer_block)
 
     run_pass(
         args,
@@ -37,6 +39,7 @@ def main() -> None:
         LONG_RESULT,
         make_pass,
         whole_window=True,
+        attention_block=args.attention_block,
         layer_block=args.layer_block,
     )
 

@@ -13,6 +13,7 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=Path, required=True, help=f"folder with the {name} pass's shard files")
     parser.add_argument("--shards", type=int, required=True, help="number of shard files in each folder")
     parser.add_argument("--segment-length", type=int, required=True, help="length of a context segment in tokens")
+    parser.add_argument("--attention-block", type=int, required=True, help="tokens of a block of stored attention")
     parser.add_argument(
         "--max-non-finite-share", type=float, default=0.01,
         help="fail if a larger share of the samples has NaN or infinite scores",
@@ -20,11 +21,17 @@ def main() -> None:
     parser.add_argument("--output", required=True, help="output: scores.parquet")
     args = parser.parse_args()
 
-    from gateau.selection.merging import shard_files, write_scores
+    from gateau.selection.merging import Lengths, shard_files, write_scores
 
     short, long, segments = (shard_files(folder, args.shards) for folder in (args.short, args.long, args.segments))
     statuses = write_scores(
-        args.index, short, long, segments, args.segment_length, args.max_non_finite_share, args.output
+        args.index,
+        short,
+        long,
+        segments,
+        Lengths(args.segment_length, args.attention_block),
+        args.max_non_finite_share,
+        args.output,
     )
     logging.info("%d samples: %s", statuses.total(), dict(statuses))
 

@@ -324,6 +324,9 @@ class Configuration:
         train = self.config["train"]
         if train["optimizer"] == "adamw_8bit" and train["deepspeed"] != "none":
             raise SettingsError("train.optimizer adamw_8bit cannot be used with DeepSpeed; set train.deepspeed: none")
+        block = self.config["scoring"]["attention_block"]
+        if self.config["cam"]["segment_length"] % block:
+            raise SettingsError(f"cam.segment_length must be a multiple of scoring.attention_block, which is {block}")
         if self.config["miniature"] and not self.config["data"]["planted"]:
             raise SettingsError(
                 "miniature asks planted questions, so it needs data.planted; use --configfile config/miniature.yaml"
@@ -344,11 +347,8 @@ class Configuration:
                     f"data.split.regex: the group {min(absent)} is missing; write (?P<context>...) and "
                     "(?P<instruction>...) around the two parts"
                 )
-        if (
-            data["min_tokens"] is not None
-            and data["max_tokens"] is not None
-            and data["min_tokens"] > data["max_tokens"]
-        ):
+        low, high = data["min_tokens"], data["max_tokens"]
+        if low is not None and high is not None and low > high:
             raise SettingsError("data.min_tokens is above data.max_tokens, so that no row is left; lower it")
 
     def _check_models(self) -> None:

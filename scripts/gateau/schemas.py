@@ -51,9 +51,19 @@ SHORT_RESULT = table_schema(token_nll=_TOKEN_NLL)
 
 LONG_RESULT = table_schema(
     token_nll=_TOKEN_NLL,
-    attention=(pa.list_(pa.float32()), "per context token: mean attention weight over layers, heads, response rows"),
-    attention_second_half=(pa.list_(pa.float32()), "the same over the second half of the layers"),
-    layer_attention=(pa.list_(pa.float32()), "mean weight per layer and block of layer_block tokens, layer by layer"),
+    attention=(
+        pa.list_(pa.float16()),
+        "mean attention weight of the context tokens over layers, heads and response rows, for each block of "
+        "attention_block tokens, as a multiple of attention_peak",
+    ),
+    attention_peak=(pa.float64(), "the largest mean weight of a block"),
+    attention_second_half=(pa.list_(pa.float16()), "the same over the second half of the layers"),
+    attention_second_half_peak=(pa.float64(), "the largest mean weight of a block over the second half of the layers"),
+    layer_attention=(
+        pa.list_(pa.float16()),
+        "mean weight per layer and block of layer_block tokens, layer by layer, as a multiple of layer_attention_peak",
+    ),
+    layer_attention_peak=(pa.float64(), "the largest mean weight of a block of a layer"),
     n_layers=(pa.int32(), "layers that attend"),
 )
 

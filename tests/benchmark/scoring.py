@@ -49,7 +49,7 @@ def main() -> None:
 
         def ours(model: LlamaForCausalLM = fast, sample: EncodedSample = sample) -> None:
             ShortPass(None).compute(model, sample)
-            LongPass(128).compute(model, sample)
+            LongPass(16, 128).compute(model, sample)
             SegmentPass(segment, batch_tokens, (0,)).compute(model, sample)
 
         def released(model: LlamaForCausalLM = fast, sample: EncodedSample = sample) -> None:

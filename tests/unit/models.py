@@ -1,5 +1,6 @@
 """Tiny random models of several architectures, with weights large enough that attention is far from uniform."""
 
+import numpy as np
 import torch
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
@@ -88,3 +89,8 @@ def random_chat(**sizes):
     plain, (start, end, stop) = random_sample(**sizes), (150, 151, 152)
     head, question = [0, start, 7, end], [*plain.question, stop, start, 8, end]
     return EncodedSample(head, plain.context, question, [*plain.response[:-1], stop])
+
+
+def profile_of(result, name):
+    """A profile of the long pass, float64 ``[blocks]``."""
+    return np.asarray(result[name], dtype=np.float64) * result[f"{name}_peak"]

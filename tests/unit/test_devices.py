@@ -24,7 +24,7 @@ from gateau.work import DecoderShape
 from helpers import TINY_PAIR
 from unit.models import random_sample, tiny_model
 
-PASSES = (ShortPass(None), LongPass(64), SegmentPass(64, 200, (0,)))
+PASSES = (ShortPass(None), LongPass(16, 64), SegmentPass(64, 200, (0,)))
 SAMPLES = [random_sample(n, seed=n) for n in (150, 40)]
 
 

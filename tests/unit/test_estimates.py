@@ -81,7 +81,7 @@ def test_passes_do_what_torch_counts(name):
     pairs = [
         (ShortPass(None), one_pass("short_pass")),
         (ShortPass(128), one_pass("short_pass", 128)),
-        (LongPass(128), one_pass("long_pass")),
+        (LongPass(16, 128), one_pass("long_pass")),
         (SegmentPass(64, 512, (0,)), one_pass("segment_pass")),
     ]
     for scoring_pass, estimated in pairs:
@@ -355,7 +355,18 @@ def score(folder):
                "--preview-html", out / "tokens/p.html")  # fmt: skip
     for shard in range(2):
         name = f"{shard:04d}-of-0002.parquet"
-        script("long_pass", *common, "--shard", shard, "--layer-block", 128, "--output", out / "long_pass" / name)
+        script(
+            "long_pass",
+            *common,
+            "--shard",
+            shard,
+            "--attention-block",
+            16,
+            "--layer-block",
+            128,
+            "--output",
+            out / "long_pass" / name,
+        )
         script("segment_pass", *common, "--shard", shard, "--segment-length", 64, "--batch-tokens", 2048,
                "--output", out / "segment_pass" / name)  # fmt: skip
 

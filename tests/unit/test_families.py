@@ -11,16 +11,17 @@ import numpy as np
 import pytest
 import torch
 
+from gateau.attention_profiles import block_means, segment_means
 from gateau.errors import ModelError
 from gateau.model_files import ModelSpec
 from gateau.models import Runtime, load_config, load_model
 from gateau.scoring import passes
 from gateau.scoring.passes import LongPass, SegmentPass, ShortPass
 from gateau.scoring.perplexity import check_logits_to_keep
-from gateau.selection.awareness import contextual_awareness, segment_means
+from gateau.selection.awareness import contextual_awareness
 
 import oracle
-from unit.models import ARCHITECTURES, random_chat, random_sample, tiny_model
+from unit.models import ARCHITECTURES, profile_of, random_chat, random_sample, tiny_model
 
 SEGMENT, WINDOW = 64, 128
 FORMATS = {"plain": random_sample, "chat_template": random_chat}
@@ -45,15 +46,15 @@ def test_passes_agree_with_the_oracle(architecture, backend, form):
     check_logits_to_keep(fast)
     ids, n_response, first = sample.sequence(), len(sample.response), len(sample.head)
 
-    long = LongPass(layer_block=128).compute(fast, sample)
+    long = LongPass(attention_block=16, layer_block=128).compute(fast, sample)
     assert np.mean(long["token_nll"]) == pytest.approx(oracle.nll(slow, ids, n_response), abs=1e-4)
     layers = oracle.attention_profiles(slow, ids, n_response, first, first + len(sample.context))
     assert len(layers) == long["n_layers"] == len(ATTENDING.get(architecture, range(4)))
     expected = layers.mean(0).numpy()
-    np.testing.assert_allclose(long["attention"], expected, rtol=1e-3, atol=1e-9)
+    np.testing.assert_allclose(profile_of(long, "attention"), block_means(expected, 16), rtol=1e-3, atol=1e-9)
     half = layers[len(layers) // 2 :].mean(0).numpy()
-    np.testing.assert_allclose(long["attention_second_half"], half, rtol=1e-3, atol=1e-9)
-    blocks = np.reshape(long["layer_attention"], (long["n_layers"], 3))
+    np.testing.assert_allclose(profile_of(long, "attention_second_half"), block_means(half, 16), rtol=1e-3, atol=1e-9)
+    blocks = np.reshape(profile_of(long, "layer_attention"), (long["n_layers"], 3))
     np.testing.assert_allclose(blocks[:, 0], layers[:, :128].mean(1).numpy(), rtol=1e-3, atol=1e-9)
 
     short = ShortPass(WINDOW).compute(fast, sample)["token_nll"]
@@ -67,7 +68,8 @@ def test_passes_agree_with_the_oracle(architecture, backend, form):
     assert segments["nll_instruction_only"] == pytest.approx(alone, abs=1e-4)
     assert segments["nll_response_only"] == pytest.approx(oracle.nll(slow, nothing, n_response), abs=1e-4)
 
-    cas = contextual_awareness(segments["segment_nll"], segment_means(long["attention"], SEGMENT), "softmax_neg_ppl")
+    attention = segment_means(long["attention"], long["attention_peak"], len(sample.context), 16, SEGMENT)
+    cas = contextual_awareness(segments["segment_nll"], attention, "softmax_neg_ppl")
     assert cas == pytest.approx(oracle.contextual_awareness(slow_segments, expected, SEGMENT), abs=1e-4)
 
 
@@ -118,6 +120,6 @@ def test_layers_without_attention_are_reported_once(caplog):
     passes._report_unmeasured.cache_clear()
     with caplog.at_level(logging.WARNING):
         for architecture in ("qwen3_next", "llama", "qwen3_next"):
-            LongPass(128).compute(model_of(architecture), random_sample(n_context=20))
+            LongPass(16, 128).compute(model_of(architecture), random_sample(n_context=20))
     (warning,) = caplog.messages
     assert warning.startswith("Qwen3NextForCausalLM: 2 of its 4 layers attend to tokens")

@@ -20,7 +20,7 @@ from gateau.tables import read_rows
 
 import oracle
 from helpers import run_script, write_jsonl
-from unit.models import tiny_model
+from unit.models import profile_of, tiny_model
 from unit.tokenizers import CHATML, chat_tokenizer
 
 TURN = (
@@ -197,10 +197,10 @@ def test_passes_in_the_chat_format_agree_with_the_oracle(architecture, chat_samp
     sample, n_response = chat_sample, len(chat_sample.response)
     ids = sample.head + sample.context + sample.question + sample.response
     first = len(sample.head)
-    long = LongPass(layer_block=128).compute(fast, sample)
+    long = LongPass(attention_block=1, layer_block=128).compute(fast, sample)
     assert np.mean(long["token_nll"]) == pytest.approx(oracle.nll(slow, ids, n_response), abs=1e-4)
     layers = oracle.attention_profiles(slow, ids, n_response, first, first + len(sample.context))
-    np.testing.assert_allclose(long["attention"], layers.mean(0).numpy(), rtol=1e-3, atol=1e-9)
+    np.testing.assert_allclose(profile_of(long, "attention"), layers.mean(0).numpy(), rtol=1e-3, atol=1e-9)
 
     segments = SegmentPass(64, 1000, (0,)).compute(fast, sample)
     np.testing.assert_allclose(segments["segment_nll"], oracle.segment_nlls(slow, sample, 64), atol=1e-4)

@@ -7,7 +7,7 @@ import pytest
 
 from gateau.errors import ScoreError
 from gateau.schemas import CONTRAST, INDEX, LONG_RESULT, SCORES, SEGMENT_RESULT, SHORT_RESULT, shard_schema
-from gateau.selection.merging import write_scores
+from gateau.selection.merging import Lengths, write_scores
 from gateau.tables import read_rows, write_rows
 
 from helpers import run_script
@@ -34,7 +34,7 @@ class Run:
             for name, shards in self.shards.items()
         }
         index, output = str(self.path / "index.parquet"), self.path / "scores.parquet"
-        write_scores(index, *files.values(), segment_length, largest_bad_share, output, run_bytes)
+        write_scores(index, *files.values(), Lengths(segment_length, 1), largest_bad_share, output, run_bytes)
         return read_rows(output, SCORES)
 
     def _write(self, name, number, ids, result):
@@ -47,8 +47,9 @@ class Run:
         values = {
             "short": {"token_nll": [value, value + 1]},
             "long": {
-                "token_nll": [1.0, 2.0], "attention": [0.1, 0.3, 0.5], "attention_second_half": [0.2, 0.2, 0.2],
-                "layer_attention": [0.1], "n_layers": 1,
+                "token_nll": [1.0, 2.0], "attention": [0.25, 0.5, 1.0], "attention_peak": 0.4,
+                "attention_second_half": [1.0, 1.0, 1.0], "attention_second_half_peak": 0.2,
+                "layer_attention": [1.0], "layer_attention_peak": 0.1, "n_layers": 1,
             },
             "segments": {"segment_nll": [1.0, 2.0], "nll_instruction_only": 3.0, "nll_response_only": None},
         }[name]  # fmt: skip
@@ -61,7 +62,7 @@ def test_rows_are_sorted_by_id_and_hold_segment_means(tmp_path):
     rows = Run(tmp_path).merge()
     assert [row["id"] for row in rows] == ["a", "b", "c"]
     assert rows[0]["nll_short"] == ord("a") + 0.5
-    assert rows[0]["segment_attention"] == pytest.approx([0.2, 0.5])
+    assert rows[0]["segment_attention"] == pytest.approx([0.15, 0.4])
     assert rows[0]["nll_response_only"] is None
     assert 0 < rows[0]["cas"] < 1
 

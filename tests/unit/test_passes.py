@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from gateau.attention_profiles import block_means, segment_means
 from gateau.errors import ModelError
 from gateau.model_files import ModelSpec
 from gateau.models import Runtime, load_config, load_model
@@ -13,10 +14,10 @@ from gateau.scoring import passes, perplexity
 from gateau.scoring.attention import AttentionRecording, _visible_rows, mean_attention, record_attention
 from gateau.scoring.passes import LongPass, SegmentPass, ShortPass
 from gateau.scoring.perplexity import reset_rotary_scaling, response_nll
-from gateau.selection.awareness import contextual_awareness, segment_means
+from gateau.selection.awareness import contextual_awareness
 
 import oracle
-from unit.models import random_sample, tiny_model
+from unit.models import profile_of, random_sample, tiny_model
 
 SEGMENT = 64
 
@@ -185,15 +186,16 @@ def test_truncate_keeps_the_last_window_tokens_of_the_whole_sequence():
 
 def test_a_context_of_one_token():
     model, sample = tiny_model("llama", "sdpa"), random_sample(n_context=1)
-    long, segments = LongPass(128).compute(model, sample), SegmentPass(SEGMENT, 1000, ()).compute(model, sample)
+    long, segments = LongPass(16, 128).compute(model, sample), SegmentPass(SEGMENT, 1000, ()).compute(model, sample)
     assert (len(long["attention"]), len(segments["segment_nll"])) == (1, 1)
-    cas = contextual_awareness(segments["segment_nll"], segment_means(long["attention"], SEGMENT), "inverse_ppl")
+    attention = segment_means(long["attention"], long["attention_peak"], 1, 16, SEGMENT)
+    cas = contextual_awareness(segments["segment_nll"], attention, "inverse_ppl")
     assert cas == pytest.approx(1)
 
 
 def test_no_context_gives_perplexities_but_no_profile():
     model, sample = tiny_model("llama", "sdpa"), random_sample(n_context=0)
-    long, segments = LongPass(128).compute(model, sample), SegmentPass(SEGMENT, 1000, ()).compute(model, sample)
+    long, segments = LongPass(16, 128).compute(model, sample), SegmentPass(SEGMENT, 1000, ()).compute(model, sample)
     assert (long["attention"], long["layer_attention"], segments["segment_nll"]) == ([], [], [])
     assert np.mean(long["token_nll"]) == pytest.approx(segments["nll_instruction_only"], abs=1e-5)
 
@@ -213,7 +215,7 @@ def test_on_cuda_in_bfloat16_scores_stay_close_to_the_oracle(architecture):
     backend = "flash_attention_2" if is_flash_attn_2_available() else "sdpa"
     sample, slow = random_sample(), tiny_model(architecture, initializer_range=0.05)
     fast = tiny_model(architecture, backend, initializer_range=0.05).to("cuda", torch.bfloat16)
-    long = LongPass(128).compute(fast, sample)
+    long = LongPass(16, 128).compute(fast, sample)
     assert np.mean(long["token_nll"]) == pytest.approx(oracle.nll(slow, sample.sequence(), 23), rel=0.02)
-    expected = oracle.attention_profiles(slow, sample.sequence(), 23, 3, 303).mean(0).numpy()
-    np.testing.assert_allclose(np.sum(long["attention"]), expected.sum(), rtol=0.02)
+    expected = block_means(oracle.attention_profiles(slow, sample.sequence(), 23, 3, 303).mean(0), 16)
+    np.testing.assert_allclose(profile_of(long, "attention").sum(), expected.sum(), rtol=0.02)

@@ -23,7 +23,7 @@ from gateau.tables import write_rows
 
 import oracle
 from helpers import row, write_jsonl
-from unit.models import random_sample, tiny_model
+from unit.models import profile_of, random_sample, tiny_model
 from unit.test_merging import Run
 
 
@@ -67,7 +67,7 @@ def test_3_no_token_is_masked_by_its_id_and_nothing_is_padded():
     model = tiny_model("llama", "sdpa")
     for case in (sample, zeros):
         ids, first = case.sequence(), len(case.head)
-        profile = LongPass(128).compute(model, case)["attention"]
+        profile = profile_of(LongPass(1, 128).compute(model, case), "attention")
         layers = oracle.attention_profiles(tiny_model("llama"), ids, 23, 0, len(ids))
         np.testing.assert_allclose(profile, layers.mean(0)[first : first + 130], rtol=1e-3)
         assert layers.mean(0).sum().item() == pytest.approx(1)  # all of the attention is on real tokens
@@ -134,10 +134,13 @@ def test_8_the_number_of_shards_does_not_matter(tmp_path):
 
 def test_9_passes_are_joined_by_id(tmp_path):
     """Released: joined by position, or by a search through all rows for each row."""
-    run = Run(tmp_path, ids="abcdefgh")
-    run.shards["short"][0].reverse()
+    run = Run(tmp_path, ids="hcagfbed", shards=3)
+    run.ids.sort()  # the order of the index is another one
     rows = run.merge()
     assert [r["nll_short"] - 0.5 for r in rows] == [ord(c) for c in "abcdefgh"]
+    run.shards["short"][0].reverse()
+    with pytest.raises(ScoreError, match="in another order"):
+        run.merge()
 
 
 def test_10_the_data_set_label_survives(tmp_path):

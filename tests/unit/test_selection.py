@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gateau.attention_profiles import block_means, relative, segment_means
 from gateau.draws import held_out_ids
 from gateau.errors import DataError, ScoreError, SettingsError
 from gateau.methods import METHODS
@@ -17,7 +18,6 @@ from gateau.selection.awareness import (
     contextual_awareness,
     contextual_awareness_rows,
     far_evidence,
-    segment_means,
 )
 from gateau.selection.fusion import SelectionOptions
 from gateau.selection.near_duplicates import duplicates_of, shingles, signature
@@ -116,9 +116,25 @@ def test_two_importance_maps_are_one_under_a_cosine():
     np.testing.assert_allclose(*maps, rtol=1e-12)
 
 
-def test_segment_means_average_real_tokens_only():
-    assert segment_means([1, 2, 3, 4, 10], 2).tolist() == [1.5, 3.5, 10]
-    assert segment_means([], 2).tolist() == []
+def test_means_over_blocks_average_real_tokens_only():
+    assert block_means([1, 2, 3, 4, 10], 2).tolist() == [1.5, 3.5, 10]
+    assert block_means([], 2).tolist() == []
+
+
+@pytest.mark.parametrize("n_tokens", [0, 1, 15, 16, 17, 63, 64, 65, 200, 256])
+def test_segments_of_stored_blocks_are_those_of_the_tokens(n_tokens):
+    """Means to half precision; profiles of real models fall off by orders of magnitude."""
+    random = np.random.default_rng(n_tokens)
+    profile = np.exp(random.normal(-8, 2, n_tokens))
+    stored, largest = relative(block_means(profile, 16))
+    expected = [profile[start : start + 64].mean() for start in range(0, n_tokens, 64)]
+    found = segment_means(stored, largest, n_tokens, 16, 64)
+    np.testing.assert_allclose(found, expected, rtol=2**-11, atol=largest * 2**-24)
+    if n_tokens:
+        nll = random.normal(2, 1, len(expected))
+        assert contextual_awareness(nll, found, "inverse_ppl") == pytest.approx(
+            contextual_awareness(nll, expected, "inverse_ppl"), abs=1e-4
+        )
 
 
 def test_fusion_by_hand():

@@ -10,6 +10,7 @@ FRAME = {
     "template_options": as_json(config["scoring"]["template_options"]),
     "stop_tokens": as_json([files_digest(file) for file in CONFIGURED.files_of_auto_format]),
 }
+ATTENTION_BLOCK = f"--attention-block {config['scoring']['attention_block']}"
 PASS_COMMAND = (
     "{params.lease} python {params.script:q} --samples {input.samples:q} --index {input.index:q} --shard {params.shard}"
     " --model {params.model:q} --max-length {params.max_length}"

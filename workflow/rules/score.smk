@@ -44,7 +44,7 @@ rule long_pass:
         runtime=lambda wildcards, attempt: 720 * attempt,
     params:
         **pass_params("long", "long_pass"),
-        own=f"--layer-block {config['scoring']['layer_block']}",
+        own=f"{ATTENTION_BLOCK} --layer-block {config['scoring']['layer_block']}",
     shell:
         PASS_COMMAND
 

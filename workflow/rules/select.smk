@@ -22,7 +22,7 @@ rule scores:
     params:
         script=script("scores"),
         code=code_digest("scores.py"),
-        segment_length=config["cam"]["segment_length"],
+        lengths=f"--segment-length {config['cam']['segment_length']} {ATTENTION_BLOCK}",
         max_non_finite_share=config["scoring"]["max_non_finite_share"],
         # folders, because a shell command of more than 128 KB (some thousand paths) is refused
         folders=lambda wildcards, input: " ".join(
@@ -31,7 +31,7 @@ rule scores:
         shards=lambda wildcards, input: len(SHARDS),
     shell:
         "python {params.script:q} --index {input.index:q} {params.folders} --shards {params.shards}"
-        " --segment-length {params.segment_length}"
+        " {params.lengths}"
         " --max-non-finite-share {params.max_non_finite_share} --output {output:q} > {log:q} 2>&1"
 
 

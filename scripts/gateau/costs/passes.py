@@ -82,12 +82,14 @@ class ScoringPass:
 
     def file_bytes(self, shape: DecoderShape, sample: SampleLength) -> float:
         """Return the bytes of a sample in a shard file. The progress store takes as much again."""
-        numbers = sample.response
+        numbers: float = sample.response
+        scoring = self.config["scoring"]
         if self.rule == "segment_pass":
             numbers = 2 * (sample.context // self.config["cam"]["segment_length"] + 3)
         elif self.rule == "long_pass":
-            blocks = shape.layers * (sample.context // self.config["scoring"]["layer_block"] + 1)
-            numbers = sample.response + 2 * sample.context + blocks
+            blocks = 2 * (sample.context // scoring["attention_block"] + 1)
+            blocks += shape.layers * (sample.context // scoring["layer_block"] + 1)
+            numbers = sample.response + blocks / 2  # blocks are stored in half precision
         return float(_SINGLE * numbers + _ROW)
 
 

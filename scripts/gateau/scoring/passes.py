@@ -16,10 +16,12 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, Protocol
 
+import numpy as np
 import pyarrow as pa
 import torch
 from transformers import PreTrainedModel
 
+from gateau.attention_profiles import block_means, relative
 from gateau.models import input_device
 from gateau.prompts import EncodedSample
 from gateau.schemas import LONG_RESULT, SEGMENT_RESULT, SHORT_RESULT
@@ -77,9 +79,11 @@ class LongPass:
     """θ_L over the whole sequence, with the attention probe.
 
     Attributes:
-        layer_block: context tokens that are averaged into one entry of the profile by layer.
+        attention_block: context tokens that are averaged into one entry of the profile over all layers.
+        layer_block: the same for the profile by layer.
     """
 
+    attention_block: int
     layer_block: int
     name = "long_pass"
     schema = LONG_RESULT
@@ -97,14 +101,15 @@ class LongPass:
             nll = response_nll(model, _batch(model, [ids]), len(sample.response))[0]
         profiles = recording.profiles()
         _report_unmeasured(type(model).__name__, len(profiles), model.config.get_text_config().num_hidden_layers)
-        blocks = [block.mean(1) for block in profiles.split(self.layer_block, dim=1) if block.numel()]
-        return {
-            "token_nll": nll.tolist(),
-            "attention": profiles.mean(0).tolist(),
-            "attention_second_half": profiles[len(profiles) // 2 :].mean(0).tolist(),
-            "layer_attention": torch.stack(blocks, 1).flatten().tolist() if blocks else [],
-            "n_layers": len(profiles),
+        stored = {
+            "attention": block_means(profiles.mean(0), self.attention_block),
+            "attention_second_half": block_means(profiles[len(profiles) // 2 :].mean(0), self.attention_block),
+            "layer_attention": np.concatenate([block_means(layer, self.layer_block) for layer in profiles]),
         }
+        result = {"token_nll": nll.tolist(), "n_layers": len(profiles)}
+        for name, means in stored.items():
+            result[name], result[f"{name}_peak"] = relative(means)
+        return result
 
 
 @dataclass(frozen=True)

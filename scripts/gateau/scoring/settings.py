@@ -12,7 +12,14 @@ from gateau.model_files import ModelSpec, tokenizer_fingerprint, weights_fingerp
 from gateau.models import Runtime
 
 _PACKAGE = Path(__file__).resolve().parents[1]
-_NUMERICS = ("prompts.py", "models.py", "scoring/perplexity.py", "scoring/attention.py", "scoring/passes.py")
+_NUMERICS = (
+    "prompts.py",
+    "models.py",
+    "scoring/perplexity.py",
+    "scoring/attention.py",
+    "scoring/passes.py",
+    "attention_profiles.py",
+)
 
 
 def pass_settings(

@@ -27,14 +27,6 @@ IMPORTANCE: dict[str, Callable[[Array], Array]] = {
 DEFAULT_IMPORTANCE = "softmax_neg_ppl"
 
 
-def segment_means(profile: ArrayLike, length: int) -> Array:
-    """Return the mean of a per-token profile over each segment of ``length`` tokens; the last one may be shorter."""
-    values = np.asarray(profile, dtype=np.float64)
-    whole = len(values) // length * length
-    means = values[:whole].reshape(-1, length).mean(axis=1)
-    return means if whole == len(values) else np.append(means, values[whole:].mean())
-
-
 def contextual_awareness(segment_nll: ArrayLike, segment_attention: ArrayLike, importance: str) -> Array:
     """Return the cosine of the segments' importance and attention, in [0, 1]; it is 1 for a single segment.
 

@@ -11,6 +11,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +20,26 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from gateau.attention_profiles import segment_means
 from gateau.errors import ScoreError
 from gateau.schemas import CONTRAST, INDEX, LONG_RESULT, SCORES, SEGMENT_RESULT, SHORT_RESULT, shard_schema
-from gateau.selection.awareness import DEFAULT_IMPORTANCE, Array, contextual_awareness_rows, segment_means
+from gateau.selection.awareness import DEFAULT_IMPORTANCE, Array, contextual_awareness_rows
 from gateau.sorted_runs import SortedRuns
 from gateau.tables import lists_of, open_table, write_table_stream
 
 _BAD = ("no_response", "too_long", "non_finite", "no_context")
 _LENGTHS = ("n_context", "n_instruction", "n_response", "truncated_tokens")
+_UNREAD = ("layer_attention", "layer_attention_peak", "n_layers")
 _RUN_BYTES = 128 * 2**20
 _AGAIN = "delete the shard files and rerun"
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """Tokens of a context segment, and of a block of stored attention. A segment consists of whole blocks."""
+
+    segment: int
+    block: int
 
 
 def shard_files(folder: Path, shards: int) -> list[str]:
@@ -48,7 +59,7 @@ def write_scores(
     short: Sequence[str],
     long: Sequence[str],
     segments: Sequence[str],
-    segment_length: int,
+    lengths: Lengths,
     largest_bad_share: float,
     output: str | os.PathLike[str],
     run_bytes: int = _RUN_BYTES,
@@ -62,7 +73,7 @@ def write_scores(
         short: files of the short pass, in the order of shards.
         long: files of the long pass.
         segments: files of the segment pass.
-        segment_length: in tokens.
+        lengths: of segments and of blocks of attention.
         largest_bad_share: see :func:`check_finite`.
         output: file to write.
         run_bytes: merged rows that are held in memory, in bytes. More of them are sorted on disk, beside ``output``.
@@ -77,7 +88,7 @@ def write_scores(
     with SortedRuns(SCORES, Path(output).parent, run_bytes) as runs:
         for paths in zip(short, long, segments, strict=True):
             for parts in _side_by_side(index, paths):
-                table = _merge(*parts, segment_length)
+                table = _merge(*parts, lengths)
                 statuses.update(table["status"].to_pylist())
                 bad += non_finite(table)
                 runs.add(table)
@@ -190,10 +201,10 @@ def _difference(path: str, ids: pa.ChunkedArray, long_path: str, long_ids: pa.Ch
 
 
 def _row_groups(file: pq.ParquetFile) -> Iterator[tuple[int, pa.Table]]:
-    """Yield each row group, and the place of its first row in the file."""
-    place = 0
+    """Yield each row group without the profile by layer, and the place of its first row in the file."""
+    place, columns = 0, [name for name in file.schema_arrow.names if name not in _UNREAD]
     for group in range(file.num_row_groups):
-        table = file.read_row_group(group)
+        table = file.read_row_group(group, columns=columns)
         yield place, table
         place += len(table)
 
@@ -222,14 +233,12 @@ def _means(token_nll: pa.ChunkedArray) -> pa.Array:
     return pa.array([None if row is None else float(row.astype(np.float64).mean()) for row in lists_of(token_nll)])
 
 
-def _merge(known: pa.Table, short: pa.Table, long: pa.Table, segments: pa.Table, segment_length: int) -> pa.Table:
+def _merge(known: pa.Table, short: pa.Table, long: pa.Table, segments: pa.Table, lengths: Lengths) -> pa.Table:
     status = _worst([known["status"], short["status"], long["status"], segments["status"]])
     attention = {
-        name: [None if row is None else segment_means(row, segment_length) for row in lists_of(long[source])]
-        for name, source in (
-            ("segment_attention", "attention"), ("segment_attention_second_half", "attention_second_half"),
-        )
-    }  # fmt: skip
+        f"segment_{name}": _segment_attention(long[name], long[f"{name}_peak"], known["n_context"], lengths)
+        for name in ("attention", "attention_second_half")
+    }
     usable = np.flatnonzero([one == "ok" for one in status.to_pylist()]).tolist()
     nll = lists_of(segments["segment_nll"])
     cas: list[float | None] = [None] * len(nll)
@@ -248,6 +257,16 @@ def _merge(known: pa.Table, short: pa.Table, long: pa.Table, segments: pa.Table,
         "cas": pa.array(cas, pa.float64()),
     }
     return pa.table([columns[name] for name in SCORES.names], schema=SCORES)
+
+
+def _segment_attention(
+    blocks: pa.ChunkedArray, peaks: pa.ChunkedArray, n_context: pa.ChunkedArray, lengths: Lengths
+) -> list[Array | None]:
+    rows = zip(lists_of(blocks), peaks.to_pylist(), n_context.to_pylist(), strict=True)
+    return [
+        None if values is None else segment_means(values, peak, n_tokens, lengths.block, lengths.segment)
+        for values, peak, n_tokens in rows
+    ]
 
 
 def _cas(nll: Sequence[Array | None], attention: Sequence[Array | None], rows: Sequence[int]) -> list[float]:
