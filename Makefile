@@ -63,6 +63,7 @@ test-long: .venv/installed
 bench: .venv/installed
 	$(BIN)/python tests/benchmark/scoring.py
 	$(BIN)/python tests/benchmark/tokens.py
+	$(BIN)/python tests/benchmark/scale.py
 	$(BIN)/python tests/benchmark/planning.py
 	$(BIN)/python tests/benchmark/page.py
 
