@@ -203,6 +203,12 @@ def test_options_of_the_data_that_cannot_work_are_refused(configured, data, mess
         configured({"data": data}).check()
 
 
+def test_segments_consist_of_whole_blocks_of_attention(configured):
+    with pytest.raises(SettingsError, match="cam.segment_length must be a multiple of scoring.attention_block, which"):
+        configured({"cam": {"segment_length": 40}}).check()
+    configured({"cam": {"segment_length": 40}, "scoring": {"attention_block": 8}}).check()
+
+
 def test_options_of_the_data_reach_the_rows_that_they_concern(configured):
     one = configured({"data": {"columns": {"context": "doc", "id": None}, "limit": 3, "min_tokens": 5}})
     assert one.intake_options("long") == {
