@@ -15,7 +15,7 @@ def main() -> None:
     )
     parser.add_argument("--baseline", required=True, help="the model that the others are compared with")
     parser.add_argument("--published", required=True, help="JSON file of published scores")
-    parser.add_argument("--benchmarks", nargs="+", required=True, help="benchmarks whose published scores are shown")
+    parser.add_argument("--benchmarks", nargs="*", required=True, help="benchmarks whose published scores are shown")
     parser.add_argument("--csv", required=True, help="output: all measures in long form, CSV")
     parser.add_argument("--differences", required=True, help="output: comparisons with the baseline, CSV")
     parser.add_argument("--markdown", required=True, help="output: all tables, Markdown")

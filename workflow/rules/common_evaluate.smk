@@ -10,13 +10,13 @@ checked(EVALUATION.check)
 EVALUATE = config["evaluate"]
 GENERATE, JUDGE, ASSETS = EVALUATE["generate"], EVALUATE["judge"], EVALUATE["assets"]
 EVALUATED, BENCHMARKS = EVALUATION.models, EVALUATION.benchmarks
-JUDGED, SCORED = EVALUATION.judged, EVALUATION.scored
+JUDGED, SCORED, HARNESS = EVALUATION.judged, EVALUATION.scored, EVALUATION.harness_tasks
 JUDGE_NAME = re.sub(r"[^\w.-]", "_", JUDGE["model"])
 PINNED_ASSETS, PUBLISHED = RESOURCES / "assets.json", RESOURCES / "published_scores.json"
 
 # Answers without a score are made too, because another judge may rate them later.
 LEADERBOARD = expand(f"{RESULTS}/predictions/{{model}}/{{benchmark}}", model=EVALUATED, benchmark=BENCHMARKS)
-if SCORED and EVALUATED:
+if (SCORED or HARNESS) and EVALUATED:
     LEADERBOARD.append(f"{RESULTS}/leaderboard/leaderboard.html")
 
 
@@ -70,9 +70,11 @@ def served_as(wildcards):
     return f"{start.identity if start else server['model']} by {server.get('send', 'messages')} {more}"
 
 
-def generate_settings():
-    """Return the arguments that may change an answer."""
-    names = ("format", "max_length", "batch_tokens", "device", "dtype", "attention")
+def generate_settings(*without):
+    """Return the arguments that may change an answer, but those named."""
+    names = [
+        name for name in ("format", "max_length", "batch_tokens", "device", "dtype", "attention") if name not in without
+    ]
     arguments = [part for name in names for part in (f"--{name.replace('_', '-')}", str(GENERATE[name]))]
     for name in ("template_options", "reasoning"):
         arguments += [f"--{name.replace('_', '-')}", json.dumps(GENERATE[name], sort_keys=True)]
@@ -173,8 +175,14 @@ def judged_arguments(files, heatmap=()):
 
 def score_folders(wildcards, input):
     """Return the folders of each model's scores, as JSON."""
-    folders = [str(Path(file).parent) for file in input.scores]
-    return json.dumps({name: [folder for folder in folders if Path(folder).name == name] for name in EVALUATED})
+    folders, tasks = ([Path(file).parent for file in files] for files in (input.scores, input.harness))
+    return json.dumps(
+        {
+            name: [str(one) for one in folders if one.name == name]
+            + [str(one) for one in tasks if one.parent.name == name]
+            for name in EVALUATED
+        }
+    )
 
 
 def model_fingerprints():

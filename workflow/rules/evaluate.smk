@@ -259,6 +259,8 @@ rule leaderboard:
     input:
         scores=expand(f"{RESULTS}/score_{{benchmark}}/{{model}}/scores.json", benchmark=SCORED, model=EVALUATED),
         item_scores=expand(f"{RESULTS}/score_{{benchmark}}/{{model}}/items.jsonl", benchmark=SCORED, model=EVALUATED),
+        harness=expand(f"{RESULTS}/harness/{{model}}/{{task}}/scores.json", task=HARNESS, model=EVALUATED),
+        harness_items=expand(f"{RESULTS}/harness/{{model}}/{{task}}/items.jsonl", task=HARNESS, model=EVALUATED),
     output:
         csv=f"{RESULTS}/leaderboard/leaderboard.csv",
         differences=f"{RESULTS}/leaderboard/differences.csv",

@@ -54,7 +54,8 @@ _EVALUATED = {
         f"score_{benchmark}": expand(f"{RESULTS}/score_{benchmark}/{{model}}/scores.json", model=EVALUATED)
         for benchmark in SCORED
     },
-    "leaderboard": rules.leaderboard.output.csv if SCORED and EVALUATED else [],
+    "harness": expand(f"{RESULTS}/harness/{{model}}/{{task}}/scores.json", task=HARNESS, model=EVALUATED),
+    "leaderboard": rules.leaderboard.output.csv if (SCORED or HARNESS) and EVALUATED else [],
 }
 _STUDIED = (
     {"miniature_runs": MINIATURE_RUNS, "miniature_summary": rules.miniature_summary.output}

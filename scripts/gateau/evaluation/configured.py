@@ -16,6 +16,7 @@ from gateau.errors import SettingsError
 from gateau.evaluation import benchmarks
 from gateau.evaluation.benchmarks.base import Benchmark
 from gateau.evaluation.client.start import Start
+from gateau.evaluation.harness.configured import check_harness
 from gateau.experiments import Configuration, check_gpus, check_known, chosen, model_section
 from gateau.model_files import ModelSpec
 
@@ -94,6 +95,11 @@ class Evaluation:
         """Names of the benchmarks that get scores. Without a judge, some have answers only."""
         return [name for name in self.benchmarks if name in self.judged or self.benchmark(name).has_own_scores]
 
+    @property
+    def harness_tasks(self) -> list[str]:
+        """Names of the tasks, groups and tags of lm-evaluation-harness that are run, in order."""
+        return list(self.section["harness"]["tasks"])
+
     def benchmark(self, name: str) -> Benchmark:
         """Return what is known about a benchmark."""
         return benchmarks.load(name)
@@ -136,6 +142,7 @@ class Evaluation:
         check_known("evaluate.servers", section["servers"], self.models, "is not evaluated")
         for name in section["servers"]:
             self._check_server(name)
+        check_harness(section["harness"], self.models, self.server)
         check_gpus("evaluate.generate", section["generate"])
         judge = section["judge"]
         if self.judged and judge["budget_tokens"] is None and not judge["stand_in"]:

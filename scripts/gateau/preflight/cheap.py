@@ -42,7 +42,7 @@ def sections(configuration: Configuration) -> dict[str, dict[str, Any]]:
     evaluation = Evaluation(configuration)
     found = {f"models.{role}": configuration.model(role) for role in configuration.roles}
     for name, section in evaluation.given.items():
-        if evaluation.benchmarks and not evaluation.server(name):
+        if (evaluation.benchmarks or evaluation.harness_tasks) and not evaluation.server(name):
             found[f"evaluate.models.{name}"] = section
     return {
         key: section for number, (key, section) in enumerate(found.items())
@@ -215,7 +215,8 @@ def check_packages(configuration: Configuration) -> list[Finding]:
 def check_gpus(configuration: Configuration) -> list[Finding]:
     """Check that this machine has as many GPUs as a job asks for. On a cluster, jobs run on other machines."""
     evaluation, found = Evaluation(configuration), []
-    answering = [evaluation.gpus(model) for model in evaluation.models if evaluation.benchmarks]
+    is_asked = evaluation.benchmarks or evaluation.harness_tasks
+    answering = [evaluation.gpus(model) for model in evaluation.models if is_asked]
     wanted = {
         "scoring.gpus_per_job": configuration.gpus_per_pass if configuration.ranked else 0,
         "evaluate.generate.gpus_per_job": max(answering, default=0),

@@ -5,6 +5,7 @@ Every module in this package but ``base`` is a benchmark. Adding one therefore c
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -58,6 +59,16 @@ def ratings() -> dict[str, Rating]:
 def of_measure(benchmark: str) -> Benchmark:
     """Return the benchmark whose measures carry this name; LongBench's may be ``longbench`` or ``longbench_e``."""
     return next(load(name) for name in names() if benchmark in load(name).titles)
+
+
+def parts(benchmark: str, measure: str) -> Sequence[str]:
+    """Return the names of the measures whose items a measure is the mean of; those of another program have none."""
+    return of_measure(benchmark).parts(measure) if benchmark in titles() else (measure,)
+
+
+def title(benchmark: str) -> str:
+    """Return what tables call the benchmark that a measure names; one of another program has its own name."""
+    return titles().get(benchmark, benchmark)
 
 
 @cache

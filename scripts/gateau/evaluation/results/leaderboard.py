@@ -18,7 +18,7 @@ from typing import Any
 from gateau.errors import DataError
 from gateau.evaluation import benchmarks
 from gateau.evaluation.results.intervals import Comparison, stratified_difference
-from gateau.evaluation.results.measures import Measure, ScoredItem, read_items, read_measures
+from gateau.evaluation.results.measures import OWN_UNIT, Measure, ScoredItem, read_items, read_measures
 from gateau.files import read_json
 from gateau.reports import GREY, MARKERS, UNKNOWN, colours, decimal, make_figure, markdown_table, save_figure
 
@@ -131,7 +131,7 @@ def _strata(measure: Measure, own: Mapping[_Key, Any], theirs: Mapping[_Key, Any
 
     Each data set weighs the same in its category's mean. Items for which one model has no score are left out.
     """
-    names = benchmarks.of_measure(measure.benchmark).parts(measure.name)
+    names = benchmarks.parts(measure.benchmark, measure.name)
     keys = [(measure.benchmark, measure.protocol, name) for name in names]
     pairs = [(theirs.get(key, {}), own.get(key, {})) for key in keys]
     found = [[their[item] - our[item] for item in sorted(their.keys() & our.keys())] for their, our in pairs]
@@ -190,7 +190,7 @@ def _section_tables(entries: Sequence[Entry], headline: bool) -> list[tuple[str,
 def _title(section: Section, entries: Sequence[Entry]) -> str:
     benchmark, protocol, data, judge = section
     unit = ", ".join(dict.fromkeys(entry.measure.unit for entry in entries))
-    title = f"{benchmarks.titles()[benchmark]}, protocol {protocol}, in {unit}; items: {data}"
+    title = f"{benchmarks.title(benchmark)}, protocol {protocol}, in {unit}; items: {data}"
     if judge:
         title += f"; judge: {judge}"
     if all(entry.source != "measured" for entry in entries):
@@ -205,15 +205,23 @@ def _cell(entry: Entry | None) -> str:
     if entry.source != "measured":
         return decimal(measure.score)
     nulls = f", {measure.nulls} without rating" if measure.nulls else ""
-    return f"{measure.score:.2f} ({measure.low:.2f} to {measure.high:.2f}, n = {measure.n}{nulls})"
+    n = f", n = {measure.n}{nulls}"
+    return _with_interval(measure.score, measure.low, measure.high, measure.unit, more=n)
+
+
+def _with_interval(score: float, low: float, high: float, unit: str, sign: str = "", more: str = "") -> str:
+    """Return a number with its interval. One of unknown unit may be a share from 0 to 1, so it gets more places."""
+    number = f"{sign}.{4 if unit == OWN_UNIT else 2}f"
+    return f"{score:{number}} ({low:{number}} to {high:{number}}{more})"
 
 
 def _difference_table(differences: Sequence[Difference]) -> Table:
     columns = ["model", "benchmark", "protocol", "measure", "difference (95 % interval)", "unit", "p", "n"]
     rows = [
         [
-            one.model, benchmarks.titles()[one.benchmark], one.protocol, one.name,
-            f"{one.difference:+.2f} ({one.low:+.2f} to {one.high:+.2f})", one.unit, f"{one.p_value:.3f}", str(one.n),
+            one.model, benchmarks.title(one.benchmark), one.protocol, one.name,
+            _with_interval(one.difference, one.low, one.high, one.unit, "+"), one.unit, f"{one.p_value:.3f}",
+            str(one.n),
         ]
         for one in differences
     ]  # fmt: skip
@@ -329,5 +337,5 @@ def _measure_label(name: str, group: Sequence[Entry]) -> str:
 
 def _panel_title(section: Section) -> str:
     benchmark, protocol, data, judge = section
-    title = f"{benchmarks.titles()[benchmark]}, protocol {protocol}\nitems: {data}"
+    title = f"{benchmarks.title(benchmark)}, protocol {protocol}\nitems: {data}"
     return f"{title}; judge: {judge}" if judge else title

@@ -15,6 +15,8 @@ from gateau.errors import DataError
 from gateau.evaluation.results.intervals import bootstrap_interval
 from gateau.files import read_json, read_jsonl, write_json, write_jsonl
 
+OWN_UNIT = "the task's own unit"  # of numbers that another program computes in a unit that only its task knows
+
 
 @dataclass(frozen=True)
 class Measure:

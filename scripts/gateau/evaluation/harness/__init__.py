@@ -1,0 +1,1 @@
+"""Tasks of lm-evaluation-harness (package ``lm_eval``), which asks the models and scores their answers."""
