@@ -10,7 +10,7 @@ import argparse
 import json
 import logging
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -112,7 +112,7 @@ class _Asked:
                 "for the model in evaluate.servers, or set evaluate.generate.format"
             )
 
-        def through(base_url: str, name: str) -> dict[str, Any]:
+        def through(base_url: Callable[[], str], name: str) -> dict[str, Any]:
             asked = lm.through_server(
                 base_url, server, name, self._tokenizer, self._window, self._template_options, end
             )
@@ -120,15 +120,14 @@ class _Asked:
 
         start = Start.from_config(server)
         if start is None:
-            with _server_errors(server["base_url"]):
-                return through(server["base_url"], server["model"])
+            with _server_errors():
+                return through(lambda: str(server["base_url"]), server["model"])
         from gateau.evaluation.client.started import StartedServer
 
         with StartedServer(start, self._spec.location, Path(self._args.server_log)) as started:
-            base_url = started.base_url()
             try:
-                with _server_errors(base_url):
-                    return through(base_url, self._spec.location)
+                with _server_errors():
+                    return through(started.base_url, self._spec.location)
             except ServerError:
                 started.check()  # which shows the server's log if it has ended
                 raise
@@ -190,7 +189,7 @@ def _tokenizer_folder(spec: ModelSpec, tokenizer: PreTrainedTokenizerBase) -> It
 
 
 @contextmanager
-def _server_errors(base_url: str) -> Iterator[None]:
+def _server_errors() -> Iterator[None]:
     """Turn the errors of the harness's calls into ServerError."""
     import aiohttp
     import requests
@@ -200,8 +199,8 @@ def _server_errors(base_url: str) -> Iterator[None]:
     except (aiohttp.ClientError, requests.exceptions.RequestException, TimeoutError) as error:
         reason = str(error).strip().splitlines()[:1] or [type(error).__name__]
         raise ServerError(
-            f"{base_url} did not answer ({reason[0]}); answers so far are stored, and a rerun makes only the missing "
-            "calls"
+            f"a call of the model server failed ({reason[0]}); answers so far are stored, and a rerun makes only the "
+            "missing calls"
         ) from error
 
 

@@ -73,7 +73,7 @@ def in_process(
 
 
 def through_server(
-    base_url: str,
+    base_url: Callable[[], str],
     server: Mapping[str, Any],
     name: str,
     tokenizer: PreTrainedTokenizerBase,
@@ -84,7 +84,7 @@ def through_server(
     """Return the model behind an OpenAI-compatible server for the harness.
 
     Args:
-        base_url: the server's address, which ends in /v1.
+        base_url: returns the server's address, which ends in /v1; called once an answer is not stored.
         server: its entry of ``evaluate.servers``.
         name: name of the model on the server.
         tokenizer, window, template_options, end_of_reasoning: see :func:`in_process`.
@@ -100,13 +100,13 @@ def through_server(
         "header": {"Authorization": f"Bearer {key}"} if key else {"Content-Type": "application/json"},
     }
     kind, path = (_TokensServer, "completions") if send_tokens else (_MessagesServer, "chat/completions")
-    lm = kind(base_url=f"{base_url}/{path}", tokenizer_backend=None, think_end_token=end_of_reasoning, **options)
+    lm = kind(base_url="", tokenizer_backend=None, think_end_token=end_of_reasoning, **options)
     lm.asked_by(tokenizer, {**template_options}, dict(server.get("extra_body") or {}), send_tokens)
 
     def check(kind: str, asked: Sequence[Instance]) -> None:
-        if kind != "generate_until" and not (
-            send_tokens and gives_prompt_probabilities(base_url, name, options["header"])
-        ):
+        url = base_url()
+        lm.base_url = f"{url}/{path}"
+        if kind != "generate_until" and not (send_tokens and gives_prompt_probabilities(url, name, options["header"])):
             raise SettingsError(
                 f"{asked[0].task_name}: this task needs the log-probabilities of its prompts, which this server does "
                 "not give; evaluate the model in process, or through vLLM with send: tokens"

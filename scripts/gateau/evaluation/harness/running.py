@@ -72,7 +72,7 @@ def use_folder(cache: str | Path, offline: bool) -> None:
         (folder / name).mkdir(parents=True, exist_ok=True)
         os.environ[variable] = str(folder / name)
     if offline:
-        os.environ.update(dict.fromkeys(_OFFLINE, "1"))
+        os.environ["HF_DATASETS_OFFLINE"] = "1"
 
 
 def clamped_lengths(lengths: Sequence[int], window: int | None, answer: int) -> list[int]:
@@ -181,8 +181,14 @@ def run_task(loaded: LoadedTask, lm: LM, options: TaskOptions, chat: bool, cache
         task.set_fewshot_seed(seed=_FEWSHOT_SEED)
     _seed()
     set_torch_seed(_FEWSHOT_SEED)
+    cache.parent.mkdir(parents=True, exist_ok=True)
+    caching = CachingLM(lm, f"{cache}.db")
+    ask = caching.generate_until
+    caching.generate_until = lambda requests: [
+        _until(text, one.args[1]) for one, text in zip(requests, ask(requests), strict=True)
+    ]
     results: dict[str, Any] = evaluate(
-        lm=CachingLM(lm, f"{cache}.db"),
+        lm=caching,
         task_dict={"tasks": dict(loaded.tasks), "groups": dict(loaded.groups)},
         samples=_chosen_items(loaded, options.limit),
         bootstrap_iters=0,  # intervals are computed from the items
@@ -190,6 +196,14 @@ def run_task(loaded: LoadedTask, lm: LM, options: TaskOptions, chat: bool, cache
         fewshot_as_multiturn=chat,
     )
     return results
+
+
+def _until(text: str, options: Mapping[str, Any]) -> str:
+    """Return an answer up to where it should have stopped, because some servers send the stop text too."""
+    stops = options.get("until") or []
+    for stop in [stops] if isinstance(stops, str) else stops:
+        text = text.split(stop)[0] if stop else text
+    return text
 
 
 def _seed() -> None:
