@@ -66,17 +66,41 @@ def test_planning_imports_nothing_heavy():
     assert result.stdout.strip() == "[]"
 
 
-def test_conda_environment_agrees_with_the_pins():
+def pins_of(environment):
+    """The packages of a conda environment, and their pins in constraints.txt."""
     lines = (ROOT / "constraints.txt").read_text().splitlines()
     pins = dict(line.split("==") for line in lines if not line.startswith("#"))
-    environment = yaml.safe_load((ROOT / "envs/gateau.yaml").read_text())
-    packages = dict(line.split("==") for line in environment["dependencies"][-1]["pip"])
+    listed = yaml.safe_load((ROOT / f"envs/{environment}.yaml").read_text())["dependencies"][-1]["pip"]
+    return dict(line.split("==") for line in listed), pins
+
+
+def requirements(lines):
+    return {re.split(r"[<>=\[]", line)[0] for line in lines}
+
+
+def test_conda_environment_agrees_with_the_pins():
+    packages, pins = pins_of("gateau")
     assert packages == {name: pins[name] for name in packages}
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    wanted = {re.split(r"[<>=]", line)[0] for line in project["dependencies"]}
+    wanted = requirements(project["dependencies"])
     assert wanted <= set(pins)
     assert {"flash-attn", "bitsandbytes", "uv"} <= set(pins)
     assert {name for name in wanted if not name.startswith("snakemake")} <= set(packages)
+
+
+def test_the_environment_of_the_harness_agrees_with_the_pins_and_the_extra():
+    packages, pins = pins_of("harness")
+    assert packages == {name: pins[name] for name in packages}
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert requirements(extras["harness"]) <= set(packages) & requirements(extras["test"])
+    third_party = {
+        name.split(".")[0]
+        for path in imported_sources(ROOT / "scripts/harness.py")
+        for name in re.findall(r"^ *(?:import|from) (\w+)", path.read_text(), re.M)
+    }
+    distributions = {"yaml": "PyYAML", "jinja2": "Jinja2"}
+    used = {distributions.get(name, name) for name in third_party}
+    assert used & set(pins) <= set(packages) | {"PyYAML", "safetensors", "huggingface_hub", "tokenizers"}
 
 
 def test_pins_carry_no_address():

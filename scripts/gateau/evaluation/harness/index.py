@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from importlib.metadata import PackageNotFoundError, version
@@ -22,7 +23,7 @@ from gateau.errors import DataError, SettingsError
 from gateau.files import write_json
 
 PACKAGE_NAME = "lm_eval"
-INSTALL = '.venv/bin/python envs/install.py --editable ".[harness]"'
+INSTALL = "make install, or pip install '.[harness]'"
 GENERATED = "generate_until"
 _DEFAULT_ANSWER_TOKENS = 256  # the harness's, for a task that does not set max_gen_toks
 _FORM = 1  # of the cached file; another number is read anew
@@ -194,7 +195,7 @@ def _task(folder: str, config: Mapping[str, Any]) -> TaskEntry:
 
 def _config(file: Path, read: dict[Path, dict[str, Any]]) -> dict[str, Any]:
     """Return a file laid over the files that it includes; an empty mapping if it cannot be read."""
-    file = file.resolve()
+    file = Path(os.path.normpath(file))
     if file not in read:
         read[file] = {}  # of a file that includes itself
         try:
