@@ -202,7 +202,7 @@ class Server(ThreadingHTTPServer):
     def __init__(self, model, failing=0, probabilities=True):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.model, self.failing, self.probabilities = model, failing, probabilities
-        self.prompts, self.lock = [], threading.Lock()
+        self.prompts, self.keys, self.lock = [], set(), threading.Lock()
         threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
 
     @property
@@ -222,8 +222,10 @@ class _Handler(BaseHTTPRequestHandler):
         server, body = self.server, json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         with server.lock:
             server.prompts.append(body)
+            server.keys.add(self.headers["Authorization"])
             fails = len(server.generated()) <= server.failing and not body.get("echo")
         self.send_response(500 if fails else 200)
+        self.send_header("Content-Type", "application/json")
         self.end_headers()
         self.wfile.write(json.dumps({"choices": [{"index": 0, **self.answer(body)}]}).encode())
 
@@ -241,12 +243,17 @@ class _Handler(BaseHTTPRequestHandler):
         return {"text": "", "logprobs": {"token_logprobs": [None, *own, 0.0], "top_logprobs": top}}
 
 
-def test_a_server_answers_a_ruler_task_and_a_rerun_asks_for_the_missing_answers_only(tmp_path, cache, own, model):
+def test_a_server_answers_a_ruler_task_and_a_rerun_asks_for_the_missing_answers_only(
+    tmp_path, cache, own, model, monkeypatch
+):
+    monkeypatch.setenv("MODEL_SERVER_KEY", "sk-never-to-be-seen")
     options = {"lengths": [600], "limit": 6}
     server = Server(model, failing=100)
     result, _ = run_task(tmp_path, cache, own, "niah_single_1", server.section, **options)
     assert result.returncode == 1
     assert "a call of the model server failed (500" in result.stderr
+    assert server.keys == {"Bearer sk-never-to-be-seen"}
+    assert "never-to-be-seen" not in result.stdout + result.stderr
     server.failing = 0
     server.prompts.clear()
     result, scores = run_task(tmp_path, cache, own, "niah_single_1", server.section, **options)

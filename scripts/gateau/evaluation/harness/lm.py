@@ -90,6 +90,7 @@ def through_server(
         tokenizer, window, template_options, end_of_reasoning: see :func:`in_process`.
     """
     key = os.environ.get(server.get("key_variable") or "MODEL_SERVER_KEY")
+    logging.getLogger("lm_eval.models.api_models").addFilter(_hides_headers)
     send_tokens = server.get("send") == "tokens"
     limit = window or _DEFAULT_WINDOW
     options: dict[str, Any] = {
@@ -172,6 +173,11 @@ def gives_prompt_probabilities(base_url: str, model: str, header: Mapping[str, s
         raise ServerError(f"{base_url} cannot be reached ({error}); check that the server runs") from error
     except (requests.exceptions.RequestException, ValueError, LookupError, TypeError):
         return False
+
+
+def _hides_headers(record: logging.LogRecord) -> bool:
+    """Leave out the records of failed calls that show their headers, and so the key. Another record has the reason."""
+    return not record.getMessage().startswith("Exception:")
 
 
 class _Server:
