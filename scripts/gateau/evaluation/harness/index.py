@@ -12,12 +12,11 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from gateau.errors import DataError, SettingsError
 from gateau.files import write_json
@@ -66,18 +65,18 @@ class TaskIndex:
     entries: Mapping[str, TaskEntry] = field(default_factory=dict)
 
     @classmethod
-    def read(cls, cache: str | Path, include: Iterable[str | Path] = ()) -> TaskIndex:
+    def read(cls, folder: str | Path, include: Iterable[str | Path] = ()) -> TaskIndex:
         """Return the tasks of the installed harness and of the user's folders, which come first.
 
         Args:
-            cache: folder in which the names of the harness's own tasks are kept.
+            folder: where the names of the harness's own tasks are kept.
             include: folders of the user's tasks.
 
         Raises:
             DataError: a folder of the user's tasks does not exist.
         """
         entries: dict[str, TaskEntry] = {}
-        file = Path(cache) / f"tasks-{harness_version()}.json"
+        file = Path(folder) / f"tasks-{harness_version()}.json"
         try:
             kept = json.loads(file.read_text(encoding="utf-8"))
         except (OSError, ValueError):
@@ -88,10 +87,10 @@ class TaskIndex:
             entries = _entries(own_tasks(), relative=True)
             with contextlib.suppress(OSError):  # a folder that cannot be written only costs time
                 write_json(file, {"form": _FORM, "tasks": {name: entry.said() for name, entry in entries.items()}})
-        for folder in map(Path, include):
-            if not folder.is_dir():
-                raise DataError(f"evaluate.harness.include_path: {folder} is no folder; name a folder of task files")
-            entries |= _entries(folder.resolve(), relative=False)
+        for place in map(Path, include):
+            if not place.is_dir():
+                raise DataError(f"evaluate.harness.include_path: {place} is no folder; name a folder of task files")
+            entries |= _entries(place.resolve(), relative=False)
         return cls(entries)
 
     def near(self, name: str) -> list[str]:
@@ -152,11 +151,16 @@ def own_tasks() -> Path:
     return Path(spec.submodule_search_locations[0]) / "tasks"
 
 
-class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """A loader that leaves out what only Python understands, such as ``!function``."""
+@cache
+def _loader() -> Any:
+    """Return a YAML loader that leaves out what only Python understands, such as ``!function``."""
+    import yaml
 
+    class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+        pass
 
-_Loader.add_multi_constructor("!", lambda loader, suffix, node: None)
+    Loader.add_multi_constructor("!", lambda loader, suffix, node: None)
+    return Loader
 
 
 def _entries(root: Path, relative: bool) -> dict[str, TaskEntry]:
@@ -195,11 +199,13 @@ def _task(folder: str, config: Mapping[str, Any]) -> TaskEntry:
 
 def _config(file: Path, read: dict[Path, dict[str, Any]]) -> dict[str, Any]:
     """Return a file laid over the files that it includes; an empty mapping if it cannot be read."""
+    import yaml
+
     file = Path(os.path.normpath(file))
     if file not in read:
         read[file] = {}  # of a file that includes itself
         try:
-            config = yaml.load(file.read_text(encoding="utf-8"), Loader=_Loader)
+            config = yaml.load(file.read_text(encoding="utf-8"), Loader=_loader())
         except (OSError, ValueError, yaml.YAMLError):
             return {}
         if not isinstance(config, dict):
