@@ -37,7 +37,7 @@ def main() -> None:
         raise SettingsError(f"lm-evaluation-harness is not installed; install it with {INSTALL}, or use --sdm conda")
     options = TaskOptions(**args.options)
     use_folder(args.cache, args.offline)
-    index = TaskIndex.read(args.cache, options.include_path)
+    index = TaskIndex.read(args.cache, args.include_path)
     if args.fetch:
         load_task(args.task, index, options, args.cache, args.tokenizer, None, 0)
         logging.info("%s: its data is in %s", args.task, args.cache)
@@ -211,12 +211,13 @@ def _arguments() -> argparse.Namespace:
         "--options",
         type=json.loads,
         default={},
-        help="lengths, limit, num_fewshot, metadata and include_path of evaluate.harness, as JSON (default: {})",
+        help="lengths, limit, num_fewshot and metadata of evaluate.harness, as JSON (default: {})",
     )
+    parser.add_argument("--include-path", action="append", default=[], help="folder of further tasks; may be repeated")
     parser.add_argument("--cache", required=True, help="folder for fetched data sets")
     parser.add_argument("--offline", action="store_true", help="never use the network")
     parser.add_argument("--fetch", action="store_true", help="only fetch the data of the task")
-    parser.add_argument("--tokenizer", default="", help="with --fetch: a tokenizer, for tasks that need one")
+    parser.add_argument("--tokenizer", default="", help="with --fetch: a tokenizer, for tasks that measure their texts")
     parser.add_argument("--model", type=json.loads, help="path and options of the model, as JSON")
     parser.add_argument("--format", choices=("auto", *CHAT_FORMATS), default="auto", help="chat format")
     parser.add_argument(

@@ -182,8 +182,8 @@ def test_own_tasks_and_a_ruler_task_run_offline_and_stand_in_the_leaderboard(tmp
 
 def run_task(folder, cache, own, task, server=None, **options):
     """Run the script on the tiny model; return the process and its scores by name."""
-    options = {"include_path": [str(own)], **options}
     arguments = ["--task", task, "--options", json.dumps(options), "--cache", cache, "--offline", "--device", "cpu"]
+    arguments += ["--include-path", own]
     arguments += ["--model", json.dumps({"path": str(MODEL)}), "--progress-dir", folder / "progress"]
     arguments += ["--output", folder / "scores.json", "--items", folder / "items.jsonl"]
     arguments += ["--answers", folder / "answers.jsonl"]

@@ -22,6 +22,7 @@ def harness_run(wildcards, output):
     server, results = EVALUATION.server(wildcards.model), results_of(output, "harness")
     run = ["--threads", str(GENERATE["threads"]), "--gpus-per-job", str(max(EVALUATION.gpus(wildcards.model), 1))]
     run += ["--progress-dir", f"{progress_of(output, 'harness')}/harness", "--cache", EVALUATE["harness"]["cache"]]
+    run += [part for folder in EVALUATE["harness"]["include_path"] for part in ("--include-path", folder)]
     run += ["--offline"] * EVALUATE["harness"]["offline"]
     log = f"{results}/logs/harness/{wildcards.model}/{wildcards.task}.server.log"
     return shlex.join([*run, *(["--server", json.dumps(server), "--server-log", log] if server else [])])

@@ -11,7 +11,7 @@ from gateau.evaluation.client.start import KNOWN, Start
 from gateau.evaluation.harness.index import GENERATED, TaskIndex, check_exists, harness_version
 
 _PROMPT_PROBABILITIES = "vllm"  # the only known server that gives the log-probabilities of a prompt
-_OPTIONS = ("lengths", "limit", "num_fewshot", "metadata", "include_path")
+_OPTIONS = ("lengths", "limit", "num_fewshot", "metadata")
 
 
 def task_options(section: Mapping[str, Any]) -> dict[str, Any]:

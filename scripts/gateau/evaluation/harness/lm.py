@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _DEFAULT_WINDOW = 2048  # of a model that does not define one, as in the harness
+_LOGITS = 2**29  # values of 4 bytes; the harness computes those of the whole vocabulary for every token of a batch
 _PROBE_TEXT = "The sky is blue."
 
 
@@ -66,7 +67,8 @@ def in_process(
                 prompt, answer = len(lm.tok_encode("".join(one.args))), 0
                 check_fits(one, prompt - 1, 0, lm.max_length)  # the last token is only predicted
             longest = max(longest, prompt + answer)
-        lm.batch_size_per_gpu = max(1, batch_tokens // longest)
+        room = batch_tokens if kind == "generate_until" else min(batch_tokens, _LOGITS // len(tokenizer))
+        lm.batch_size_per_gpu = max(1, room // longest)
 
     check_before(lm, check)
     return lm

@@ -38,14 +38,12 @@ class TaskOptions:
         limit: number of items of a task, or of each length; None for all.
         num_fewshot: number of examples in each prompt; None for the task's own.
         metadata: further settings that tasks read when they make their data.
-        include_path: folders of the user's tasks.
     """
 
     lengths: Sequence[int] = (4096,)
     limit: int | None = None
     num_fewshot: int | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
-    include_path: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -256,11 +254,13 @@ def _advice(name: str, index: TaskIndex, cache: str | Path, error: Exception) ->
             f"{name}: this task splits texts into sentences with nltk's punkt_tab, which is not in {cache}/nltk_data; "
             f"with network: python -m nltk.downloader -d {cache}/nltk_data punkt_tab"
         )
-    data = sorted({entry.data for entry in index.leaves(name).values() if entry.data})
+    leaves = index.leaves(name).values()
+    data = sorted({entry.data for entry in leaves if entry.data})
     named = ", ".join(data[:3]) + (", …" if len(data) > 3 else "")
+    sized = " --tokenizer <a folder with any tokenizer>" if any(entry.lengths for entry in leaves) else ""
     return (
         f"{name}: its data ({named or 'which its code fetches'}) cannot be loaded ({reason}); if it is not cached, run "
-        f"this on a machine with network: python scripts/harness.py --fetch --task {name} --cache {cache}"
+        f"this on a machine with network: python scripts/harness.py --fetch --task {name} --cache {cache}{sized}"
     )
 
 
