@@ -170,9 +170,14 @@ class Asked:
         return "_generator" in vars(self)
 
     def _questions(self, share: Share) -> list[Question]:
-        benchmark = benchmarks.load(share.benchmark)
-        asked = benchmark.ask(share.assets, share.options, self._prompter.tokenizer)
-        if benchmark.cut_advice:
+        benchmark, options = benchmarks.load(share.benchmark), share.options
+        window, left_out_by = self._settings["window"], benchmark.left_out_by(options)
+        if left_out_by and window:
+            options = benchmark.within(options, window, self._args.max_length)
+        asked = benchmark.ask(share.assets, options, self._prompter.tokenizer)
+        if left_out_by:
+            asked = _fitting(asked, self._prompter, left_out_by)
+        elif benchmark.cut_advice:
             _check_uncut(asked, self._prompter, benchmark.cut_advice)
         logging.info("%s: %d questions", share.benchmark, len(asked))
         return asked
@@ -197,6 +202,24 @@ def _check_uncut(asked: Sequence[Question], prompter: Prompter, advice: str) -> 
                 f"{question.benchmark}: {question.item} does not fit into the model's window or "
                 f"evaluate.generate.max_length; {advice}, or evaluate models with long windows in a run of their own"
             )
+
+
+def _fitting(asked: Sequence[Question], prompter: Prompter, field: str) -> list[Question]:
+    """Return the questions without those that share the value of this field of the record with a cut question.
+
+    Raises:
+        SettingsError: no question is left.
+    """
+    cut = {question.record[field] for question in asked if prompter.prompt(question).truncated_tokens}
+    if cut:
+        logging.warning("%s: left out, because they do not fit into the window: %s %s", asked[0].benchmark, field, cut)
+    kept = [question for question in asked if question.record[field] not in cut]
+    if not kept:
+        raise SettingsError(
+            f"{asked[0].benchmark}: no {field} fits into the model's window or evaluate.generate.max_length; add a "
+            f"smaller one, or do not evaluate this model"
+        )
+    return kept
 
 
 def _arguments() -> argparse.Namespace:

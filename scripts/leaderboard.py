@@ -23,6 +23,7 @@ def main() -> None:
     parser.add_argument("--plot", required=True, help="output: plot of the headline measures, PNG")
     args = parser.parse_args()
 
+    from gateau.evaluation.results.common_parts import on_common_parts
     from gateau.evaluation.results.leaderboard import (
         compare,
         differences_csv,
@@ -34,7 +35,7 @@ def main() -> None:
         to_markdown,
     )
 
-    measured, items = read_entries(args.scores)
+    measured, items = on_common_parts(*read_entries(args.scores))
     differences = compare(measured, items, args.baseline)
     entries = [*measured, *published_entries(args.published, args.benchmarks)]
     write_text(args.csv, to_csv(entries))

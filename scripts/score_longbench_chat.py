@@ -6,6 +6,7 @@ The script also works without the workflow.
 import logging
 
 from gateau.command import argument_parser, run
+from gateau.errors import DataError
 from gateau.evaluation.benchmarks.longbench_chat.cases import (
     LANGUAGES,
     PROTOCOLS,
@@ -22,6 +23,9 @@ def main() -> None:
     parser.add_argument("--judge", required=True, help="name of the judge in tables")
     parser.add_argument("--protocol", choices=PROTOCOLS, required=True, help="how the model was asked")
     parser.add_argument(
+        "--language", choices=("all", *LANGUAGES), default="all", help="which cases were asked (default: all)"
+    )
+    parser.add_argument(
         "--max-null-share", type=float, default=0.05, help="largest share of judgments without a rating, from 0 to 1"
     )
     parser.add_argument("--data", default="LongBench-Chat", help="name of the items in tables")
@@ -36,7 +40,11 @@ def main() -> None:
 
     predictions = read_predictions(args.predictions)
     ratings = read_ratings(args.judgments, {one.id: RATING for one in predictions}, args.max_null_share)
-    measures, items = chat_scores(predictions, ratings, args.protocol, data=args.data, judge=args.judge)
+    if other := [one.id for one in predictions if args.language not in ("all", one.language)]:
+        raise DataError(f"{args.predictions}: idx {other[0]} is not {args.language}; take --language all")
+    measures, items = chat_scores(
+        predictions, ratings, args.protocol, data=args.data, judge=args.judge, language=args.language
+    )
     report = {
         "protocol": args.protocol,
         "judge": args.judge,

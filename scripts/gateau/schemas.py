@@ -196,3 +196,26 @@ SELECTED_BY_RANK = pa.schema(
         ),
     ]
 )
+
+ANSWERS = table_schema(
+    model=(pa.string(), "name of the evaluated model"),
+    benchmark=(pa.string(), "name of the benchmark"),
+    item=(pa.string(), "id of the question within its benchmark"),
+    turn=(pa.int32(), "turn of the dialogue, from 1"),
+    prompt_sha256=(pa.string(), "SHA-256 of the prompt's token ids, written in decimal and separated by commas"),
+    prompt_tokens=(pa.int64(), "length of the prompt in tokens"),
+    truncated_tokens=(pa.int64(), "tokens of the question's text that were cut from its middle"),
+    control_tokens=(pa.int64(), "control tokens in the question's text that were broken up"),
+    answer=(pa.string(), "the answer, without reasoning"),
+    reasoning=(pa.string(), "what the model wrote before the answer, with its marks"),
+    new_tokens=(pa.int64(), "length of answer and reasoning in tokens"),
+    finish_reason=(
+        pa.string(),
+        "stop, length (the most new tokens are reached) or window (the model's window is full)",
+    ),
+    score=(pa.float64(), "score without a judge, in the unit of the measure (mostly %); null if there is none"),
+    protocol=(pa.string(), "how that score was computed; null without a score"),
+    rating=(pa.float64(), "the judge's rating, in the unit of its measure; null if there is none"),
+    judge=(pa.string(), "name of the judge; null without a rating"),
+    record=(pa.string(), "further fields of the question as JSON, such as the right answers"),
+)

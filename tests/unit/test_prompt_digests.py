@@ -1,6 +1,6 @@
 """Every prompt of the benchmarks' small sets is the one that was asked before needles could be several.
 
-The digests were recorded at commit b9d2614. Stored answers are found by them, so another digest would ask a model again.
+The digests were recorded at commit b9d2614. Stored answers are found by them: another digest would ask a model again.
 """
 
 import copy

@@ -16,6 +16,8 @@ PINNED_ASSETS, PUBLISHED = RESOURCES / "assets.json", RESOURCES / "published_sco
 
 # Answers without a score are made too, because another judge may rate them later.
 LEADERBOARD = expand(f"{RESULTS}/predictions/{{model}}/{{benchmark}}", model=EVALUATED, benchmark=BENCHMARKS)
+if EVALUATED and BENCHMARKS:
+    LEADERBOARD.append(f"{RESULTS}/answers/answers.parquet")
 if (SCORED or HARNESS) and EVALUATED:
     LEADERBOARD.append(f"{RESULTS}/leaderboard/leaderboard.html")
 
@@ -104,11 +106,24 @@ def asked_ahead(wildcards, input, output):
     )
 
 
-def answers_of(wildcards):
+def answer_files(model, benchmark):
     """Return the files of all shards of a model's answers to a benchmark."""
-    shards = EVALUATION.shards(wildcards.benchmark)
-    folder = f"{RESULTS}/generate/{wildcards.model}/{wildcards.benchmark}"
+    shards, folder = EVALUATION.shards(benchmark), f"{RESULTS}/generate/{model}/{benchmark}"
     return [f"{folder}/{shard:04d}-of-{shards:04d}.jsonl" for shard in range(shards)]
+
+
+def answers_of(wildcards):
+    """Return the files of all shards of the wildcards' model and benchmark."""
+    return answer_files(wildcards.model, wildcards.benchmark)
+
+
+def files_of_answers(wildcards, input):
+    """Return the files of all answers by model and benchmark, as JSON."""
+    files = iter(input.answers)
+    sizes = {model: {name: EVALUATION.shards(name) for name in BENCHMARKS} for model in EVALUATED}
+    return json.dumps(
+        {model: {name: [next(files) for _ in range(n)] for name, n in of.items()} for model, of in sizes.items()}
+    )
 
 
 def shard_arguments(wildcards):
@@ -154,11 +169,12 @@ def scorer_input(benchmark):
 
 
 def score_labels(benchmark):
-    """Return the arguments that name the items and the judge in tables."""
-    data = all_benchmarks.load(benchmark).data
+    """Return the arguments that name the items and the judge in tables, and those of the benchmark's own options."""
+    known = all_benchmarks.load(benchmark)
+    data = known.data
     if ASSETS["source"] == "own":
         data = f"own small set in the format of {data}"
-    labels = ["--data", data]
+    labels = ["--data", data, *known.score_arguments(EVALUATION.options(benchmark))]
     if benchmark in JUDGED:
         name = "stand-in, no language model" if JUDGE["stand_in"] else JUDGE["model"]
         labels += ["--judge", name, "--max-null-share", str(JUDGE["max_null_share"])]

@@ -66,6 +66,31 @@ rule generate:
         " --ahead {params.ahead:q} --output {output:q} > {log:q} 2>&1"
 
 
+rule answers:
+    input:
+        answers=[file for model in EVALUATED for name in BENCHMARKS for file in answer_files(model, name)],
+        scores=expand(f"{RESULTS}/score_{{benchmark}}/{{model}}/scores.json", benchmark=SCORED, model=EVALUATED),
+        item_scores=expand(f"{RESULTS}/score_{{benchmark}}/{{model}}/items.jsonl", benchmark=SCORED, model=EVALUATED),
+    output:
+        f"{RESULTS}/answers/answers.parquet",
+    log:
+        f"{RESULTS}/logs/answers/answers.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/answers/answers.tsv"
+    conda:
+        "../../envs/gateau.yaml"
+    resources:
+        mem_mb=2000,
+        runtime=60,
+    params:
+        script=script("answers"),
+        code=code_digest("answers.py"),
+        files=files_of_answers,
+        folders=score_folders,
+    shell:
+        "python {params.script:q} --answers {params.files:q} --scores {params.folders:q} --output {output:q} > {log:q} 2>&1"
+
+
 rule predictions:
     input:
         answers_of,
@@ -211,11 +236,10 @@ rule score_needle:
     params:
         script=script("score_needle"),
         code=code_digest("score_needle.py"),
-        phrases=no_wildcards(" ".join(f"--key {shlex.quote(key)}" for key in config["evaluate"]["needle"]["keys"])),
         labels=score_labels("needle"),
         judged=lambda wildcards, input, output: judged_arguments(input, output.judged),
     shell:
-        "python {params.script:q} --predictions {input.predictions:q} {params.judged} {params.phrases} {params.labels}"
+        "python {params.script:q} --predictions {input.predictions:q} {params.judged} {params.labels}"
         " --title {wildcards.model:q} --output {output.scores:q} --items {output.item_scores:q} --table {output.table:q}"
         " --heatmap {output.heatmap:q} > {log:q} 2>&1"
 

@@ -49,6 +49,7 @@ _EVALUATED = {
     "assets": all_by_contents(f"{RESULTS}/assets/{{benchmark}}", benchmark=BENCHMARKS) if EVALUATED else [],
     "generate": _PREDICTIONS,
     "predictions": _PREDICTIONS,
+    "answers": rules.answers.output if EVALUATED and BENCHMARKS else [],
     "judge": expand(rules.judge.output.judgments, model=EVALUATED, benchmark=JUDGED),
     **{
         f"score_{benchmark}": expand(f"{RESULTS}/score_{benchmark}/{{model}}/scores.json", model=EVALUATED)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,7 +17,11 @@ _SAMPLED_TEXTS = 48
 
 
 def turns_of(
-    evaluation: Evaluation, name: str, results: Path, count_tokens: Callable[[list[str]], list[int]] | None
+    evaluation: Evaluation,
+    name: str,
+    results: Path,
+    count_tokens: Callable[[list[str]], list[int]] | None,
+    window: int | None = None,
 ) -> list[Turn] | None:
     """Return the lengths of a benchmark's prompts with answers as long as allowed; None if it is not fetched yet.
 
@@ -26,9 +30,16 @@ def turns_of(
         name: of the benchmark.
         results: the results folder.
         count_tokens: returns the number of tokens of each text; if None, a ratio of bytes per token is assumed.
+        window: of the model in tokens, or None if unknown. A benchmark may leave out what does not fit it.
+
+    Raises:
+        SettingsError: nothing of a benchmark fits the window.
     """
-    benchmark, options, reasoned = evaluation.benchmark(name), evaluation.options(name), reasoning_tokens(evaluation)
+    benchmark, reasoned = evaluation.benchmark(name), reasoning_tokens(evaluation)
+    options: Mapping[str, Any] = evaluation.options(name)
     if benchmark.planned_turns:
+        if window and benchmark.left_out_by(options):
+            options = benchmark.within(options, window, evaluation.section["generate"]["max_length"])
         return [(one.most_prompt, one.most_new + reasoned) for one in benchmark.planned_turns(options)]
     folder = results / "assets" / name
     if not folder.is_dir() and evaluation.section["assets"]["source"] == "own":

@@ -26,7 +26,7 @@ from gateau.costs.lengths import (
 from gateau.costs.passes import ScoringPass
 from gateau.costs.training_memory import TrainingSetup, memory_items, peak_bytes
 from gateau.draws import wanted_rows
-from gateau.errors import DataError, ModelError
+from gateau.errors import DataError, ModelError, SettingsError
 from gateau.evaluation.configured import Evaluation
 from gateau.experiments import Configuration, Experiment
 from gateau.model_files import ModelSpec, local_copy
@@ -327,12 +327,16 @@ class Run:
             return Stage("generate", *stage)
         section = evaluation.given.get(model) or self.configuration.model("base")
         shape = self.shape(f"evaluate.models.{model}", section)
-        turns = turns_of(evaluation, benchmark, self.results, self._counter(section))
+        window = ModelSpec.from_config(section).context_window() if shape else None
+        try:
+            turns = turns_of(evaluation, benchmark, self.results, self._counter(section), window)
+        except SettingsError as error:
+            self._note(f"generate {model}: {error}.")
+            return Stage("generate", *stage)
         if turns is None:
             self._note(
                 f"generate {benchmark}: its questions are not fetched (rule assets), so their number is unknown."
             )
-        window = ModelSpec.from_config(section).context_window() if shape else None
         return Stage(
             "generate", *stage,
             sequences=len(turns) if turns else None,

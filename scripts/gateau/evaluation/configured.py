@@ -7,7 +7,7 @@ workflow again.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -110,8 +110,7 @@ class Evaluation:
 
     def question_options(self, benchmark: str) -> dict[str, Any]:
         """Return the options of a benchmark that decide its questions, without those that decide scores only."""
-        only_scores = self.benchmark(benchmark).score_options
-        return {name: value for name, value in self.options(benchmark).items() if name not in only_scores}
+        return dict(_without(self.options(benchmark), self.benchmark(benchmark).score_options))
 
     def asset_options(self, benchmark: str) -> dict[str, Any]:
         """Return the options of a benchmark that decide which released files it has."""
@@ -179,3 +178,10 @@ class Evaluation:
                 f"{setting}: a server does not know {unknown[0]} of the model; give the server's own option in "
                 f"{setting}.options, or evaluate the model without a server"
             )
+
+
+def _without(value: Any, names: Collection[str]) -> Any:
+    """Return JSON-ready options without these keys, also in objects within lists."""
+    if isinstance(value, Mapping):
+        return {name: _without(one, names) for name, one in value.items() if name not in names}
+    return [_without(one, names) for one in value] if isinstance(value, list) else value

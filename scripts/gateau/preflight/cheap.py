@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from gateau.errors import ModelError
+from gateau.errors import ModelError, SettingsError
 from gateau.evaluation.configured import Evaluation
 from gateau.experiments import Configuration
 from gateau.gpu_leases import visible_devices
@@ -166,12 +166,16 @@ def check_prompts(configuration: Configuration) -> list[Finding]:
         benchmark = evaluation.benchmark(name)
         if not (benchmark.planned_turns and benchmark.cut_advice):
             continue
-        key, turns = f"evaluate.{name}", benchmark.planned_turns(evaluation.options(name))
+        key, options, limit = f"evaluate.{name}", evaluation.options(name), evaluation.section["generate"]["max_length"]
+        turns = benchmark.planned_turns(options)
         by_window: dict[int, list[str]] = {}
         for model in evaluation.models:
             window = window_of(evaluation.given.get(model) or configuration.model("base"))
             if window and not evaluation.server(model):
                 by_window.setdefault(window, []).append(model)
+        if benchmark.left_out_by(options):
+            found += [_fitting(evaluation, name, window, models) for window, models in by_window.items()]
+            continue
         for window, models in by_window.items():
             answers = [min(one.most_new, max(window // 4, 1)) for one in turns]
             most = max(one.most_prompt + new for one, new in zip(turns, answers, strict=True))
@@ -181,11 +185,25 @@ def check_prompts(configuration: Configuration) -> list[Finding]:
                 found.append(Finding(OK, key, text))
             else:
                 found.append(Finding(ERROR if least > window else WARNING, key, f"{text}; {benchmark.cut_advice}"))
-        limit = evaluation.section["generate"]["max_length"]
         if (longest := max(one.least_prompt for one in turns)) > limit:
             text = f"texts are cut to {limit} tokens, and the longest prompt has {longest}; raise it, or "
             found.append(Finding(ERROR, "evaluate.generate.max_length", text + str(benchmark.cut_advice)))
     return found
+
+
+def _fitting(evaluation: Evaluation, name: str, window: int, models: Sequence[str]) -> Finding:
+    """Return how many prompts of a benchmark fit a window, where the others are left out."""
+    benchmark, options = evaluation.benchmark(name), evaluation.options(name)
+    assert benchmark.planned_turns
+    try:
+        fitting = benchmark.within(options, window, evaluation.section["generate"]["max_length"])
+    except SettingsError as error:
+        return Finding(ERROR, f"evaluate.{name}", f"{', '.join(models)}: {error}")
+    left, every = len(benchmark.planned_turns(fitting)), len(benchmark.planned_turns(options))
+    text = (
+        f"{', '.join(models)}: window of {window}; at most {left} of {every} prompts fit, and the others are left out"
+    )
+    return Finding(OK, f"evaluate.{name}", text)
 
 
 def check_packages(configuration: Configuration) -> list[Finding]:

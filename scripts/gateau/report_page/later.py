@@ -129,6 +129,8 @@ def benchmarks(results: Results) -> list[dict[str, Any]]:
         headline = measured[measured["headline"]]
         unit = str(measured["unit"].iloc[0])
         said = [f"protocol {protocol}", f"in {unit}", str(data)] + [f"judge: {judge}"] * bool(judge)
+        if "note" in measured:  # runs of earlier versions have no notes
+            said += dict.fromkeys(headline["note"].dropna())
         tables = [_scores(rows, differences, str(benchmark), str(protocol))]
         sections.append(
             {
@@ -163,15 +165,20 @@ def _scores(rows: pd.DataFrame, differences: pd.DataFrame | None, benchmark: str
                 "model": row["model"] if measured else f"{row['model']} ({row['source']})",
                 "measure": row["name"],
                 "score": f"{row['score']:.1f}",
-                "95 % interval": f"[{row['low']:.1f}, {row['high']:.1f}]" if measured else UNKNOWN,
+                "95 % interval": _interval(row["low"], row["high"]) if measured else UNKNOWN,
                 "difference to the baseline": UNKNOWN
                 if other is None
-                else f"{other['difference']:+.1f} [{other['low']:+.1f}, {other['high']:+.1f}]",
+                else f"{other['difference']:+.1f} {_interval(other['low'], other['high'], '+')}".removesuffix(UNKNOWN),
                 "items": int(row["n"]) if measured else None,
                 "without a rating": int(row["nulls"]) if measured else None,
             }
         )
     return without_constants(pd.DataFrame(found, dtype=object), "model")
+
+
+def _interval(low: float, high: float, sign: str = "") -> str:
+    """Return an interval for a table; a measure of a single cluster has none."""
+    return UNKNOWN if pd.isna(low) else f"[{low:{sign}.1f}, {high:{sign}.1f}]"
 
 
 def judging(results: Results) -> dict[str, Any] | None:

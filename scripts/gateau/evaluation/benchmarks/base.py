@@ -81,11 +81,16 @@ class Benchmark:
         has_own_scores: whether the benchmark has scores without a judge.
         is_rated: whether a judge rates anything under these options.
         score_options: names of options that decide scores only, so that changing them asks no model again.
+        score_arguments: further arguments of its scorer, given the options.
         check: raises SettingsError for options that cannot work.
         cut_advice: what to change if a question does not fit, for a benchmark that must not cut its texts; None where
             cut texts are answered.
         known_count: number of questions of the released benchmark, if known.
         planned_turns: lengths of all answers, for a benchmark whose options give them.
+        left_out_by: field of a question's record under these options, such as a length: if a question does not fit,
+            all questions with the same value are left out. None if it is an error then.
+        within: the options without what cannot fit into a window or into ``evaluate.generate.max_length``, both in
+            tokens, for a benchmark with ``left_out_by``. Raises SettingsError if nothing is left.
         published: (measure, score, headline) of one model's published scores; None where there are none.
         parts: names of the measures whose items a measure is the mean of; each part weighs the same.
         expected: fields of a question's record that may hold the right answer, or several, for the report.
@@ -103,10 +108,13 @@ class Benchmark:
     has_own_scores: bool = False
     is_rated: Callable[[Options], bool] = lambda options: True
     score_options: tuple[str, ...] = ()
+    score_arguments: Callable[[Options], Sequence[str]] = lambda options: ()
     check: Callable[[Options], None] = lambda options: None
     cut_advice: str | None = None
     known_count: int | None = None
     planned_turns: Callable[[Options], list[PlannedTurn]] | None = None
+    left_out_by: Callable[[Options], str | None] = lambda options: None
+    within: Callable[[Options, int, int], Options] = lambda options, window, max_length: options
     published: Callable[[Any], list[tuple[str, float, bool]]] | None = None
     parts: Callable[[str], Sequence[str]] = lambda measure: (measure,)
     expected: tuple[str, ...] = ("answers", "answer")

@@ -70,7 +70,13 @@ def _on_scale(value: object, lowest: float, highest: float) -> bool:
 
 
 def rated_groups(
-    benchmark: str, protocol: str, groups: Iterable[tuple[str, bool, Ratings]], *, data: str, judge: str
+    benchmark: str,
+    protocol: str,
+    groups: Iterable[tuple[str, bool, Ratings]],
+    *,
+    data: str,
+    judge: str,
+    clusters: Mapping[str, str] | None = None,
 ) -> tuple[list[Measure], list[ScoredItem]]:
     """Return the measures, in points from 1 to 10, and the items of groups of ratings.
 
@@ -81,12 +87,13 @@ def rated_groups(
             no mean and is left out with a warning.
         data: the set of items.
         judge: who rated the items.
+        clusters: what an item shares with other items, by id; None if no two items share anything.
     """
     measures: list[Measure] = []
     items: list[ScoredItem] = []
     for name, headline, ratings in groups:
         rated = [
-            ScoredItem(benchmark, name, protocol, item, float(rating))
+            ScoredItem(benchmark, name, protocol, item, float(rating), (clusters or {}).get(item, ""))
             for item, rating in ratings.items()
             if rating is not None
         ]
@@ -102,7 +109,7 @@ def rated_groups(
 def markdown_table(title: str, measures: Iterable[Measure]) -> str:
     """Return a Markdown table of the measures of one benchmark and protocol, under the heading ``title``."""
     rows = [
-        (one.name, reports.decimal(one.score), f"{one.low:.2f} to {one.high:.2f}", one.n, one.nulls) for one in measures
+        (one.name, reports.decimal(one.score), one.interval_text(), one.n, one.clusters, one.nulls) for one in measures
     ]
-    titles = ["measure", "mean", "95 % interval", "n", "without rating"]
+    titles = ["measure", "mean", "95 % interval", "n", "clusters", "without rating"]
     return f"## {title}\n\n{reports.markdown_table(titles, rows)}\n"

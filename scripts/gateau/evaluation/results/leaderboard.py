@@ -2,7 +2,8 @@
 
 There is one table per benchmark, protocol, data and judge, because other numbers cannot be compared. Published numbers
 are reference rows in the table of their own protocol, data and judge. A comparison with the baseline resamples the
-items of both models together, so that an item that is hard for both models does not count as noise.
+items of both models together, so that an item that is hard for both models does not count as noise. Items of one
+cluster, such as a document, are resampled together.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import csv
 import html
 import io
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,10 @@ class Entry:
 
 @dataclass(frozen=True)
 class Difference:
-    """A model's mean minus the baseline's on the same ``n`` items, with its 95 % interval, in ``unit``."""
+    """A model's mean minus the baseline's on the same ``n`` items, with its 95 % interval, in ``unit``.
+
+    Without several ``clusters``, there is neither an interval nor a p-value.
+    """
 
     model: str
     benchmark: str
@@ -42,14 +46,16 @@ class Difference:
     name: str
     unit: str
     difference: float
-    low: float
-    high: float
-    p_value: float
+    low: float | None
+    high: float | None
+    p_value: float | None
     n: int
+    clusters: int
 
 
 Section = tuple[str, str, str, str | None]
 Table = tuple[list[str], list[list[str]]]
+Items = Mapping[str, Sequence[ScoredItem]]
 
 
 def section_of(measure: Measure) -> Section:
@@ -96,7 +102,7 @@ def published_entries(path: str | Path, evaluated: Iterable[str]) -> list[Entry]
     return entries
 
 
-def compare(entries: Sequence[Entry], items: Mapping[str, Sequence[ScoredItem]], baseline: str) -> list[Difference]:
+def compare(entries: Sequence[Entry], items: Items, baseline: str) -> list[Difference]:
     """Compare every model with ``baseline``, for every measure, on the items for which both have a score.
 
     Raises:
@@ -104,44 +110,51 @@ def compare(entries: Sequence[Entry], items: Mapping[str, Sequence[ScoredItem]],
     """
     if baseline not in items:
         raise DataError(f"evaluate.baseline: {baseline} is not evaluated; evaluated are {', '.join(items)}")
-    own = _by_measure(items[baseline])
+    own = by_measure(items[baseline])
     differences = []
     for entry in entries:
         if entry.model == baseline or entry.source != "measured":
             continue
-        strata = _strata(entry.measure, own, _by_measure(items[entry.model]))
+        strata, clusters = _strata(entry.measure, own, by_measure(items[entry.model]))
         if strata:
-            differences.append(_difference(entry, stratified_difference(strata)))
+            differences.append(_difference(entry, stratified_difference(strata, clusters=clusters)))
     return differences
 
 
 def _difference(entry: Entry, found: Comparison) -> Difference:
-    measure = entry.measure
+    measure, interval = entry.measure, found.interval
+    low, high = (interval.low, interval.high) if interval else (None, None)
     return Difference(
         entry.model, measure.benchmark, measure.protocol, measure.name, measure.unit,
-        found.difference, found.interval.low, found.interval.high, found.p_value, found.n,
+        found.difference, low, high, found.p_value, found.n, found.clusters,
     )  # fmt: skip
 
 
 _Key = tuple[str, str, str]
 
 
-def _strata(measure: Measure, own: Mapping[_Key, Any], theirs: Mapping[_Key, Any]) -> list[list[float]]:
-    """Return the differences of paired items: one list or, for a category of LongBench, one list per data set.
+def _strata(
+    measure: Measure, own: Mapping[_Key, Any], theirs: Mapping[_Key, Any]
+) -> tuple[list[list[float]], list[list[str]]]:
+    """Return the differences of paired items, and their clusters.
 
-    Each data set weighs the same in its category's mean. Items for which one model has no score are left out.
+    There is one list or, for a category of LongBench, one list per data set. Each data set weighs the same in its
+    category's mean. Items for which one model has no score are left out.
     """
     names = benchmarks.parts(measure.benchmark, measure.name)
     keys = [(measure.benchmark, measure.protocol, name) for name in names]
     pairs = [(theirs.get(key, {}), own.get(key, {})) for key in keys]
-    found = [[their[item] - our[item] for item in sorted(their.keys() & our.keys())] for their, our in pairs]
-    return [differences for differences in found if differences]
+    shared = [(their, our, sorted(their.keys() & our.keys())) for their, our in pairs]
+    shared = [(their, our, both) for their, our, both in shared if both]
+    differences = [[their[item].score - our[item].score for item in both] for their, our, both in shared]
+    return differences, [[our[item].shared for item in both] for _, our, both in shared]
 
 
-def _by_measure(items: Iterable[ScoredItem]) -> dict[_Key, dict[str, float]]:
-    found: dict[_Key, dict[str, float]] = {}
+def by_measure(items: Iterable[ScoredItem]) -> dict[_Key, dict[str, ScoredItem]]:
+    """Return the items by their id, of each measure by benchmark, protocol and name."""
+    found: dict[_Key, dict[str, ScoredItem]] = {}
     for item in items:
-        found.setdefault((item.benchmark, item.protocol, item.name), {})[item.item] = item.score
+        found.setdefault((item.benchmark, item.protocol, item.name), {})[item.item] = item
     return found
 
 
@@ -154,7 +167,7 @@ def to_csv(entries: Iterable[Entry]) -> str:
     for entry in entries:
         row = {"model": entry.model, "source": entry.source, **asdict(entry.measure)}
         if entry.source != "measured":
-            row |= {"low": "", "high": "", "n": "", "nulls": ""}
+            row |= {"low": "", "high": "", "n": "", "nulls": "", "clusters": ""}
         writer.writerow(row)
     return output.getvalue()
 
@@ -168,7 +181,7 @@ def differences_csv(differences: Iterable[Difference]) -> str:
     return output.getvalue()
 
 
-def _section_tables(entries: Sequence[Entry], headline: bool) -> list[tuple[str, Table]]:
+def _section_tables(entries: Sequence[Entry], headline: bool) -> list[_Part]:
     tables = []
     shown = [entry for entry in entries if entry.measure.headline == headline]
     for section in dict.fromkeys(section_of(entry.measure) for entry in shown):
@@ -183,8 +196,17 @@ def _section_tables(entries: Sequence[Entry], headline: bool) -> list[tuple[str,
             ]
             for model, source in models
         ]
-        tables.append((_title(section, mine), (["model", *names], rows)))
+        tables.append(_Part(_title(section, mine), (["model", *names], rows), _notes(mine)))
     return tables
+
+
+def _notes(entries: Iterable[Entry]) -> list[str]:
+    """Return the remarks about measures, each with the models that it is about."""
+    about: dict[str, dict[str, None]] = {}
+    for entry in entries:
+        for note in filter(None, entry.measure.note.split("; ")):
+            about.setdefault(note, {})[entry.model] = None
+    return [f"{', '.join(models)}: {note}." for note, models in about.items()]
 
 
 def _title(section: Section, entries: Sequence[Entry]) -> str:
@@ -205,14 +227,22 @@ def _cell(entry: Entry | None) -> str:
     if entry.source != "measured":
         return decimal(measure.score)
     nulls = f", {measure.nulls} without rating" if measure.nulls else ""
-    n = f", n = {measure.n}{nulls}"
+    clusters = f" in {measure.clusters} clusters" if 1 < measure.clusters < measure.n else ""
+    n = f"n = {measure.n}{clusters}{nulls}"
     return _with_interval(measure.score, measure.low, measure.high, measure.unit, more=n)
 
 
-def _with_interval(score: float, low: float, high: float, unit: str, sign: str = "", more: str = "") -> str:
-    """Return a number with its interval. One of unknown unit may be a share from 0 to 1, so it gets more places."""
+def _with_interval(
+    score: float, low: float | None, high: float | None, unit: str, sign: str = "", more: str = ""
+) -> str:
+    """Return a number with its interval, if it has one.
+
+    A number of unknown unit may be a share from 0 to 1, so it gets more places.
+    """
     number = f"{sign}.{4 if unit == OWN_UNIT else 2}f"
-    return f"{score:{number}} ({low:{number}} to {high:{number}}{more})"
+    interval = "" if low is None or high is None else f"{low:{number}} to {high:{number}}"
+    inside = ", ".join(part for part in (interval, more) if part)
+    return f"{score:{number}} ({inside})" if inside else f"{score:{number}}"
 
 
 def _difference_table(differences: Sequence[Difference]) -> Table:
@@ -220,7 +250,7 @@ def _difference_table(differences: Sequence[Difference]) -> Table:
     rows = [
         [
             one.model, benchmarks.title(one.benchmark), one.protocol, one.name,
-            _with_interval(one.difference, one.low, one.high, one.unit, "+"), one.unit, f"{one.p_value:.3f}",
+            _with_interval(one.difference, one.low, one.high, one.unit, "+"), one.unit, decimal(one.p_value, 3),
             str(one.n),
         ]
         for one in differences
@@ -228,7 +258,16 @@ def _difference_table(differences: Sequence[Difference]) -> Table:
     return columns, rows
 
 
-def _parts(entries: Sequence[Entry], differences: Sequence[Difference], baseline: str) -> list[tuple[str, Table]]:
+@dataclass(frozen=True)
+class _Part:
+    """A table of the page under its title, with remarks below it."""
+
+    title: str
+    table: Table
+    notes: Sequence[str] = ()
+
+
+def _parts(entries: Sequence[Entry], differences: Sequence[Difference], baseline: str) -> list[_Part]:
     parts = _section_tables(entries, headline=True)
     if differences:
         headlines = {
@@ -237,12 +276,14 @@ def _parts(entries: Sequence[Entry], differences: Sequence[Difference], baseline
             if entry.measure.headline
         }
         shown = [one for one in differences if (one.benchmark, one.protocol, one.name) in headlines]
-        parts.append((f"Against {baseline}: paired bootstrap over the same items", _difference_table(shown)))
-    return parts + [(f"In detail: {title}", table) for title, table in _section_tables(entries, headline=False)]
+        parts.append(_Part(f"Against {baseline}: paired bootstrap over the same items", _difference_table(shown)))
+    details = _section_tables(entries, headline=False)
+    return parts + [replace(part, title=f"In detail: {part.title}") for part in details]
 
 
 _NOTE = (
-    "Each cell: mean (95 % interval, number of items); a bootstrap's over items, the needle's Wilson's. "
+    "Each cell: mean (95 % interval, number of items). Intervals are bootstraps over clusters: items that share a "
+    "document, a needle or a dialogue. A single cluster has no interval. "
     "Numbers of different tables cannot be compared: their protocol, items or judge differ."
 )
 
@@ -250,8 +291,9 @@ _NOTE = (
 def to_markdown(entries: Sequence[Entry], differences: Sequence[Difference], baseline: str) -> str:
     """Return a Markdown page: all tables, under headings that say what their numbers share."""
     lines = ["# Leaderboard", "", _NOTE, ""]
-    for title, (columns, rows) in _parts(entries, differences, baseline):
-        lines += [f"## {title}", "", markdown_table(columns, rows, numbers=()), ""]
+    for part in _parts(entries, differences, baseline):
+        lines += [f"## {part.title}", "", markdown_table(*part.table, numbers=()), ""]
+        lines += [text for note in part.notes for text in (note, "")]
     return "\n".join([*lines, *_sources(entries)])
 
 
@@ -271,15 +313,17 @@ _STYLE = (
 def to_html(entries: Sequence[Entry], differences: Sequence[Difference], baseline: str) -> str:
     """Return the same tables as an HTML page, which holds no script and loads nothing from elsewhere."""
     body = [f"<h1>Leaderboard</h1><p>{html.escape(_NOTE)}</p>"]
-    for title, (columns, rows) in _parts(entries, differences, baseline):
+    for part in _parts(entries, differences, baseline):
+        columns, rows = part.table
         head = "".join(f"<th>{html.escape(column)}</th>" for column in columns)
         lines = []
         for row in rows:
             kind = ' class="published"' if row[0].endswith("(published)") else ""
             lines.append(f"<tr{kind}>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>")
         body.append(
-            f'<h2>{html.escape(title)}</h2><div class="scroll"><table><thead><tr>{head}</tr></thead>'
+            f'<h2>{html.escape(part.title)}</h2><div class="scroll"><table><thead><tr>{head}</tr></thead>'
             f"<tbody>{''.join(lines)}</tbody></table></div>"
+            + "".join(f"<p>{html.escape(note)}</p>" for note in part.notes)
         )
     body += [f"<p>{html.escape(line)}</p>" for line in _sources(entries) if line]
     return (
@@ -289,7 +333,7 @@ def to_html(entries: Sequence[Entry], differences: Sequence[Difference], baselin
 
 
 def plot_leaderboard(entries: Sequence[Entry], output: str | Path) -> None:
-    """Plot the measured headline measures as points with their 95 % intervals.
+    """Plot the measured headline measures as points with their 95 % intervals, if they have one.
 
     There is one panel per table, one group of rows per measure, and one row per model in it. Each model has its own
     colour and marker. The name of ``output`` ends with the format, such as ``.png``.
@@ -318,7 +362,9 @@ def _plot_panel(panel: Any, group: Sequence[Entry], models: Sequence[str]) -> di
         mine = [entry.measure for entry in group if entry.model == model]
         rows = [names.index(measure.name) + (number + 1) / (len(models) + 1) - 0.5 for measure in mine]
         style = {"color": colour_of[model], "zorder": 3}
-        panel.hlines(rows, [one.low for one in mine], [one.high for one in mine], linewidth=2, **style)
+        ends = [(row, one.low, one.high) for row, one in zip(rows, mine, strict=True) if one.low is not None]
+        if ends:
+            panel.hlines(*zip(*ends, strict=True), linewidth=2, **style)
         marker = MARKERS[number % len(MARKERS)]
         (points[model],) = panel.plot([one.score for one in mine], rows, marker, markersize=6, label=model, **style)
     for boundary in range(1, len(names)):

@@ -14,6 +14,7 @@ from typing import Any
 from gateau.errors import DataError
 from gateau.evaluation.results.intervals import bootstrap_interval
 from gateau.files import read_json, read_jsonl, write_json, write_jsonl
+from gateau.reports import UNKNOWN
 
 OWN_UNIT = "the task's own unit"  # of numbers that another program computes in a unit that only its task knows
 
@@ -28,13 +29,15 @@ class Measure:
         protocol: how the items are scored.
         unit: unit of ``score``, ``low`` and ``high``, such as "%" or "1-10".
         score: the mean.
-        low: lower end of the interval.
-        high: upper end of the interval.
+        low: lower end of the interval; None if the items are a single cluster, which has no interval.
+        high: upper end of the interval, or None.
         n: number of items that have a score.
         data: the set of items.
         judge: who rated the items, or None if the scores need no judge.
         nulls: number of further items that have no rating.
         headline: whether the measure is shown at the top of the leaderboard. The others are shown in its details.
+        clusters: number of clusters that the interval resamples, such as documents; ``n`` if no two items share one.
+        note: a remark for the tables, or an empty text.
     """
 
     benchmark: str
@@ -42,24 +45,47 @@ class Measure:
     protocol: str
     unit: str
     score: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     n: int
     data: str
     judge: str | None = None
     nulls: int = 0
     headline: bool = False
+    clusters: int = 0
+    note: str = ""
+
+    def interval_text(self, places: int = 2) -> str:
+        """Return the interval for a table, with this many decimals."""
+        if self.low is None or self.high is None:
+            return UNKNOWN
+        return f"{self.low:.{places}f} to {self.high:.{places}f}"
 
 
 @dataclass(frozen=True)
 class ScoredItem:
-    """One item's score, in the unit of its measure. The id ``item`` says which items of two models are compared."""
+    """One item's score, in the unit of its measure.
+
+    Attributes:
+        benchmark, name, protocol: see :class:`Measure`.
+        item: its id, which says which items of two models are compared.
+        score: the score.
+        cluster: what it shares with other items, such as a document; empty if it shares nothing.
+        part: the part of the benchmark that a model may leave out as a whole, such as a length; empty if there is none.
+    """
 
     benchmark: str
     name: str
     protocol: str
     item: str
     score: float
+    cluster: str = ""
+    part: str = ""
+
+    @property
+    def shared(self) -> str:
+        """What is resampled with this item: its cluster, or the item itself."""
+        return self.cluster or self.item
 
 
 def measure_items(
@@ -70,13 +96,14 @@ def measure_items(
     judge: str | None = None,
     nulls: int = 0,
     headline: bool = False,
+    note: str = "",
     round_to: Callable[[float], float] | None = None,
 ) -> Measure:
-    """Return the mean of ``items`` with its bootstrap interval.
+    """Return the mean of ``items`` with its bootstrap interval, which resamples their clusters.
 
     Args:
         items: scored items, all of the same measure.
-        unit, data, judge, nulls, headline: see :class:`Measure`.
+        unit, data, judge, nulls, headline, note: see :class:`Measure`.
         round_to: rounds the mean; the interval is never rounded.
 
     Raises:
@@ -90,7 +117,8 @@ def measure_items(
         twice = next(name for name in names if names.count(name) > 1)
         raise DataError(f"{first.benchmark}, {first.name}: item {twice!r} is scored twice; every item counts once")
     values = [item.score for item in items]
-    interval = bootstrap_interval(values)
+    clusters = [item.shared for item in items]
+    interval = bootstrap_interval(values, clusters=clusters)
     score = sum(values) / len(values)
     return Measure(
         benchmark=first.benchmark,
@@ -98,13 +126,15 @@ def measure_items(
         protocol=first.protocol,
         unit=unit,
         score=round_to(score) if round_to else score,
-        low=interval.low,
-        high=interval.high,
+        low=interval.low if interval else None,
+        high=interval.high if interval else None,
         n=len(values),
         data=data,
         judge=judge,
         nulls=nulls,
         headline=headline,
+        clusters=len(set(clusters)),
+        note=note,
     )
 
 

@@ -91,6 +91,7 @@ class Prediction:
         length: length of the context in words (Chinese: characters) as LongBench counts, or None.
         id: names the row within its data set: its ``_id`` or, without one, its line.
         query: the question, which only a judge needs.
+        context: digest of the context, which other rows may share, or None if unknown.
     """
 
     line: int
@@ -100,6 +101,12 @@ class Prediction:
     length: int | None
     id: str = ""
     query: str | None = None
+    context: str | None = None
+
+    @property
+    def cluster(self) -> str:
+        """What is resampled together: the rows of one context; each row alone if the contexts are unknown."""
+        return self.context or self.id
 
 
 def prediction_files(path: str | Path) -> list[Path]:
@@ -135,6 +142,8 @@ def data_set_of(path: Path) -> tuple[DataSet, bool]:
 
 def read_predictions(path: Path) -> Iterator[Prediction]:
     """Yield rows as the released code writes them: ``pred``, ``answers``, ``all_classes``, and perhaps ``length``.
+
+    Rows of this project also have ``context_sha256``, so that rows about the same context are known.
 
     Raises:
         DataError: a row cannot be used, or two rows have the same ``_id``. The message names file and line.
@@ -194,13 +203,13 @@ def _prediction(number: int, row: Row) -> Prediction:
     length = row.get("length")
     if length is not None and (not isinstance(length, int) or isinstance(length, bool) or length < 0):
         raise DataError("length must be a whole number of 0 or more")
-    identifier, query = row.get("_id"), row.get("query")
+    identifier, query, context = row.get("_id"), row.get("query"), row.get("context_sha256")
     if not isinstance(identifier, str | int | None) or isinstance(identifier, bool):
         raise DataError("_id must be a text or a whole number")
-    if not isinstance(query, str | None):
-        raise DataError("query must be a text")
+    if not isinstance(query, str | None) or not isinstance(context, str | None):
+        raise DataError("query and context_sha256 must be texts")
     name = str(identifier or number)
-    return Prediction(number, row["pred"], row["answers"], row["all_classes"] or (), length, name, query)
+    return Prediction(number, row["pred"], row["answers"], row["all_classes"] or (), length, name, query, context)
 
 
 def _is_texts(value: Any) -> bool:

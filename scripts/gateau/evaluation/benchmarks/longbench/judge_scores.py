@@ -24,10 +24,11 @@ def judged_scores(predictions: str | Path, ratings: Ratings) -> list[Scores]:
     """Return each file's ratings as shares of the largest rating, and the number of rows without a rating."""
     files = []
     for path, data_set, kind in judged_files(predictions):
-        ids = [item_id(path, one) for one in read_predictions(path)]
+        clusters = {item_id(path, one): one.cluster for one in read_predictions(path)}
         highest = all_ratings()[kind].highest
-        rated = {item: value / highest for item in ids if (value := ratings[item]) is not None}
-        files.append(Scores(data_set, False, list(rated.values()), (), 0, list(rated), nulls=len(ids) - len(rated)))
+        rated = {item: value / highest for item in clusters if (value := ratings[item]) is not None}
+        shared, nulls = [clusters[item] for item in rated], len(clusters) - len(rated)
+        files.append(Scores(data_set, False, list(rated.values()), (), 0, list(rated), shared, nulls))
     return files
 
 
@@ -37,7 +38,7 @@ def judged_report(files: Sequence[Scores], judge: str) -> dict[str, Any]:
     data_sets = {
         name: {
             "score": percent(found[name].items),
-            "interval": percent_interval(bootstrap_interval(found[name].items)),
+            "interval": percent_interval(bootstrap_interval(found[name].items, clusters=found[name].clusters)),
             "n": len(found[name].items),
             "nulls": found[name].nulls,
         }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -47,6 +48,7 @@ def questions(assets: Path, options: Options, tokenizer: object) -> Iterator[Que
                     "answers": row["answers"],
                     "all_classes": row["all_classes"],
                     "length": row["length"],
+                    "context_sha256": hashlib.sha256(str(row["context"]).encode()).hexdigest(),
                     **({"_id": row["_id"]} if row.get("_id") else {}),
                 },
             )
@@ -61,16 +63,20 @@ def prediction_rows(model: str, rows: Sequence[Row]) -> dict[str, list[Row]]:
 
 
 def _data_files(folder: Path, options: Options) -> list[Path]:
-    """Return the files of the chosen data sets, or of all that exist; LongBench-E's only with the option extended."""
+    """Return the files of the chosen data sets, or of all that exist.
+
+    The option ``extended`` adds LongBench-E's files, or takes them ``only``.
+    """
     chosen: Sequence[str] = options.get("data_sets", "all")
+    extended = options.get("extended", False)
     if chosen == "all":
         chosen = [name for name in DATA_SETS if _exists(folder, name)]
     if unknown := [name for name in chosen if name not in DATA_SETS]:
         raise SettingsError(
             f"evaluate.longbench.data_sets: {', '.join(unknown)} does not exist; choose from {', '.join(DATA_SETS)}"
         )
-    names = [name for name in chosen if not options.get("extended") or _exists(folder, name)]
-    if options.get("extended"):
+    names = [name for name in chosen if not extended or (extended != "only" and _exists(folder, name))]
+    if extended:
         names += [f"{name}_e" for name in chosen if _has_extended(folder, DATA_SETS[name])]
     if absent := [name for name in names if not _exists(folder, name)]:
         raise DataError(f"{folder}: no {absent[0]}.jsonl; fetch the assets again, or do not choose {absent[0]}")

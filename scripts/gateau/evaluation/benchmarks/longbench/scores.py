@@ -30,7 +30,7 @@ from gateau.evaluation.benchmarks.longbench.data_sets import (
 )
 from gateau.evaluation.results.intervals import Interval, bootstrap_interval, stratified_interval
 from gateau.evaluation.results.measures import Measure, ScoredItem
-from gateau.reports import decimal, markdown_table
+from gateau.reports import UNKNOWN, decimal, markdown_table
 
 logger = logging.getLogger(__name__)
 
@@ -67,6 +67,7 @@ class Scores:
         lengths: of the rows' contexts in words; empty if the rows have none.
         n_empty: number of predictions that are only white space.
         ids: of the rows.
+        clusters: of the rows: those about the same context have the same one.
         nulls: number of further rows that a judge gave no rating.
     """
 
@@ -76,6 +77,7 @@ class Scores:
     lengths: Sequence[int]
     n_empty: int
     ids: Sequence[str]
+    clusters: Sequence[str]
     nulls: int = 0
 
 
@@ -105,6 +107,7 @@ def score_file(path: Path, protocol: Protocol) -> Scores:
     items: list[float] = []
     lengths: list[int] = []
     ids: list[str] = []
+    clusters: list[str] = []
     n_empty = 0
     for prediction in read_predictions(path):
         where = f"{path}, line {prediction.line}"
@@ -118,8 +121,9 @@ def score_file(path: Path, protocol: Protocol) -> Scores:
         except DataError as error:
             raise DataError(f"{where}: {error}") from error
         ids.append(item_id(path, prediction))
+        clusters.append(prediction.cluster)
         n_empty += not prediction.text.strip()
-    return Scores(data_set, extended, items, lengths, n_empty, ids)
+    return Scores(data_set, extended, items, lengths, n_empty, ids, clusters)
 
 
 def percent(scores: Sequence[float]) -> float:
@@ -145,9 +149,9 @@ def buckets(scores: Sequence[float], lengths: Sequence[int]) -> dict[str, dict[s
     }
 
 
-def percent_interval(interval: Interval) -> list[float]:
-    """Return both ends in percent with two decimals."""
-    return [round(100 * interval.low, 2), round(100 * interval.high, 2)]
+def percent_interval(interval: Interval | None) -> list[float] | None:
+    """Return both ends in percent with two decimals, or None if there is no interval."""
+    return [round(100 * interval.low, 2), round(100 * interval.high, 2)] if interval else None
 
 
 def summary(scores: Scores) -> dict[str, Any]:
@@ -157,7 +161,7 @@ def summary(scores: Scores) -> dict[str, Any]:
         "language": scores.data_set.language,
         "metric": scores.data_set.metric,
         "score": percent(scores.items),
-        "interval": percent_interval(bootstrap_interval(scores.items)),
+        "interval": percent_interval(bootstrap_interval(scores.items, clusters=scores.clusters)),
         "n": len(scores.items),
         "empty_predictions": scores.n_empty,
     }
@@ -182,9 +186,9 @@ def longbench_measures(
 ) -> tuple[list[Measure], list[ScoredItem]]:
     """Return measures in percent of every data set and, as headlines, of every category; and the data sets' items.
 
-    For the interval of a category, the rows of each data set are resampled separately, so that each data set keeps its
-    weight. Its items are those of its data sets. A data set without any rating has no mean and is left out with a
-    warning.
+    Rows about the same context are resampled together. For the interval of a category, the rows of each data set are
+    resampled separately, so that each data set keeps its weight. Its items are those of its data sets. A data set
+    without any rating has no mean and is left out with a warning.
     """
     measures: list[Measure] = []
     items: list[ScoredItem] = []
@@ -199,8 +203,8 @@ def longbench_measures(
             means[name] = {"score": percent(scores.items)}
             measures.append(_measure(benchmark, name, protocol, means[name]["score"], [scores], data, judge))
             items += [
-                ScoredItem(benchmark, name, protocol, item, 100 * score)
-                for item, score in zip(scores.ids, scores.items, strict=True)
+                ScoredItem(benchmark, name, protocol, item, 100 * score, cluster)
+                for item, score, cluster in zip(scores.ids, scores.items, scores.clusters, strict=True)
             ]
         for category, row in category_means(means, extended).items():
             members = [scores for scores in found.values() if scores.data_set.category == category]
@@ -218,9 +222,16 @@ def _measure(
     judge: str | None,
     headline: bool = False,
 ) -> Measure:
-    low, high = percent_interval(stratified_interval([scores.items for scores in members if scores.items]))
-    n, nulls = sum(len(scores.items) for scores in members), sum(scores.nulls for scores in members)
-    return Measure(benchmark, name, protocol, "%", score, low, high, n, data, judge, nulls, headline)
+    scored, nulls = [scores for scores in members if scores.items], sum(scores.nulls for scores in members)
+    clusters = [scores.clusters for scores in scored]
+    found = percent_interval(stratified_interval([scores.items for scores in scored], clusters=clusters))
+    low, high = found or (None, None)
+    n, n_clusters = sum(len(scores.items) for scores in scored), sum(len(set(shared)) for shared in clusters)
+    return Measure(benchmark, name, protocol, "%", score, low, high, n, data, judge, nulls, headline, n_clusters)
+
+
+def _interval_text(interval: Sequence[float] | None) -> str:
+    return "{:.2f} to {:.2f}".format(*interval) if interval else UNKNOWN
 
 
 def markdown(result: Mapping[str, Any]) -> str:
@@ -231,7 +242,7 @@ def markdown(result: Mapping[str, Any]) -> str:
             continue
         data_sets = [
             [
-                name, row["metric"], decimal(row["score"]), "{:.2f} to {:.2f}".format(*row["interval"]), row["n"],
+                name, row["metric"], decimal(row["score"]), _interval_text(row["interval"]), row["n"],
                 row["empty_predictions"],
                 *(decimal(row.get("buckets", {}).get(bucket, {}).get("score")) for bucket in _BUCKETS),
             ]

@@ -15,13 +15,19 @@ _OWNERS = {"gateau": "GATEAU", "longalign": "LongAlign"}
 
 
 def _questions(assets: Path, options: Options, tokenizer: object) -> Iterator[Question]:
-    for case in read_cases(assets):
+    cases = [case for case in read_cases(assets) if options.get("language", "all") in ("all", case.language)]
+    for case in cases:
         yield Question(
             benchmark="longbench_chat",
             item=str(case.idx),
             users=(prompt(case, options["protocol"]),),
             max_new_tokens=options["max_new_tokens"],
-            record={"idx": case.idx, "query": case.query, "answer": case.answer},
+            record={
+                "idx": case.idx,
+                "query": case.query,
+                "answer": case.answer,
+                "document_sha256": case.document_sha256,
+            },
         )
 
 
@@ -46,6 +52,7 @@ BENCHMARK = Benchmark(
     ),
     judge_requests=judge_requests,
     ratings={RATING: Rating(1, 10, last_double_brackets)},
+    score_arguments=lambda options: ["--language", options["language"]],
     known_count=50,
     published=lambda score: [("all", score, True)],
 )

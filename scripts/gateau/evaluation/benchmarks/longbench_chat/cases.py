@@ -7,6 +7,7 @@ The judge is asked the same in both. Numbers of different protocols must not be 
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import re
 from dataclasses import dataclass
@@ -38,15 +39,33 @@ class Case:
     answer: str
     prompt: str
 
+    @property
+    def language(self) -> str:
+        """The language of the question."""
+        return language_of(self.query)
+
+    @property
+    def document_sha256(self) -> str:
+        """Digest of the prompt without the question at its end, which is the same for cases about one document."""
+        text = self.prompt.rstrip()
+        document = text.removesuffix(self.query.strip())
+        if document == text:  # the question is worded otherwise there, and it is the last line
+            document = text.rpartition("\n")[0]
+        return hashlib.sha256(document.strip().encode()).hexdigest()
+
 
 @dataclass(frozen=True)
 class ChatPrediction:
-    """One answer of a model, ``pred``, with the question and the reference answer of its case."""
+    """One answer of a model, ``pred``, with the question and the reference answer of its case.
+
+    ``document_sha256`` is the same for cases about one document; it is None if the documents are unknown.
+    """
 
     idx: int
     query: str
     answer: str
     pred: str
+    document_sha256: str | None = None
 
     @property
     def id(self) -> str:
@@ -55,8 +74,18 @@ class ChatPrediction:
 
     @property
     def language(self) -> str:
-        """Chinese if the question holds a Chinese character, else English."""
-        return LANGUAGES[_CHINESE.search(self.query) is not None]
+        """The language of the question."""
+        return language_of(self.query)
+
+    @property
+    def cluster(self) -> str:
+        """What is resampled together: the cases of one document."""
+        return self.document_sha256 or self.id
+
+
+def language_of(query: str) -> str:
+    """Return Chinese if a question holds a Chinese character, else English."""
+    return LANGUAGES[_CHINESE.search(query) is not None]
 
 
 def read_cases(assets: Path) -> list[Case]:
@@ -110,9 +139,9 @@ def read_predictions(path: str | Path) -> list[ChatPrediction]:
     """
     predictions: dict[int, ChatPrediction] = {}
     for where, row in read_jsonl(predictions_file(path)):
-        prediction = ChatPrediction(
-            _index(row, where), *(text_of(row, name, where) for name in ("query", "answer", "pred"))
-        )
+        query, answer, pred = (text_of(row, name, where) for name in ("query", "answer", "pred"))
+        document = None if row.get("document_sha256") is None else text_of(row, "document_sha256", where)
+        prediction = ChatPrediction(_index(row, where), query, answer, pred, document)
         if prediction.idx in predictions:
             raise DataError(f"{where}: idx {prediction.idx} appears twice; keep one of the two rows")
         predictions[prediction.idx] = prediction

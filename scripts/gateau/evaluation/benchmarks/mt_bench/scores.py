@@ -19,9 +19,9 @@ def mt_bench_scores(
 ) -> tuple[list[Measure], list[ScoredItem]]:
     """Return the mean rating (points from 1 to 10) of all rows, of each turn and of each category, and their items.
 
-    The bootstrap resamples rows as if the two turns of a question were independent, so intervals over both turns are
-    somewhat too narrow.
+    The two turns of a question are resampled together.
     """
+    clusters = {item_id(one.question_id, turn): str(one.question_id) for one in questions for turn in TURNS}
     groups: list[tuple[str, bool, Ratings]] = [("average", True, ratings)]
     for turn in TURNS:
         ids = [item_id(question.question_id, turn) for question in questions]
@@ -29,7 +29,7 @@ def mt_bench_scores(
     for category in dict.fromkeys(question.category for question in questions):
         ids = [item_id(one.question_id, turn) for one in questions if one.category == category for turn in TURNS]
         groups.append((category, False, {item: ratings[item] for item in ids}))
-    return rated_groups("mt_bench", PROTOCOL, groups, data=data, judge=judge)
+    return rated_groups("mt_bench", PROTOCOL, groups, data=data, judge=judge, clusters=clusters)
 
 
 def judgment_rows(

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gateau.errors import SettingsError
 from gateau.evaluation.answering.questions import Question
 from gateau.evaluation.benchmarks.base import Benchmark, Options, PinnedFiles, PlannedTurn
 from gateau.evaluation.benchmarks.needle.judge import RATING, judge_requests
-from gateau.evaluation.benchmarks.needle.settings import NeedleSettings, check_keys
+from gateau.evaluation.benchmarks.needle.settings import (
+    NeedleSettings,
+    answer_room,
+    check_keys,
+    grid_lengths,
+    leaves_out,
+    needles_of,
+)
 from gateau.evaluation.judging.ratings import Rating, first_double_brackets
 
 if TYPE_CHECKING:
@@ -34,9 +43,40 @@ def _unpack(places: Mapping[str, Path], folder: Path) -> None:
 def _planned_turns(options: Options) -> list[PlannedTurn]:
     return [
         PlannedTurn(max(length - options["reserve"], 1), length, options["max_new_tokens"])
-        for length in options["lengths"]
+        for _ in needles_of(options)
+        for length in grid_lengths(options)
         for _ in options["depths"]
     ]
+
+
+def _within(options: Options, window: int, max_length: int) -> Options:
+    """Return the options without lengths whose shortest prompt is longer than the window or ``max_length``.
+
+    Raises:
+        SettingsError: no length is left.
+    """
+    lengths = grid_lengths(options)
+    room = min(window - answer_room(options, window), max_length)
+    fitting = [length for length in lengths if length - options["reserve"] <= room]
+    if not fitting:
+        raise SettingsError(
+            f"evaluate.needle.lengths: none of {list(lengths)} fits a window of {window} tokens with an answer of "
+            f"{answer_room(options, window)}; add a shorter length, as in {{auto: [500, …]}}"
+        )
+    return {**options, "lengths": {"auto": fitting}}
+
+
+def _score_arguments(options: Options) -> list[str]:
+    """Return what a right answer about each needle holds, and the lengths of which some may be left out."""
+    needles = [{"needle": one["needle"], "keys": list(one["keys"])} for one in needles_of(options)]
+    lengths = ["--lengths", *map(str, grid_lengths(options))] if leaves_out(options) else []
+    return ["--needles", json.dumps(needles), *lengths]
+
+
+def _check(options: Options) -> None:
+    settings = NeedleSettings.from_options(options)
+    for needle in needles_of(options):
+        check_keys(settings.with_needle(needle), needle["keys"])
 
 
 BENCHMARK = Benchmark(
@@ -53,8 +93,11 @@ BENCHMARK = Benchmark(
     ratings={RATING: Rating(1, 10, first_double_brackets)},
     has_own_scores=True,
     score_options=("keys",),
-    check=lambda options: check_keys(NeedleSettings.from_options(options), options["keys"]),
+    score_arguments=_score_arguments,
+    check=_check,
     # without its middle, a haystack may have lost its needle, and the score would be the window's, not the model's
-    cut_advice="lower evaluate.needle.lengths",
+    cut_advice="lower evaluate.needle.lengths, or set them to auto",
     planned_turns=_planned_turns,
+    left_out_by=lambda options: "length" if leaves_out(options) else None,
+    within=_within,
 )

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 from gateau.errors import DataError, ModelError, SettingsError
 from gateau.evaluation.answering.questions import Question
 from gateau.evaluation.benchmarks.base import Options
-from gateau.evaluation.benchmarks.needle.settings import PREFIX, NeedleSettings
+from gateau.evaluation.benchmarks.needle.settings import PREFIX, NeedleSettings, needles_of
 from gateau.files import read_text
 from gateau.formats import encode_texts
 
@@ -76,25 +76,31 @@ class NeedlePrompt:
 
 
 def questions(assets: Path, options: Options, tokenizer: PreTrainedTokenizerBase) -> Iterator[Question]:
-    """Yield the question of every cell, length by length. See :func:`needle_prompts` for errors."""
-    settings = NeedleSettings.from_options(options)
-    for cell in needle_prompts(settings, tokenizer, read_haystack(assets / "haystack")):
-        yield Question(
-            benchmark="needle",
-            item=cell.id,
-            users=(cell.messages()[-1]["content"],),
-            system=cell.system or None,
-            max_new_tokens=options["max_new_tokens"],
-            record={
-                "id": cell.id,
-                "length": cell.length,
-                "depth": cell.depth,
-                "actual_depth": cell.actual_depth,
-                "n_tokens": cell.n_tokens,
-                "needle": settings.needle,
-                "question": settings.question,
-            },
-        )
+    """Yield the question of every cell, needle by needle and length by length. See :func:`needle_prompts` for errors.
+
+    The items of the second needle and of those after it end with its number.
+    """
+    haystack = read_haystack(assets / "haystack")
+    for number, needle in enumerate(needles_of(options), start=1):
+        settings = NeedleSettings.from_options(options).with_needle(needle)
+        for cell in needle_prompts(settings, tokenizer, haystack):
+            item = cell.id if number == 1 else f"{cell.id}-{number}"
+            yield Question(
+                benchmark="needle",
+                item=item,
+                users=(cell.messages()[-1]["content"],),
+                system=cell.system or None,
+                max_new_tokens=options["max_new_tokens"],
+                record={
+                    "id": item,
+                    "length": cell.length,
+                    "depth": cell.depth,
+                    "actual_depth": cell.actual_depth,
+                    "n_tokens": cell.n_tokens,
+                    "needle": settings.needle,
+                    "question": settings.question,
+                },
+            )
 
 
 def read_haystack(directory: str | Path) -> list[str]:

@@ -1,6 +1,7 @@
 """Scores of needle answers on the grid of lengths × depths, by key phrases or by a judge's ratings.
 
-Means have Wilson's interval (Wilson 1927). Unlike the bootstrap's, it has a width even if all answers are right.
+All cells of the grid ask for the same sentence, so their scores are not independent. Intervals resample needles. With
+one needle there is no interval: the grid then says how this needle fares at its positions, and nothing about others.
 """
 
 from __future__ import annotations
@@ -14,11 +15,13 @@ from typing import Literal
 
 from gateau.errors import DataError
 from gateau.evaluation.benchmarks.needle.predictions import NeedlePrediction
-from gateau.evaluation.results.measures import Measure, ScoredItem
-from gateau.reports import UNKNOWN, make_figure, markdown_table, save_figure
+from gateau.evaluation.results.intervals import bootstrap_interval
+from gateau.evaluation.results.measures import Measure, ScoredItem, measure_items
+from gateau.reports import UNKNOWN, decimal, make_figure, markdown_table, save_figure
 
-# unit, the scale's ends, and what a score is multiplied with
-_SCALES = {"containment": ("%", 0.0, 1.0, 100.0), "judge": ("1-10", 1.0, 10.0, 1.0)}
+ONE_NEEDLE = "one needle: positions only"
+# unit, and what a score is multiplied with
+_SCALES = {"containment": ("%", 100.0), "judge": ("1-10", 1.0)}
 
 
 @dataclass(frozen=True)
@@ -49,42 +52,38 @@ def needle_cells(scores: Iterable[tuple[int, float, float | None]]) -> list[Need
 
 @dataclass(frozen=True)
 class NeedleMean:
-    """The mean over all answers, their number, and the 95 % interval of the mean."""
+    """The mean over all answers, their number, that of the needles, and the 95 % interval (None with one needle)."""
 
     mean: float
     n: int
-    low: float
-    high: float
+    needles: int
+    low: float | None
+    high: float | None
 
     def __str__(self) -> str:
-        return f"mean {self.mean:.3f}, 95 % interval {self.low:.3f} to {self.high:.3f}, n = {self.n}"
+        if self.low is None or self.high is None:
+            return f"mean {self.mean:.3f}, n = {self.n}, {ONE_NEEDLE}"
+        interval = f"95 % interval {self.low:.3f} to {self.high:.3f}"
+        return f"mean {self.mean:.3f}, {interval}, n = {self.n}, {self.needles} needles"
 
 
-def needle_mean(cells: Sequence[NeedleCell], lowest: float = 0.0, highest: float = 1.0) -> NeedleMean:
-    """Return the mean over all answers with Wilson's interval.
+def needle_mean(predictions: Sequence[NeedlePrediction], scores: Mapping[str, float | None]) -> NeedleMean:
+    """Return the mean over all answers. Its interval resamples needles.
 
     Args:
-        cells: the grid.
-        lowest: lower end of the scale: 0 for containment, 1 for a judge's ratings.
-        highest: upper end of the scale: 1 for containment, 10 for a judge's ratings. Ratings vary less than scores that
-            are at one of the ends, so their interval is too wide rather than too narrow.
+        predictions: the answers.
+        scores: by id; those that are None are left out.
 
     Raises:
-        DataError: there are no answers.
+        DataError: there are no scores.
     """
-    n = sum(cell.n for cell in cells)
-    if not n:
+    scored = [(score, one.needle or "") for one in predictions if (score := scores[one.id]) is not None]
+    if not scored:
         raise DataError("needle: no answers to score")
-    mean = sum(cell.n * cell.mean for cell in cells if cell.mean is not None) / n
-    return _with_interval(mean, n, lowest, highest)
-
-
-def _with_interval(mean: float, n: int, lowest: float, highest: float) -> NeedleMean:
-    z, width = 1.959964, highest - lowest
-    share = (mean - lowest) / width
-    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * math.sqrt(max(share * (1 - share), 0) / n + z * z / (4 * n * n))
-    return NeedleMean(mean, n, lowest + width * max(centre - half, 0.0), lowest + width * min(centre + half, 1.0))
+    values, needles = zip(*scored, strict=True)
+    found = bootstrap_interval(values, clusters=needles)
+    low, high = (found.low, found.high) if found else (None, None)
+    return NeedleMean(sum(values) / len(values), len(values), len(set(needles)), low, high)
 
 
 def needle_measures(
@@ -94,8 +93,11 @@ def needle_measures(
     *,
     data: str,
     judge: str | None = None,
+    left_out: Sequence[int] = (),
 ) -> tuple[list[Measure], list[ScoredItem]]:
-    """Return the mean of all answers, of each length and of each depth, and their items.
+    """Return the mean of all answers, of each length, of each depth and of each needle, and their items.
+
+    The answers about one needle are a cluster, because they share its sentence and question.
 
     Args:
         predictions: the answers.
@@ -104,47 +106,77 @@ def needle_measures(
         protocol: how answers were scored.
         data: whose items they are.
         judge: who rated them.
+        left_out: lengths in tokens that were not asked, because the model's window is too small.
     """
-    unit, lowest, highest, factor = _SCALES[protocol]
+    unit, factor = _SCALES[protocol]
+    needles = list(dict.fromkeys(one.needle or "" for one in predictions))
     groups = defaultdict(list, {"all": list(predictions)})
     for one in sorted(predictions, key=lambda one: one.length):
         groups[f"length {one.length}"].append(one)
     for one in sorted(predictions, key=lambda one: one.depth):
         groups[f"depth {one.depth:g} %"].append(one)
+    if len(needles) > 1:
+        for one in predictions:
+            groups[f"needle {needles.index(one.needle or '') + 1}"].append(one)
+    missing = f"left out, above the window: {', '.join(map(str, left_out))}"
     measures: list[Measure] = []
     items: list[ScoredItem] = []
     for name, members in groups.items():
-        scored = [(one.id, score) for one in members if (score := scores[one.id]) is not None]
+        scored = [
+            ScoredItem(
+                "needle", name, protocol, one.id, factor * score, one.needle or ONE_NEEDLE, f"length {one.length}"
+            )
+            for one in members
+            if (score := scores[one.id]) is not None
+        ]
         if not scored:
             continue
-        mean = _with_interval(sum(score for _, score in scored) / len(scored), len(scored), lowest, highest)
+        notes = [ONE_NEEDLE] * (len({item.cluster for item in scored}) == 1)
+        notes += [missing] * bool(left_out and not name.startswith("length"))
+        nulls, note = len(members) - len(scored), "; ".join(notes)
         measures.append(
-            Measure(
-                benchmark="needle",
-                name=name,
-                protocol=protocol,
-                unit=unit,
-                score=factor * mean.mean,
-                low=factor * mean.low,
-                high=factor * mean.high,
-                n=mean.n,
-                data=data,
-                judge=judge,
-                nulls=len(members) - len(scored),
-                headline=name == "all",
-            )
+            measure_items(scored, unit=unit, data=data, judge=judge, nulls=nulls, headline=name == "all", note=note)
         )
-        items += [ScoredItem("needle", name, protocol, item, factor * score) for item, score in scored]
+        items += scored
     return measures, items
 
 
-def needle_markdown(cells: Sequence[NeedleCell], overall: NeedleMean) -> str:
-    """Return a table of depths × lengths. Each cell has its mean and (n); the overall mean is below the table."""
+def needle_markdown(
+    cells: Sequence[NeedleCell],
+    overall: NeedleMean,
+    means: Sequence[tuple[str, float | None]] = (),
+    left_out: Sequence[int] = (),
+) -> str:
+    """Return a table of depths × lengths with its overall mean, and a table of needles if there are several.
+
+    Args:
+        cells: the grid; each cell of the table has its mean and (n).
+        overall: the mean of all answers.
+        means: each needle with its mean, None without a score.
+        left_out: lengths in tokens that were not asked.
+    """
     lengths, depths, by_cell = _grid(cells)
     rows = [[f"{depth:g}", *(_cell_text(by_cell[length, depth], " ") for length in lengths)] for depth in depths]
     titles = ["depth (%) \\ length (tokens)", *map(str, lengths)]
     table = markdown_table(titles, rows, numbers=range(len(titles)))
-    return f"{table}\n\nCells: mean (number of answers). Overall: {overall}.\n"
+    text = f"{table}\n\nCells: mean (number of answers). Overall: {overall}.\n"
+    if left_out:
+        text += f"\nLengths that are left out, because they do not fit the window: {', '.join(map(str, left_out))}.\n"
+    if len(means) > 1:
+        rows = [[str(number), needle, decimal(mean)] for number, (needle, mean) in enumerate(means, start=1)]
+        text += f"\n{markdown_table(['needle', 'sentence', 'mean'], rows, numbers=(2,))}\n"
+    return text
+
+
+def means_of_needles(
+    predictions: Sequence[NeedlePrediction], scores: Mapping[str, float | None]
+) -> list[tuple[str, float | None]]:
+    """Return each needle with the mean of its scores; None if it has no score."""
+    found: dict[str, list[float]] = {}
+    for one in predictions:
+        score = scores[one.id]
+        found.setdefault(one.needle or "", []).extend([] if score is None else [score])
+    return [(needle, sum(values) / len(values) if values else None) for needle, values in found.items()]
 
 
 def plot_needle(

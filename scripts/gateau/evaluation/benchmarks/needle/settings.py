@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 from gateau.errors import SettingsError
 from gateau.evaluation.benchmarks.base import Options
+from gateau.evaluation.benchmarks.needle.sentences import TEN
 
 NEEDLE = "The best thing to do in San Francisco is eat a sandwich and sit in Dolores Park on a sunny day."
 QUESTION = "What is the best thing to do in San Francisco?"
@@ -51,8 +53,15 @@ class NeedleSettings:
 
     @classmethod
     def from_options(cls, options: Options) -> NeedleSettings:
-        """Return the settings in ``evaluate.needle``, which may hold other options too."""
-        return cls(**{field.name: options[field.name] for field in fields(cls) if field.name in options})
+        """Return the settings in ``evaluate.needle``, which may hold other options too. The needle is ``needle``."""
+        chosen = {field.name: options[field.name] for field in fields(cls) if field.name in options}
+        if "lengths" in chosen:
+            chosen["lengths"] = grid_lengths(options)
+        return cls(**chosen)
+
+    def with_needle(self, needle: Mapping[str, Any]) -> NeedleSettings:
+        """Return these settings with another sentence and question, an entry of :func:`needles_of`."""
+        return replace(self, needle=needle["needle"], question=needle["question"])
 
     def __post_init__(self) -> None:
         for name, values in (("lengths", self.lengths), ("depths", self.depths)):
@@ -65,6 +74,42 @@ class NeedleSettings:
                 f"needle: reserve ({self.reserve} tokens) must be at least 0 and less than the shortest length "
                 f"({min(self.lengths)} tokens)"
             )
+
+
+def needles_of(options: Options) -> list[Mapping[str, Any]]:
+    """Return the needles that ``evaluate.needle.needles`` chooses, each with needle, question and, if known, keys.
+
+    Raises:
+        SettingsError: a needle appears twice.
+    """
+    own: Mapping[str, Any] = {name: options[name] for name in ("needle", "question", "keys") if name in options}
+    chosen = options.get("needles", "one")
+    if chosen == "one":
+        return [own]
+    found = [own, *TEN] if chosen == "eleven" else list(chosen)
+    sentences = [one["needle"] for one in found]
+    if twice := next((one for one in sentences if sentences.count(one) > 1), None):
+        raise SettingsError(f"evaluate.needle.needles: {twice!r} is there twice; each needle counts once")
+    return found
+
+
+def leaves_out(options: Options) -> bool:
+    """Return whether lengths that do not fit a model's window are left out, instead of being an error."""
+    lengths = options.get("lengths")
+    return lengths == "auto" or isinstance(lengths, Mapping)
+
+
+def grid_lengths(options: Options) -> tuple[int, ...]:
+    """Return the lengths in tokens of ``evaluate.needle.lengths``: a list, ``{auto: [...]}`` or ``auto``."""
+    lengths = options["lengths"]
+    if lengths == "auto":
+        return needle_lengths()
+    return tuple(lengths["auto"] if isinstance(lengths, Mapping) else lengths)
+
+
+def answer_room(options: Options, window: int) -> int:
+    """Return the tokens that a window keeps for an answer."""
+    return min(int(options["max_new_tokens"]), max(window // 4, 1))
 
 
 def check_keys(settings: NeedleSettings, keys: Sequence[str]) -> None:
