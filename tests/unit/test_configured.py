@@ -89,7 +89,12 @@ def test_options_that_decide_scores_or_assets_are_known():
     found = evaluation()
     assert "protocol" not in found.question_options("longbench")
     assert "keys" not in found.question_options("needle")
-    assert found.question_options("longbench_chat") == {"protocol": "gateau", "max_new_tokens": 1024}
+    assert found.question_options("longbench_chat") == {
+        "protocol": "gateau", "language": "all", "max_new_tokens": 1024,
+    }  # fmt: skip
+    needles = [{"needle": "A b.", "question": "A?", "keys": ["b"]}]
+    asked = evaluation(needle={"needles": needles}).question_options("needle")
+    assert asked["needles"] == [{"needle": "A b.", "question": "A?"}]
     assert found.asset_options("longbench_chat") == {"protocol": "gateau"}
     assert found.asset_options("needle") == {}
 

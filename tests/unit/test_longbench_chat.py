@@ -173,7 +173,7 @@ def test_ratings_become_means_of_all_and_of_either_language(tmp_path):
     assert [(one["item"], one["score"]) for one in items if one["name"] == "all"] == [
         ("1", 10), ("3", 4), ("4", 7.5), ("5", 2),
     ]  # fmt: skip
-    assert "| English | 8.75 | 7.50 to 10.00 |   2 |              1 |" in (tmp_path / "t.md").read_text()
+    assert "| English | 8.75 | 7.50 to 10.00 |   2 |        2 |              1 |" in (tmp_path / "t.md").read_text()
 
 
 GOOD = {"1": 5, "2": 5, "3": 5, "4": 5, "5": 5}

@@ -83,7 +83,11 @@ def test_the_twelve_sets_of_questions_and_summaries_are_judged_and_no_other(tmp_
         ("assets/prompt_for_sum.txt", QA, "prompt_for_sum.txt: 2 empty slots"),
         ("assets/prompt_for_sum.txt", "{0} {1}", "prompt_for_sum.txt: 2 empty slots"),
         ("predictions/qasper.jsonl", json.dumps(row(query=None)), "qasper.jsonl, line 1: no query"),
-        ("predictions/qasper.jsonl", json.dumps(row(query=5)), "qasper.jsonl, line 1: query must be a text"),
+        (
+            "predictions/qasper.jsonl",
+            json.dumps(row(query=5)),
+            "line 1: query and context_sha256 must be texts",
+        ),
         ("predictions/qasper.jsonl", json.dumps(row(_id=[])), "qasper.jsonl, line 1: _id must be a text"),
         ("predictions/qasper.jsonl", "\n".join([json.dumps(row(_id="2")), json.dumps(row())]), "'2' is also in line 1"),
         ("predictions/other.jsonl", json.dumps(row()), "'other' is not a data set"),
@@ -148,7 +152,7 @@ def test_ratings_become_shares_of_the_largest_and_stand_beside_the_automatic_sco
     }
     table = (tmp_path / "t.md").read_text()
     assert "## LongBench, in % of the scale, judge a judge" in table
-    assert "| vcsum         | 70.00 | 40.00 to 100.00 |   2 |              1 |" in table
+    assert "| vcsum         | 70.00 | 40.00 to 100.00 |   2 |        2 |              1 |" in table
     assert table in result.stdout
 
 

@@ -213,7 +213,7 @@ def test_ratings_become_means_over_rows_turns_and_categories(scored):
     assert {name: sum(values) / len(values) for name, values in by_measure.items()} == {
         name: pytest.approx(one["score"]) for name, one in measures.items()
     }
-    assert "| turn 2  |  3.25 |   1.00 to 5.50 |   2 |              1 |" in (scored / "t.md").read_text()
+    assert "| turn 2  |  3.25 |  1.00 to 5.50 |   2 |        2 |              1 |" in (scored / "t.md").read_text()
 
 
 def test_judgments_are_in_fastchats_single_schema(scored, assets, predictions):

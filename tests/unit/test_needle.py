@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerFast
 
 from gateau.errors import DataError, ModelError, SettingsError
 from gateau.evaluation.benchmarks.needle.prompts import needle_prompts, read_haystack, sentence_ends
-from gateau.evaluation.benchmarks.needle.scores import needle_cells, needle_markdown, needle_mean, plot_needle
+from gateau.evaluation.benchmarks.needle.scores import NeedleMean, needle_cells, needle_markdown, plot_needle
 from gateau.evaluation.benchmarks.needle.settings import (
     DEPTHS,
     KEYS,
@@ -246,28 +246,14 @@ def test_cells_count_their_answers_and_gaps_stay_gaps(tmp_path):
     assert [(c.length, c.depth, c.n, c.mean) for c in cells] == [
         (1000, 10, 1, 1.0), (1000, 50, 2, 0.5), (2000, 10, 0, None), (2000, 50, 1, 1.0),
     ]  # fmt: skip
-    overall = needle_mean(cells)
+    overall = NeedleMean(0.75, 4, 1, None, None)
     lines = re.sub(" +", " ", needle_markdown(cells, overall)).splitlines()
     assert lines[2:4] == ["| 10 | 1.00 (1) | – |", "| 50 | 0.50 (2) | 1.00 (1) |"]
-    assert "mean 0.750, 95 % interval 0.301 to 0.954, n = 4" in lines[-1]
+    assert lines[-1].endswith("Overall: mean 0.750, n = 4, one needle: positions only.")
     plot_needle(cells, overall, "a model", tmp_path / "a.png")
     plot_needle(cells, overall, "a model", tmp_path / "b.png")
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
     assert imread(tmp_path / "a.png").std() > 0.05
-
-
-def test_wilsons_interval_is_that_of_the_textbook_and_scales():
-    """81 of 263: 0.255 to 0.366 (Newcombe 1998, table I, method 3)."""
-    overall = needle_mean(needle_cells([(1000, 50, float(number < 81)) for number in range(263)]))
-    assert (overall.low, overall.high) == (pytest.approx(0.2553, abs=5e-5), pytest.approx(0.3662, abs=5e-5))
-    perfect = needle_mean(needle_cells([(1000, 50, 10.0)] * 100), highest=10)
-    assert (perfect.mean, perfect.high) == (10.0, 10.0)
-    assert perfect.low == pytest.approx(9.63, abs=0.005)
-    worst = needle_mean(needle_cells([(1000, 50, 1.0)] * 100), lowest=1, highest=10)
-    assert (worst.mean, worst.low) == (1.0, 1.0)
-    assert worst.high == pytest.approx(1 + 9 * (1 - perfect.low / 10))
-    with pytest.raises(DataError, match="no answers"):
-        needle_mean([])
 
 
 def answer(length, depth, pred, **fields):
@@ -286,13 +272,15 @@ def test_predictions_are_scored_on_their_own(tmp_path):
     assert result.returncode == 0, result.stderr
     assert "no answer for 1 of 4 cells: 2000 at 90.5 %" in result.stderr
     scores = json.loads(outputs["scores.json"].read_text())
-    assert scores["keys"] == list(KEYS)
+    assert scores["needles"] == [{"needle": None, "keys": list(KEYS)}]
     assert [(one["id"], one["score"]) for one in scores["answers"]] == [
         ("needle-1000-10", 1.0), ("needle-1000-90.5", 0.0), ("7", 1.0),
     ]  # fmt: skip
     assert scores["overall"]["mean"] == pytest.approx(2 / 3)
     assert scores["measures"][0]["score"] == pytest.approx(200 / 3)
-    assert scores["measures"][0]["high"] == pytest.approx(100 * scores["overall"]["high"])
+    assert {(one["low"], one["high"], one["note"]) for one in scores["measures"]} == {
+        (None, None, "one needle: positions only")
+    }
     assert "| 10 | 1.00 (1) | 1.00 (1) |" in re.sub(" +", " ", outputs["table.md"].read_text())
     assert imread(outputs["map.png"]).ndim == 3
     other = run_script("score_needle", "--predictions", predictions, "--key", "idea", "--output", tmp_path / "s.json")

@@ -10,7 +10,7 @@ from gateau.errors import DataError
 from gateau.evaluation import benchmarks
 from gateau.evaluation.benchmarks.needle.judge import RUBRIC, judge_requests
 from gateau.evaluation.benchmarks.needle.predictions import read_predictions
-from gateau.evaluation.benchmarks.needle.scores import needle_cells, needle_mean, needle_measures
+from gateau.evaluation.benchmarks.needle.scores import needle_mean, needle_measures
 
 from helpers import run_script, write_jsonl
 from unit.judgments import write_judgments
@@ -88,7 +88,9 @@ def test_ratings_stand_beside_containment_with_a_grid_of_their_own(tmp_path):
     assert {(one["protocol"], one["unit"], one["judge"]) for one in found.values()} == {
         ("containment", "%", None), ("judge", "1-10", "a judge"),
     }  # fmt: skip
-    assert all(one["low"] < one["score"] <= one["high"] for one in found.values())
+    assert {(one["low"], one["high"], one["note"]) for one in found.values()} == {
+        (None, None, "one needle: positions only")
+    }
     items = [json.loads(line) for line in files["--items"].read_text().splitlines()]
     overall = {(one["protocol"], one["item"]): one["score"] for one in items if one["name"] == "all"}
     assert overall == {
@@ -104,15 +106,23 @@ def test_ratings_stand_beside_containment_with_a_grid_of_their_own(tmp_path):
     assert files["--judge-heatmap"].read_bytes() != files["--heatmap"].read_bytes()
 
 
-def test_the_measure_of_all_is_the_grids_mean_with_wilsons_interval(tmp_path):
-    path = write_jsonl(tmp_path / "p.jsonl", ROWS)
-    predictions = read_predictions(path)
+def test_the_interval_of_the_measure_of_all_resamples_needles(tmp_path):
+    rows = [{**one, "needle": f"The {number % 2}."} for number, one in enumerate(ROWS)]
+    predictions = read_predictions(write_jsonl(tmp_path / "p.jsonl", rows))
     contained = dict(zip([one.id for one in predictions], (1.0, 0.0, 1.0, 1.0), strict=True))
-    measures, _ = needle_measures(predictions, contained, "containment", data="d")
-    overall = needle_mean(needle_cells([(one.length, one.depth, contained[one.id]) for one in predictions]))
+    measures, items = needle_measures(predictions, contained, "containment", data="d", left_out=[4000])
+    overall = needle_mean(predictions, contained)
+    assert (overall.mean, overall.n, overall.needles) == (0.75, 4, 2)
     assert (measures[0].score, measures[0].low, measures[0].high) == (
-        pytest.approx(100 * overall.mean), pytest.approx(100 * overall.low), pytest.approx(100 * overall.high),
+        pytest.approx(75), pytest.approx(100 * overall.low), pytest.approx(100 * overall.high),
     )  # fmt: skip
+    assert (overall.low, overall.high) == (0.5, 1.0)  # the needles' means
+    found = {one.name: one for one in measures}
+    assert (found["needle 1"].score, found["needle 2"].score) == (100, 50)
+    assert found["needle 1"].note == "one needle: positions only; left out, above the window: 4000"
+    assert (found["all"].note, found["length 1000"].note) == ("left out, above the window: 4000", "")
+    assert {item.part for item in items} == {"length 1000", "length 2000"}
+    assert {item.cluster for item in items if item.name == "all"} == {"The 0.", "The 1."}
 
 
 @pytest.mark.parametrize(
