@@ -13,7 +13,7 @@ pytestmark = pytest.mark.workflow
 
 BENCHMARKS = ["longbench", "longbench_chat", "needle", "mt_bench"]
 SCORES = ("score_longbench", "score_longbench_chat", "score_needle", "score_mt_bench")
-AFTER_ANSWERS = {"predictions", "judge", *SCORES, "leaderboard"}
+AFTER_ANSWERS = {"predictions", "judge", *SCORES, "leaderboard", "answers"}
 
 
 def evaluation_config(directory, **overrides):
@@ -85,7 +85,7 @@ def test_of_folders_the_contents_count(finished, tmp_path):
     directory, config = finished
     shutil.copytree(directory, tmp_path / "copy")
     directory, results = tmp_path / "copy", tmp_path / "copy/results"
-    after_needle = {"generate", "predictions", "judge", "score_needle", "leaderboard"}
+    after_needle = {"generate", "predictions", "judge", "score_needle", "leaderboard", "answers"}
     made_again = snakemake(directory, config, "results/assets/needle.contents.json", "--forcerun", "assets")
     assert made_again.returncode == 0, made_again.stdout
     assert planned_rules(directory, config, "evaluated") == set()
@@ -107,7 +107,7 @@ def test_a_deleted_folder_is_made_again_once_it_is_needed(finished, tmp_path):
     shutil.rmtree(results / "assets/mt_bench")
     assert planned_rules(directory, config, "evaluated") == set()
     shutil.rmtree(results / "predictions/base/mt_bench")
-    after_predictions = {"judge", "score_mt_bench", "leaderboard"}
+    after_predictions = {"judge", "score_mt_bench", "leaderboard", "answers"}
     # the judge reads the assets too; made again, they count as changed
     assert planned_rules(directory, config, "evaluated") == {"assets", "generate", "predictions"} | after_predictions
 
@@ -115,18 +115,19 @@ def test_a_deleted_folder_is_made_again_once_it_is_needed(finished, tmp_path):
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        ({"longbench": {"protocol": "fixed"}}, {"score_longbench", "leaderboard"}),
-        ({"needle": {"keys": ["balor"]}}, {"score_needle", "leaderboard"}),
+        ({"longbench": {"protocol": "fixed"}}, {"score_longbench", "leaderboard", "answers"}),
+        ({"needle": {"keys": ["balor"]}}, {"score_needle", "leaderboard", "answers"}),
         ({"judge": {"concurrency": 3, "budget_tokens": 10**6, "tries": 2, "prompt_price": 1}}, set()),
-        ({"judge": {"temperature": 0.5}}, {"judge", *SCORES, "leaderboard"}),
-        ({"judge": {"max_null_share": 0.5}}, {"judge", *SCORES, "leaderboard"}),
-        ({"judge": {"benchmarks": []}}, {"score_longbench", "score_needle", "leaderboard"}),
+        ({"judge": {"temperature": 0.5}}, {"judge", *SCORES, "leaderboard", "answers"}),
+        ({"judge": {"max_null_share": 0.5}}, {"judge", *SCORES, "leaderboard", "answers"}),
+        ({"judge": {"benchmarks": []}}, {"score_longbench", "score_needle", "leaderboard", "answers"}),
         ({"generate": {"threads": 2}}, set()),
-        ({"generate": {"shards": {"needle": 2}}}, {"generate", "predictions", "judge", "score_needle", "leaderboard"}),
+        ({"generate": {"shards": {"needle": 2}}},
+         {"generate", "predictions", "judge", "score_needle", "leaderboard", "answers"}),
         ({"longbench": {"data_sets": ["qasper"]}},
-         {"generate", "predictions", "judge", "score_longbench", "leaderboard"}),
+         {"generate", "predictions", "judge", "score_longbench", "leaderboard", "answers"}),
         ({"longbench_chat": {"protocol": "longalign"}},
-         {"assets", "generate", "predictions", "judge", "score_longbench_chat", "leaderboard"}),
+         {"assets", "generate", "predictions", "judge", "score_longbench_chat", "leaderboard", "answers"}),
         ({"generate": {"max_length": 500}}, {"generate"} | AFTER_ANSWERS),
         ({"models": {"again": "base"}}, {"generate"} | AFTER_ANSWERS),
     ],

@@ -36,7 +36,7 @@ pytestmark = [pytest.mark.workflow, pytest.mark.long]
 
 BENCHMARKS = ["longbench_chat", "needle"]
 SCORES = {f"score_{benchmark}" for benchmark in BENCHMARKS}
-AFTER_ANSWERS = {"predictions", "judge", *SCORES, "leaderboard"}
+AFTER_ANSWERS = {"predictions", "judge", *SCORES, "leaderboard", "answers"}
 AFTER_TRAINING = {"export", "plot_train", "generate", *AFTER_ANSWERS}
 AFTER_PLAN = {"train", *AFTER_TRAINING}
 AFTER_TOKENS = {"mixture", "plan", *AFTER_PLAN}
@@ -154,7 +154,7 @@ def test_another_judge_asks_no_model(run):
     stand_in.write_text(stand_in.read_text().replace('"stand-in-judge"', '"another-judge"'))
     run.change({"evaluate": {"judge": {"model": "another-judge"}}})
     rules, _ = run.rerun("judge model")
-    assert rules == {"judge", *SCORES, "leaderboard"}
+    assert rules == {"judge", *SCORES, "leaderboard", "answers"}
 
 
 def test_alpha_reruns_the_ranking_and_what_follows(run):
@@ -214,7 +214,7 @@ def test_an_added_benchmark_asks_nothing_else_again(run):
     benchmarks = [*BENCHMARKS, "mt_bench"]
     run.change({"evaluate": {"benchmarks": benchmarks, "judge": {"benchmarks": benchmarks}}})
     rules, written = run.rerun("benchmark added")
-    assert rules == {"assets", "generate", "predictions", "judge", "score_mt_bench", "leaderboard"}
+    assert rules == {"assets", "generate", "predictions", "judge", "score_mt_bench", "leaderboard", "answers"}
     assert [path for path in written if any(benchmark in path for benchmark in BENCHMARKS)] == []
 
 

@@ -17,7 +17,7 @@ SELECTS = {
     "scored", "dataset",
 }  # fmt: skip
 TRAINS = {"chats", "tokens", "mixture", "plan", "train", "export", "plot_train"}
-EVALUATES = {"assets", "generate", "predictions", "score_longbench", "score_needle", "leaderboard"}
+EVALUATES = {"assets", "generate", "predictions", "score_longbench", "score_needle", "leaderboard", "answers"}
 RULES = {
     "select": SELECTS,
     "one_model": SELECTS,
