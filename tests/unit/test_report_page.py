@@ -248,12 +248,18 @@ def test_trainings_benchmarks_and_labelled_data_are_shown(run, tmp_path):
         (folder / "train" / name).mkdir(parents=True)
         history = [{"step": step, "loss": loss - step / 10} for step in range(1, 11)]
         (folder / "train" / name / "history.jsonl").write_text("\n".join(map(json.dumps, history)))
-    board = "model,source,benchmark,name,protocol,unit,score,low,high,n,data,judge,nulls,headline\n"
+    note = "one needle: positions only"
+    board = "model,source,benchmark,name,protocol,unit,score,low,high,n,data,judge,nulls,headline,clusters,note\n"
     board += "".join(
-        f"{m},measured,needle,all,containment,%,{s},10,90,4,own,,0,True\n" for m, s in (("a", 25), ("b", 75))
+        f"{m},measured,needle,all,containment,%,{s},,,4,own,,0,True,1,{note}\n"
+        f"{m},measured,mt_bench,average,single,1-10,{s / 10},1,9,4,own,j,0,True,2,\n"
+        for m, s in (("a", 25), ("b", 75))
     )
+    differences = "model,benchmark,protocol,name,unit,difference,low,high,p_value,n,clusters\n"
+    differences += "b,needle,containment,all,%,50,,,,4,1\nb,mt_bench,single,average,1-10,5,1,6,0.1,4,2\n"
     (folder / "leaderboard").mkdir()
     (folder / "leaderboard/leaderboard.csv").write_text(board)
+    (folder / "leaderboard/differences.csv").write_text(differences)
     for model in "ab":
         (folder / f"score_needle/{model}").mkdir(parents=True)
         (folder / f"generate/{model}/needle").mkdir(parents=True)
@@ -271,7 +277,12 @@ def test_trainings_benchmarks_and_labelled_data_are_shown(run, tmp_path):
     made = data_of(page)["charts"]
     last = [one["loss"] for one in made["loss-loss"]["data"]["values"] if one["step"] == 10]
     assert last == [1.0, 2.0]
-    assert {"scores-0", "heatmap-0-0", "heatmap-0-1"} <= set(made)
+    assert {"scores-0", "scores-1", "heatmap-0-0", "heatmap-0-1"} <= set(made)
+    assert [(one["low"], one["value"]) for one in made["scores-0"]["data"]["values"]] == [(None, 25), (None, 75)]
+    assert "all (%)<" in page
+    assert "average (1-10), with 95 % intervals" in page
+    for text in (note, ">+50.0</td>", "+5.0 [+1.0, +6.0]"):
+        assert text in page, text
     for text in ("at step 10", "said a", "said b", "Expected: &lt;b&gt;There&lt;/b&gt;"):
         assert text in page, text
     for name, spec in made.items():

@@ -110,11 +110,14 @@ def curves(rows: Rows, x: str, y: str, titles: tuple[str, str], description: str
 
 
 def intervals(rows: Rows, title: str, description: str, *, chance: float | None = None) -> Spec:
-    """Return values with their intervals: fields ``name``, ``value``, ``low`` and ``high``, the highest first."""
+    """Return values with their intervals: fields ``name``, ``value``, ``low`` and ``high``, the highest first.
+
+    ``low`` and ``high`` are None where there is no interval.
+    """
     y = {"field": "name", "type": "nominal", "sort": None, "title": None, "axis": {"labelLimit": 220}}
     x = {"type": "quantitative", "title": title, "scale": {"zero": False}}
     layers: list[Spec] = [
-        {"mark": {"type": "rule", "strokeWidth": 2},
+        {"mark": {"type": "rule", "strokeWidth": 2}, "transform": [{"filter": "datum.low !== null"}],
          "encoding": {"x": {"field": "low", **x}, "x2": {"field": "high"}}},
         {"mark": {"type": "point", "filled": True, "size": 70, "opacity": 1},
          "encoding": {"x": {"field": "value", **x}}},

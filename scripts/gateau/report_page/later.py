@@ -141,6 +141,7 @@ def benchmarks(results: Results) -> list[dict[str, Any]]:
                      "value": rounded(row.score), "low": rounded(row.low), "high": rounded(row.high)}
                     for row in headline.rename(columns={"name": "name_"}).itertuples()
                 ],
+                "has_intervals": bool(headline["low"].notna().any()),
                 "measure": ", ".join(dict.fromkeys(headline["name"])) + f" ({unit})",
                 "tables": tables,
                 "heatmaps": heatmaps(results, str(benchmark), list(dict.fromkeys(measured["model"]))),
@@ -168,7 +169,9 @@ def _scores(rows: pd.DataFrame, differences: pd.DataFrame | None, benchmark: str
                 "95 % interval": _interval(row["low"], row["high"]) if measured else UNKNOWN,
                 "difference to the baseline": UNKNOWN
                 if other is None
-                else f"{other['difference']:+.1f} {_interval(other['low'], other['high'], '+')}".removesuffix(UNKNOWN),
+                else f"{other['difference']:+.1f} {_interval(other['low'], other['high'], '+')}".removesuffix(
+                    f" {UNKNOWN}"
+                ),
                 "items": int(row["n"]) if measured else None,
                 "without a rating": int(row["nulls"]) if measured else None,
             }
