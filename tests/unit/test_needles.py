@@ -2,9 +2,11 @@
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 
+from gateau.costs.generation import turns_of
 from gateau.errors import SettingsError
 from gateau.evaluation import benchmarks
 from gateau.evaluation.benchmarks.needle.sentences import TEN
@@ -169,6 +171,16 @@ def test_each_needle_is_scored_by_its_own_keys(tmp_path):
         "--output", tmp_path / "s.json",
     )  # fmt: skip
     assert "--needles has no keys of the needle 'E f.'" in result.stderr
+
+
+def test_the_estimate_counts_the_lengths_that_fit():
+    found = evaluation(needle={"lengths": "auto", "needles": "eleven"})
+    every = turns_of(found, "needle", Path("none"), None)
+    some = turns_of(found, "needle", Path("none"), None, 16384)
+    assert (len(every), len(some)) == (11 * 10 * 10, 11 * 3 * 10)
+    assert {prompt for prompt, _ in some} == {1000, 7556, 14111}
+    with pytest.raises(SettingsError, match="fits a window of 512 tokens"):
+        turns_of(found, "needle", Path("none"), None, 512)
 
 
 def test_doctor_tells_how_many_prompts_fit_and_that_none_does():

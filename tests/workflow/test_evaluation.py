@@ -7,6 +7,9 @@ import subprocess
 
 import pytest
 
+from gateau.schemas import ANSWERS
+from gateau.tables import read_rows
+
 from helpers import ROOT, TINY_PAIR, merged, planned_rules, small_config, snakemake, touch_all
 
 pytestmark = pytest.mark.workflow
@@ -70,6 +73,18 @@ def test_every_number_says_whose_items_and_whose_judgment_it_is(finished):
         assert "no language model" in json.loads(line)["text"]
     assert (directory / "results/score_needle/base/heatmap.png").stat().st_size > 5000
     assert (directory / "results/score_needle/base/judge_heatmap.png").stat().st_size > 5000
+
+
+def test_all_answers_are_published_with_the_digests_of_their_prompts(finished):
+    results = finished[0] / "results"
+    rows = read_rows(results / "answers/answers.parquet", ANSWERS)
+    assert {row["benchmark"] for row in rows} == set(BENCHMARKS)
+    asked = [json.loads(line) for path in results.glob("generate/base/*/*.jsonl") for line in path.open()]
+    assert len(rows) == sum(len(one["turns"]) for one in asked)
+    assert {row["prompt_sha256"] for row in rows} == {turn["prompt_sha256"] for one in asked for turn in one["turns"]}
+    assert all(row["rating"] is not None for row in rows if row["benchmark"] in ("longbench_chat", "mt_bench"))
+    assert all(row["score"] is not None for row in rows if row["benchmark"] in ("longbench", "needle"))
+    assert list(json.loads((results / "answers/manifest.json").read_text())["files"]) == ["answers.parquet"]
 
 
 def test_a_second_run_a_touched_and_a_copied_one_have_nothing_to_do(finished, tmp_path):
