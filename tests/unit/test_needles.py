@@ -7,10 +7,17 @@ from pathlib import Path
 import pytest
 
 from gateau.costs.generation import turns_of
-from gateau.errors import SettingsError
+from gateau.errors import DataError, SettingsError
 from gateau.evaluation import benchmarks
+from gateau.evaluation.benchmarks.needle.prompts import needle_prompts
 from gateau.evaluation.benchmarks.needle.sentences import TEN
-from gateau.evaluation.benchmarks.needle.settings import NEEDLE, contains_keys, needle_lengths, needles_of
+from gateau.evaluation.benchmarks.needle.settings import (
+    NEEDLE,
+    NeedleSettings,
+    contains_keys,
+    needle_lengths,
+    needles_of,
+)
 from gateau.preflight.cheap import check_prompts
 
 from helpers import ROOT, TINY_PAIR, merged, run_script
@@ -86,15 +93,43 @@ def test_lengths_above_the_window_are_left_out_and_the_others_are_asked_as_ever(
     assert needle.left_out_by(options) == "length"
     assert needle.left_out_by(chosen(lengths=[1000, 2000]).options("needle")) is None
     within = needle.within(options, 16384, 64000)
-    assert within["lengths"] == {"auto": [1000, 7556, 14111]}
-    assert needle.within(options, 200_000, 30_000)["lengths"] == {"auto": [*needle_lengths()[:5]]}
+    assert within["lengths"] == {"auto": [500, 1000, 7556, 14111]}
+    assert needle.within(options, 200_000, 30_000)["lengths"] == {"auto": [500, *needle_lengths()[:5]]}
     with pytest.raises(
-        SettingsError, match=re.escape("fits a window of 512 tokens with an answer of 128; add a shorter")
+        SettingsError, match=re.escape("fits a window of 256 tokens with an answer of 64; add a shorter")
     ):
-        needle.within(options, 512, 64000)
-    fixed = asked(tiny_tokenizer, lengths=[1000], depths=[10, 90])
+        needle.within(options, 256, 64000)
+    fixed = asked(tiny_tokenizer, lengths=[500, 1000], depths=[10, 90])
     fitting = needle.ask(HAYSTACK, {**needle.within(options, 1024, 64000), "depths": [10, 90]}, tiny_tokenizer)
     assert [question.digest for question in fitting] == [question.digest for question in fixed]
+
+
+def test_depths_within_one_sentence_are_asked_once_with_auto(tiny_tokenizer):
+    text = ["First. " + "no full stop at all " * 60 + "End. " * 5]
+
+    def depths(lengths):
+        settings = NeedleSettings.from_options({"lengths": lengths, "depths": [10, 20, 90]})
+        return [prompt.depth for prompt in needle_prompts(settings, tiny_tokenizer, text)]
+
+    assert depths({"auto": [500]}) == [10]
+    with pytest.raises(DataError, match="give the same prompt"):
+        depths([500])
+
+
+def test_the_default_lengths_of_auto_fit_the_tiny_pair_with_the_papers_needle(tmp_path):
+    """Its tokenizer needs many tokens for other words than its own, so that 1000 do not fit."""
+    options = chosen(lengths="auto", depths=[10, 90]).question_options("needle")
+    assert _answered(tmp_path, options) == {500}
+
+
+def _answered(tmp_path, options):
+    result = run_script(
+        "generate", "--benchmark", "needle", "--assets", HAYSTACK, "--model", json.dumps(str(TINY_PAIR / "long")),
+        "--options", json.dumps(options), "--device", "cpu", "--progress-dir", tmp_path / "progress",
+        "--output", tmp_path / "a.jsonl",
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    return {json.loads(line)["record"]["length"] for line in (tmp_path / "a.jsonl").open()}
 
 
 def test_auto_lengths_on_the_tiny_pair_become_scores_with_a_note(tmp_path):
@@ -117,7 +152,7 @@ def test_auto_lengths_on_the_tiny_pair_become_scores_with_a_note(tmp_path):
     )
     assert result.returncode == 0, result.stderr
     found = json.loads(scores.read_text())
-    assert [one["length"] for one in found["answers"]] == [1000] * 3
+    assert [one["length"] for one in found["answers"]] == [500] * 3 + [1000] * 3
     assert found["left_out_lengths"] == list(needle_lengths()[1:])
     left_out = ", ".join(map(str, needle_lengths()[1:]))
     assert found["measures"][0]["note"] == f"one needle: positions only; left out, above the window: {left_out}"
@@ -177,10 +212,10 @@ def test_the_estimate_counts_the_lengths_that_fit():
     found = evaluation(needle={"lengths": "auto", "needles": "eleven"})
     every = turns_of(found, "needle", Path("none"), None)
     some = turns_of(found, "needle", Path("none"), None, 16384)
-    assert (len(every), len(some)) == (11 * 10 * 10, 11 * 3 * 10)
-    assert {prompt for prompt, _ in some} == {1000, 7556, 14111}
-    with pytest.raises(SettingsError, match="fits a window of 512 tokens"):
-        turns_of(found, "needle", Path("none"), None, 512)
+    assert (len(every), len(some)) == (11 * 11 * 10, 11 * 4 * 10)
+    assert {prompt for prompt, _ in some} == {500, 1000, 7556, 14111}
+    with pytest.raises(SettingsError, match="fits a window of 256 tokens"):
+        turns_of(found, "needle", Path("none"), None, 256)
 
 
 def test_doctor_tells_how_many_prompts_fit_and_that_none_does():
@@ -196,5 +231,5 @@ def test_doctor_tells_how_many_prompts_fit_and_that_none_does():
         ("ok", "short: window of 256; at most 33 of 99 prompts fit, and the others are left out"),
     }
     (error,) = (text for level, text in findings("auto") if level == "error")
-    assert error.startswith("short: evaluate.needle.lengths: none of [1000, ")
+    assert error.startswith("short: evaluate.needle.lengths: none of [500, ")
     assert {level for level, _ in findings([300, 5000])} == {"error"}

@@ -61,7 +61,7 @@ def _within(options: Options, window: int, max_length: int) -> Options:
     if not fitting:
         raise SettingsError(
             f"evaluate.needle.lengths: none of {list(lengths)} fits a window of {window} tokens with an answer of "
-            f"{answer_room(options, window)}; add a shorter length, as in {{auto: [500, …]}}"
+            f"{answer_room(options, window)}; add a shorter length, as in {{auto: [250, …]}}"
         )
     return {**options, "lengths": {"auto": fitting}}
 

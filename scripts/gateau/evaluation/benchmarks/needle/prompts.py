@@ -123,7 +123,7 @@ def sentence_ends(text: str) -> list[int]:
 def needle_prompts(
     settings: NeedleSettings, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]
 ) -> Iterator[NeedlePrompt]:
-    """Yield all cells, length by length.
+    """Yield all cells, length by length. A cell may be missing if depths that give the same prompt are asked once.
 
     Args:
         settings: the grid and the texts.
@@ -161,6 +161,8 @@ def needle_prompts(
 
             cut = _cut(n_tokens, budget, guess, len(haystack))
             if (position := place(cut)) in depth_at:
+                if settings.once:
+                    continue
                 raise DataError(
                     f"needle: at {length} tokens the depths {depth_at[position]:g} % and {depth:g} % give the same "
                     "prompt: no sentence of the haystack ends between them; use texts of shorter sentences, "

@@ -15,6 +15,7 @@ QUESTION = "What is the best thing to do in San Francisco?"
 KEYS = ("eat a sandwich", "Dolores Park")
 SYSTEM = "Answer the question about the document in one short sentence."
 PREFIX = "Read the document and answer: "
+SHORTEST = 500  # tokens, the length that auto has beside the default ones
 DEPTHS = (10, 19, 28, 37, 46, 54, 63, 72, 81, 90)
 
 
@@ -37,6 +38,8 @@ class NeedleSettings:
         system: the system line.
         prefix: stands between the document, after a blank line, and the question.
         reserve: tokens of each length that are kept for system line, question and chat format.
+        once: whether depths that give the same prompt, because they are in one sentence, are asked once. Otherwise they
+            are an error.
 
     Raises:
         SettingsError: a list is empty or holds a value twice, a depth is not from 0 to 100, or the reserve is negative
@@ -50,13 +53,14 @@ class NeedleSettings:
     system: str = SYSTEM
     prefix: str = PREFIX
     reserve: int = 200
+    once: bool = False
 
     @classmethod
     def from_options(cls, options: Options) -> NeedleSettings:
         """Return the settings in ``evaluate.needle``, which may hold other options too. The needle is ``needle``."""
         chosen = {field.name: options[field.name] for field in fields(cls) if field.name in options}
         if "lengths" in chosen:
-            chosen["lengths"] = grid_lengths(options)
+            chosen |= {"lengths": grid_lengths(options), "once": leaves_out(options)}
         return cls(**chosen)
 
     def with_needle(self, needle: Mapping[str, Any]) -> NeedleSettings:
@@ -100,10 +104,13 @@ def leaves_out(options: Options) -> bool:
 
 
 def grid_lengths(options: Options) -> tuple[int, ...]:
-    """Return the lengths in tokens of ``evaluate.needle.lengths``: a list, ``{auto: [...]}`` or ``auto``."""
+    """Return the lengths in tokens of ``evaluate.needle.lengths``: a list, ``{auto: [...]}`` or ``auto``.
+
+    ``auto`` stands for the default lengths and a shorter one, for small windows.
+    """
     lengths = options["lengths"]
     if lengths == "auto":
-        return needle_lengths()
+        return (SHORTEST, *needle_lengths())
     return tuple(lengths["auto"] if isinstance(lengths, Mapping) else lengths)
 
 
