@@ -71,6 +71,7 @@ rule answers:
         answers=[file for model in EVALUATED for name in BENCHMARKS for file in answer_files(model, name)],
         scores=expand(f"{RESULTS}/score_{{benchmark}}/{{model}}/scores.json", benchmark=SCORED, model=EVALUATED),
         item_scores=expand(f"{RESULTS}/score_{{benchmark}}/{{model}}/items.jsonl", benchmark=SCORED, model=EVALUATED),
+        harness=[],  # the harness keeps its answers itself
     output:
         f"{RESULTS}/answers/answers.parquet",
     log:

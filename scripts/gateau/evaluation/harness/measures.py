@@ -113,14 +113,17 @@ class _Maker:
             self._add_items(shown, together, headline)
         else:
             found = stratified_interval([list(map(float, scores.values())) for scores in strata])
-            self._add_measure(shown, value, found.low, found.high, len(together), headline)
+            low, high = (found.low, found.high) if found else (None, None)
+            self._add_measure(shown, value, low, high, len(together), headline)
 
     def _add_items(self, shown: str, scores: Mapping[str, float], headline: bool) -> None:
         items = [ScoredItem(BENCHMARK, shown, self._protocol, item, float(score)) for item, score in scores.items()]
         self.items += items
         self.measures.append(measure_items(items, unit=OWN_UNIT, data=self._data, headline=headline))
 
-    def _add_measure(self, shown: str, value: float, low: float, high: float, n: int, headline: bool) -> None:
+    def _add_measure(
+        self, shown: str, value: float, low: float | None, high: float | None, n: int, headline: bool
+    ) -> None:
         self.measures.append(
             Measure(
                 BENCHMARK, shown, self._protocol, OWN_UNIT, value, low, high, n, self._data, headline=headline
