@@ -204,7 +204,7 @@ def test_options_of_the_data_that_cannot_work_are_refused(configured, data, mess
 
 
 def test_segments_consist_of_whole_blocks_of_attention(configured):
-    with pytest.raises(SettingsError, match="cam.segment_length must be a multiple of scoring.attention_block, which"):
+    with pytest.raises(SettingsError, match=r"must be a multiple of scoring[.]attention_block"):
         configured({"cam": {"segment_length": 40}}).check()
     configured({"cam": {"segment_length": 40}, "scoring": {"attention_block": 8}}).check()
 
