@@ -43,11 +43,13 @@ _CODE = (
     "evaluation/answering/prompting.py",
     "evaluation/answering/reasoning.py",
     "evaluation/answering/generation.py",
+    "evaluation/answering/prefixes.py",
 )
 
 
 _ASKED = (
-    "format", "template_options", "reasoning", "max_length", "batch_tokens", "device", "dtype", "attention",
+    "format", "template_options", "reasoning", "max_length", "batch_tokens", "share_prefixes", "device", "dtype",
+    "attention",
 )  # fmt: skip
 
 
@@ -145,13 +147,16 @@ class Asked:
             watch: yields the batches whose answers are not stored, as far as they are to be answered.
         """
         from gateau.evaluation.answering.generation import plan_batches
+        from gateau.evaluation.answering.prefixes import can_share
 
         questions = self._questions(share)
         described = self._runtime.describe(self._config)
         code = meaning_digest(PACKAGE / name for name in _CODE)
+        shared = self._args.share_prefixes and can_share(self._config)
         settings = self._settings | {name: described[name] for name in ("dtype", "attention")} | {"code": code}
+        settings["share_prefixes"] = shared
         costs = [len(question.users[0]) + question.max_new_tokens for question in questions]
-        batches = plan_batches(questions, self._prompter, self._args.batch_tokens)
+        batches = plan_batches(questions, self._prompter, self._args.batch_tokens, share=shared)
         mine = deal_batches(batches, costs, share.shards)[share.shard]
         store = AnswerStore(self._args.progress_dir, settings)
         done = answer_shard(questions, mine, store, lambda: self._generator.answer, watch)
@@ -162,7 +167,8 @@ class Asked:
     def _generator(self) -> Generator:
         from gateau.evaluation.answering.generation import Generator
 
-        return Generator(load_model(self._spec, self._config, self._runtime), self._prompter)
+        model = load_model(self._spec, self._config, self._runtime)
+        return Generator(model, self._prompter, self._args.batch_tokens, share=self._args.share_prefixes)
 
     @property
     def is_loaded(self) -> bool:
@@ -227,6 +233,12 @@ def _arguments() -> argparse.Namespace:
         type=int,
         default=16384,
         help="largest size of a batch in tokens, padding and new tokens included",
+    )
+    parser.add_argument(
+        "--share-prefixes",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="whether the common beginning of many prompts, such as a document, is read once",
     )
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16 or float16")

@@ -76,6 +76,7 @@ def generate_settings(*without):
         name for name in ("format", "max_length", "batch_tokens", "device", "dtype", "attention") if name not in without
     ]
     arguments = [part for name in names for part in (f"--{name.replace('_', '-')}", str(GENERATE[name]))]
+    arguments.append("--share-prefixes" if GENERATE["share_prefixes"] else "--no-share-prefixes")
     for name in ("template_options", "reasoning"):
         arguments += [f"--{name.replace('_', '-')}", json.dumps(GENERATE[name], sort_keys=True)]
     return no_wildcards(shlex.join(arguments))
