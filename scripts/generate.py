@@ -22,9 +22,11 @@ from gateau.errors import SettingsError
 from gateau.evaluation import benchmarks
 from gateau.evaluation.answering.answers import AnswerStore, answer_shard, deal_batches, summarise, write_answers
 from gateau.evaluation.answering.asking import WAIT_SECONDS, Finished, Share, run_ahead
+from gateau.evaluation.client.start import Start
 from gateau.model_files import ModelSpec, tokenizer_fingerprint, weights_fingerprint
 from gateau.models import Runtime, config_window, load_config, load_model, load_tokenizer, resolved
 from gateau.places import PACKAGE
+from gateau.provenance import ANSWERED_BY
 
 if TYPE_CHECKING:
     from gateau.evaluation.answering.generation import Generator
@@ -62,7 +64,10 @@ def main() -> None:
     if args.server and "start" not in args.server:
         Asked(args, spec).through_server(share, args.output)
         return
-    settings = {name: getattr(args, name) for name in _ASKED} | ({"server": args.server} if args.server else {})
+    settings = {name: getattr(args, name) for name in _ASKED}
+    if start := Start.from_config(args.server or {}):
+        settings |= {"server": args.server, "backend": start.backend}
+        logging.info("%s%s", ANSWERED_BY, start.backend)
     finished = Finished(Path(args.progress_dir, "finished"), settings, spec, _CODE)
     if finished.take(share, args.output):
         return
@@ -125,7 +130,6 @@ class Asked:
 
     def through_started_server(self, share: Share, finished: Finished, others: Sequence[Share]) -> None:
         """Start the model's server, and write a share's answers. If it was needed, it answers the other shares too."""
-        from gateau.evaluation.client.start import Start
         from gateau.evaluation.client.started import StartedServer
 
         start = Start.from_config(self._args.server)

@@ -129,6 +129,12 @@ def test_further_fields_reach_the_server(tiny_tokenizer):
     assert "top_p" not in call.body
 
 
+def test_a_server_that_is_started_has_no_address_in_its_section():
+    """The schema fills in null for what is not given."""
+    server = ModelServer.from_config({"start": "vllm", "base_url": None, "model": None, "options": {"dtype": "auto"}})
+    assert server.settings.model == Start("vllm", {"dtype": "auto"}).key
+
+
 def test_reasoning_from_a_server_is_parted_from_the_answer(tiny_tokenizer):
     reasons = Prompter(tiny_tokenizer, "longalign", 500, 1024, reasoning=Reasoning("<think>", "</think>", 9))
     question = Question("b", "1", ("falcon?",), max_new_tokens=4)
