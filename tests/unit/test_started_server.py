@@ -131,7 +131,9 @@ def test_two_jobs_on_one_machine_do_not_collide(place):
 
 def test_a_judge_s_job_starts_its_judge_and_ends_it(place, tmp_path):
     """Ratings are known by the judge's weights and its server, wherever the folder lies."""
-    requests = [{"id": str(n), "messages": [{"role": "user", "content": f"rate {n}"}], "rating": "mt_bench"} for n in "abc"]
+    requests = [
+        {"id": str(n), "messages": [{"role": "user", "content": f"rate {n}"}], "rating": "mt_bench"} for n in "abc"
+    ]
     write_jsonl(tmp_path / "requests.jsonl", requests)
 
     def judge(model, mode):
