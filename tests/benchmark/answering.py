@@ -77,8 +77,10 @@ def main():
     parser.add_argument("--questions", type=int, default=8)
     parser.add_argument("--new-tokens", type=int, default=32)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
     args = parser.parse_args()
+    torch.set_num_threads(args.threads)
     spec = ModelSpec.from_config(args.model)
     tokenizer, config = load_tokenizer(spec), load_config(spec)
     model = load_model(spec, config, Runtime())
@@ -96,6 +98,7 @@ def main():
             for batch in plan_batches(questions, prompter, batch_tokens, share=share):
                 found.update(zip(batch, generator.answer([questions[n] for n in batch]), strict=True))
             seconds[way].append(time.perf_counter() - started)
+            print(f"{way}: {seconds[way][-1]:.1f} s", file=sys.stderr, flush=True)
             answers[way] = [found[n].turns[0] for n in range(len(questions))]
     print(
         f"{args.questions} questions about one context of {args.context} tokens, prompts of {min(lengths)} to "

@@ -127,9 +127,10 @@ def test_a_server_that_cannot_start_is_an_error_with_its_log(
         other.bind(("127.0.0.1", 0))
         other.listen()
         start = replace(start, start=start.start.replace("TAKEN", str(other.getsockname()[1])), seconds=120)
-        with StartedServer(start, str(place), tmp_path / "serve.log") as server, pytest.raises(ServerError) as error:
-            own, settings = prompter(tiny_tokenizer), ModelServer(ServerSettings("any", tries=1))
-            answer_through(settings, QUESTIONS[:1], own, {}, tmp_path / "calls", server)
+        own, settings = prompter(tiny_tokenizer), ModelServer(ServerSettings("any", tries=1))
+        with StartedServer(start, str(place), tmp_path / "serve.log") as server:  # noqa: SIM117
+            with pytest.raises(ServerError) as error:
+                answer_through(settings, QUESTIONS[:1], own, {}, tmp_path / "calls", server)
     assert str(tmp_path / "serve.log") in str(error.value)
     assert re.search(message, (tmp_path / "serve.log").read_text() + str(error.value), re.IGNORECASE)
     assert processes_of(place) == {}
