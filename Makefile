@@ -66,6 +66,7 @@ bench: .venv/installed
 	$(BIN)/python tests/benchmark/scale.py
 	$(BIN)/python tests/benchmark/planning.py
 	$(BIN)/python tests/benchmark/page.py
+	$(BIN)/python tests/benchmark/answering.py
 
 # config/README.md is written from the schema
 config-reference: .venv/installed

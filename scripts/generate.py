@@ -22,9 +22,11 @@ from gateau.errors import SettingsError
 from gateau.evaluation import benchmarks
 from gateau.evaluation.answering.answers import AnswerStore, answer_shard, deal_batches, summarise, write_answers
 from gateau.evaluation.answering.asking import WAIT_SECONDS, Finished, Share, run_ahead
+from gateau.evaluation.client.start import Start
 from gateau.model_files import ModelSpec, tokenizer_fingerprint, weights_fingerprint
 from gateau.models import Runtime, config_window, load_config, load_model, load_tokenizer, resolved
 from gateau.places import PACKAGE
+from gateau.provenance import ANSWERED_BY
 
 if TYPE_CHECKING:
     from gateau.evaluation.answering.generation import Generator
@@ -43,11 +45,13 @@ _CODE = (
     "evaluation/answering/prompting.py",
     "evaluation/answering/reasoning.py",
     "evaluation/answering/generation.py",
+    "evaluation/answering/prefixes.py",
 )
 
 
 _ASKED = (
-    "format", "template_options", "reasoning", "max_length", "batch_tokens", "device", "dtype", "attention",
+    "format", "template_options", "reasoning", "max_length", "batch_tokens", "share_prefixes", "device", "dtype",
+    "attention",
 )  # fmt: skip
 
 
@@ -60,7 +64,10 @@ def main() -> None:
     if args.server and "start" not in args.server:
         Asked(args, spec).through_server(share, args.output)
         return
-    settings = {name: getattr(args, name) for name in _ASKED} | ({"server": args.server} if args.server else {})
+    settings = {name: getattr(args, name) for name in _ASKED}
+    if start := Start.from_config(args.server or {}):
+        settings |= {"server": args.server, "backend": start.backend}
+        logging.info("%s%s", ANSWERED_BY, start.backend)
     finished = Finished(Path(args.progress_dir, "finished"), settings, spec, _CODE)
     if finished.take(share, args.output):
         return
@@ -123,7 +130,6 @@ class Asked:
 
     def through_started_server(self, share: Share, finished: Finished, others: Sequence[Share]) -> None:
         """Start the model's server, and write a share's answers. If it was needed, it answers the other shares too."""
-        from gateau.evaluation.client.start import Start
         from gateau.evaluation.client.started import StartedServer
 
         start = Start.from_config(self._args.server)
@@ -145,13 +151,16 @@ class Asked:
             watch: yields the batches whose answers are not stored, as far as they are to be answered.
         """
         from gateau.evaluation.answering.generation import plan_batches
+        from gateau.evaluation.answering.prefixes import can_share
 
         questions = self._questions(share)
         described = self._runtime.describe(self._config)
         code = meaning_digest(PACKAGE / name for name in _CODE)
+        shared = self._args.share_prefixes and can_share(self._config)
         settings = self._settings | {name: described[name] for name in ("dtype", "attention")} | {"code": code}
+        settings["share_prefixes"] = shared
         costs = [len(question.users[0]) + question.max_new_tokens for question in questions]
-        batches = plan_batches(questions, self._prompter, self._args.batch_tokens)
+        batches = plan_batches(questions, self._prompter, self._args.batch_tokens, share=shared)
         mine = deal_batches(batches, costs, share.shards)[share.shard]
         store = AnswerStore(self._args.progress_dir, settings)
         done = answer_shard(questions, mine, store, lambda: self._generator.answer, watch)
@@ -162,7 +171,8 @@ class Asked:
     def _generator(self) -> Generator:
         from gateau.evaluation.answering.generation import Generator
 
-        return Generator(load_model(self._spec, self._config, self._runtime), self._prompter)
+        model = load_model(self._spec, self._config, self._runtime)
+        return Generator(model, self._prompter, self._args.batch_tokens, share=self._args.share_prefixes)
 
     @property
     def is_loaded(self) -> bool:
@@ -250,6 +260,12 @@ def _arguments() -> argparse.Namespace:
         type=int,
         default=16384,
         help="largest size of a batch in tokens, padding and new tokens included",
+    )
+    parser.add_argument(
+        "--share-prefixes",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="whether the common beginning of many prompts, such as a document, is read once",
     )
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16 or float16")

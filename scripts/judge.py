@@ -1,13 +1,15 @@
 """Rule ``judge``: ratings of one model's answers to one benchmark, or of any requests; one judgment for each request.
 
 Each answer is cached as soon as it arrives, so a rerun makes only the missing calls. The API key is read only from an
-environment variable. Too many answers without a rating are an error, and then no judgments are written. With --dry-run,
-the judge is not called; the numbers of calls and tokens and the cost are printed.
+environment variable. With --start, this job starts the judge's server and ends it. Too many answers without a rating
+are an error, and then no judgments are written. With --dry-run, the judge is not called; the numbers of calls and
+tokens and the cost are printed.
 """
 
 import argparse
 import json
 import logging
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,8 @@ from gateau.command import argument_parser, run
 from gateau.errors import SettingsError
 from gateau.evaluation import benchmarks
 from gateau.evaluation.client.calls import AnswerCache, Usage
+from gateau.evaluation.client.start import Start
+from gateau.evaluation.client.started import StartedServer
 from gateau.evaluation.judging.judge import (
     JudgeSettings,
     check_null_share,
@@ -27,14 +31,22 @@ from gateau.evaluation.judging.judge import (
 )
 from gateau.evaluation.judging.requests import JudgeRequest
 from gateau.files import write_json
+from gateau.model_files import ModelSpec, weights_fingerprint
+from gateau.models import resolved
+from gateau.provenance import ANSWERED_BY
 
 
 def main() -> None:
     args = _arguments()
+    start = Start.from_config(args.start)
+    spec = resolved(ModelSpec(args.model)) if start else ModelSpec(args.model)
     settings = JudgeSettings(
-        model=args.model,
+        # ratings of a judge that this job starts are known by its weights, wherever they lie
+        model=args.name or args.model,
+        salt=f"{weights_fingerprint(spec.path, spec.revision)} {start.key}" if start else "",
         base_url=args.base_url,
-        key_variable=args.key_variable,
+        # the key of another judge is not sent to it
+        key_variable="MODEL_SERVER_KEY" if start else args.key_variable,
         extra_body=args.extra_body,
         temperature=args.temperature,
         seed=args.seed,
@@ -56,12 +68,15 @@ def main() -> None:
         print(f"completion tokens, at most: {expected.usage.completion_tokens}")
         print(f"cost, estimated: {_shown(_cost(expected.usage, args))}")
         return
-    outcome = judge(requests, settings, cache)
+    if start:
+        logging.info("%s%s", ANSWERED_BY, start.backend)
+    with StartedServer(start, spec.location, Path(args.server_log)) if start else nullcontext() as started:
+        outcome = judge(requests, settings, cache, started)
     check_null_share(outcome.results, args.max_null_share)
     cost = _cost(sum((judgment.usage for judgment in outcome.results), Usage()), args)
     write_judgments(args.output, outcome.results)
     if args.summary:
-        write_json(args.summary, {**summarise(requests, outcome, settings), "cost": cost})
+        write_json(args.summary, {**summarise(requests, outcome, settings, started), "cost": cost})
     nulls = sum(judgment.rating is None for judgment in outcome.results)
     logging.info(
         "%d judgments, %d without a rating; cost of all their answers, cached ones too: %s",
@@ -99,7 +114,20 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--rating", choices=tuple(benchmarks.ratings()), help="kind of rating of those --requests that name none"
     )
-    parser.add_argument("--model", required=True, help="name of the judge on its server")
+    parser.add_argument(
+        "--model",
+        required=True,
+        help="name of the judge on its server; with --start, its folder or its name on the hub",
+    )
+    parser.add_argument("--name", help="name of the judge in the summary and the cache (default: that of --model)")
+    parser.add_argument(
+        "--start",
+        type=_object,
+        default={},
+        help="how this job starts the judge's server on this machine, as JSON: start (vllm, sglang, transformers, or a "
+        "command with {model} and {port}), options, gpus and seconds (default: the server of --base-url is asked)",
+    )
+    parser.add_argument("--server-log", help="with --start: file for the output of the server")
     parser.add_argument("--base-url", default=JudgeSettings.base_url, help="address of an OpenAI-compatible server")
     parser.add_argument(
         "--key-variable", default=JudgeSettings.key_variable, help="environment variable with the API key"
@@ -162,6 +190,8 @@ def _arguments() -> argparse.Namespace:
         parser.error("--rating is for --requests; a benchmark has its own")
     if not args.output and not args.dry_run:
         parser.error("--output is needed unless --dry-run is given")
+    if args.start and not args.server_log:
+        parser.error("--start needs --server-log")
     if not 0 <= args.max_null_share <= 1:
         raise SettingsError(f"--max-null-share is {args.max_null_share}; a share lies between 0 and 1")
     return args

@@ -30,6 +30,8 @@ def main() -> None:
         lines += ["", f"## {title}", "", *(f"- {name}: {_text(value)}" for name, value in sorted(found.items()))]
     machines = sorted({line for one in manifests for line in one["environments"]})
     lines += ["", "## Machines", "", *(f"- {line}" for line in machines), ""]
+    if servers := sorted({line for one in manifests for line in one.get("servers", ())}):
+        lines += ["## Servers that jobs started", "", *(f"- {line}" for line in servers), ""]
     lines += ["`python scripts/verify.py <results_dir>` compares every file with its manifest.", ""]
     write_text(args.output, "\n".join(lines))
 

@@ -19,6 +19,7 @@ from gateau.digests import describe_files, file_sha256, settings_digest, visible
 from gateau.errors import DataError
 
 NAME = "manifest.json"
+RUNNING_ON, ANSWERED_BY = "running on ", "answered by "  # start of log lines that manifests quote
 _PACKAGES = (
     "gateau-workflow", "torch", "transformers", "tokenizers", "accelerate", "deepspeed", "flash-attn", "peft", "numpy",
     "pandas", "pyarrow", "scipy", "datasketch", "scikit-learn", "sentence-transformers", "openai", "jieba", "rouge",
@@ -60,13 +61,17 @@ def git_state(repository: Path) -> dict[str, Any] | None:
         return None
 
 
-def environments(logs: Path) -> list[str]:
-    """Return each place where a folder's jobs ran, once, from the log line of :func:`gateau.command.run`."""
+def said_in_logs(logs: Path, beginning: str) -> list[str]:
+    """Return what follows ``beginning`` in the log lines of a folder's jobs, each text once.
+
+    With :data:`RUNNING_ON`, these are the places where the jobs ran, see :func:`gateau.command.run`. With
+    :data:`ANSWERED_BY`, these are the servers that the jobs started.
+    """
     found: dict[str, None] = {}
     for log in sorted(logs.rglob("*.log")):
         with log.open(encoding="utf-8", errors="replace") as lines:
             for line in lines:
-                _, mark, said = line.partition(" INFO running on ")
+                _, mark, said = line.partition(f" INFO {beginning}")
                 if mark:
                     found[said.strip()] = None
     return list(found)
@@ -96,7 +101,8 @@ def make_manifest(
         "files": describe_files(folder, but=NAME),
         "versions": versions(),
         "git": git_state(repository),
-        "environments": environments(logs),
+        "environments": said_in_logs(logs, RUNNING_ON),
+        "servers": said_in_logs(logs, ANSWERED_BY),
         "models": dict(models),
         "data": {place: {"n_bytes": Path(place).stat().st_size, "sha256": file_sha256(Path(place))} for place in data},
         "config_sha256": settings_digest(config),

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 model, port, mode = sys.argv[1], int(sys.argv[2]), sys.argv[3]
 with open(model + ".started", "a") as starts:
@@ -19,7 +20,7 @@ worker = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)",
 if mode == "dies at start":
     print("CUDA out of memory", flush=True)
     os._exit(3)
-if mode == "port taken once" and n_starts == 1:
+if mode == "port taken" or (mode == "port taken once" and n_starts == 1):
     print("OSError: [Errno 98] Address already in use", flush=True)
     os._exit(1)
 
@@ -29,8 +30,12 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self):
         is_well = not (mode == "never ready" or (mode == "hangs" and Handler.n_calls))
+        if mode == "meets another":  # ready once a second server runs on this machine
+            is_well = len(list(Path(model).parent.glob("*.started"))) == 2
         self.send_response(200 if is_well else 503)
         self.end_headers()
+        if self.path == "/version":
+            self.wfile.write(b'{"version": "1.5"}')
 
     def do_POST(self):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -40,11 +45,15 @@ class Handler(BaseHTTPRequestHandler):
             os._exit(139)
         if mode == "hangs" or (mode == "waits" and Handler.n_calls == 3):
             time.sleep(600)
-        choice = {"message": {"content": "fine"}, "text": "fine", "finish_reason": "stop"}
+        text = "Rating: [[5]]" if mode == "judges" else "fine"
+        choice = {"message": {"content": text}, "text": text, "finish_reason": "stop"}
         answer = json.dumps({"choices": [choice], "model": body["model"]})
         if mode == "garbage":
             answer = "<html>"
-        self.send_response(200)
+        status = {"wrong name": 404, "out of memory": 500}.get(mode, 200)
+        if status == 500:
+            print("CUDA out of memory", flush=True)
+        self.send_response(status)
         self.end_headers()
         self.wfile.write(answer.encode())
 

@@ -19,6 +19,7 @@ from gateau.places import PACKAGE, SCRIPTS
 from helpers import ROOT, TINY_PAIR, merged
 
 NAMES = ("longbench", "longbench_chat", "mt_bench", "needle", "recall")
+JUDGE = {"start": "vllm", "gpus": 4, "model": str(TINY_PAIR / "long"), "budget_tokens": None}
 SERVER = {"base_url": "http://localhost:1/v1", "model": "served"}
 
 
@@ -108,6 +109,11 @@ def test_options_that_decide_scores_or_assets_are_known():
         ({"experiments": ["three"]}, SettingsError, "three is not one of train.experiments; choose from one, two"),
         ({"experiments": "none"}, SettingsError, "evaluate.benchmarks: no model is evaluated; set evaluate.models"),
         ({"judge": {"budget_tokens": None}}, SettingsError, "the judge gpt-4 may cost money, so a budget is needed"),
+        ({"judge": {**JUDGE, "model": "gpt-4"}}, SettingsError, "evaluate.judge.model: gpt-4 is neither a folder nor"),
+        ({"judge": {**JUDGE, "model": "/no/judge"}}, ModelError, "no such model directory"),
+        ({"judge": {**JUDGE, "start": "serve"}}, SettingsError, "evaluate.judge.start is 'serve'; write vllm"),
+        ({"judge": {**JUDGE, "stand_in": True}}, SettingsError, "stand_in and start exclude each other"),
+        ({"judge": {**JUDGE, "base_url": "http://j/v1"}}, SettingsError, "started has no base_url of its own"),
         ({"models": {"one": "base"}}, SettingsError, "one is also the name of an experiment"),
         ({"baseline": "three"}, SettingsError, "evaluate.baseline: three is not evaluated; choose from one, two"),
         ({"servers": {"three": SERVER}}, SettingsError, "evaluate.servers: three is not evaluated"),
@@ -135,10 +141,20 @@ def test_what_cannot_run_is_refused(evaluate, error, message):
 
 
 @pytest.mark.parametrize(
-    "evaluate", [{}, {"judge": {"budget_tokens": "unlimited"}}, {"judge": {"budget_tokens": None, "stand_in": True}}]
-)
+    "evaluate",
+    [{}, {"judge": {"budget_tokens": "unlimited"}}, {"judge": {"budget_tokens": None, "stand_in": True}},
+     {"judge": JUDGE}, {"judge": {**JUDGE, "model": "owner/judge"}}],
+)  # fmt: skip
 def test_what_can_run_is_accepted(evaluate):
     evaluation(**evaluate).check()
+
+
+def test_a_judge_that_is_started_takes_gpus_and_is_named_after_its_folder():
+    assert evaluation(judge=JUDGE).judge_gpus == 4
+    assert evaluation(judge=JUDGE).judge_name == "long"
+    assert evaluation(judge={**JUDGE, "model": "owner/judge"}).judge_name == "owner/judge"
+    assert evaluation().judge_gpus == 0
+    assert evaluation().judge_name == "gpt-4"
 
 
 def test_planned_turns_of_the_needle_follow_from_its_options():

@@ -20,7 +20,9 @@ def results(tmp_path):
     (folder / ".c.tmp").write_text("unfinished")
     logs = tmp_path / "results/logs/scores"
     logs.mkdir(parents=True)
-    (logs / "0.log").write_text("2026-01-01 00:00:00 INFO running on host n1, GPUs 0\nother\n")
+    (logs / "0.log").write_text(
+        "2026-01-01 00:00:00 INFO running on host n1, GPUs 0\nother\n00 INFO answered by vllm 1.0\n"
+    )
     (logs / "1.log").write_text("2026-01-01 00:00:00 INFO running on host n1, GPUs 0\n")
     raw = tmp_path / "raw.jsonl"
     raw.write_text("{}\n")
@@ -40,6 +42,7 @@ def test_a_manifest_says_what_there_is_and_where_it_comes_from(results):
     }
     assert manifest["config"]["plan"]["seed"] == 3
     assert manifest["environments"] == ["host n1, GPUs 0"]
+    assert manifest["servers"] == ["vllm 1.0"]
     assert manifest["models"] == {"long": {"weights": "w"}}
     assert [entry["n_bytes"] for entry in manifest["data"].values()] == [3]
     assert {"python", "torch", "transformers", "snakemake"} <= set(manifest["versions"])
@@ -78,5 +81,6 @@ def test_all_manifests_make_one_table(results, tmp_path):
     text = (tmp_path / "p.md").read_text()
     assert "| scores |" in text
     assert "10,000,002" in text
+    assert "- vllm 1.0" in text
     assert "- host n1, GPUs 0" in text
     assert provenance.git_state(ROOT / "nowhere") is None

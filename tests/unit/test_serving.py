@@ -1,13 +1,21 @@
 """Answers through a real OpenAI-compatible server (``transformers serve``): those of the model in process."""
 
 import json
+import os
+import re
+import shutil
+import signal
+import socket
+import sys
 from dataclasses import replace
+from pathlib import Path
 
+import psutil
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from gateau.errors import SettingsError
+from gateau.errors import ServerError, SettingsError
 from gateau.evaluation.answering.generation import Generator
 from gateau.evaluation.answering.prompting import Prompter
 from gateau.evaluation.answering.questions import Question
@@ -35,8 +43,6 @@ QUESTIONS = [
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
     """The tiny model as our export writes one: weights, and a tokenizer with the chat template of training."""
-    from transformers import AutoTokenizer
-
     directory = tmp_path_factory.mktemp("exported")
     tokenizer = AutoTokenizer.from_pretrained(TINY_PAIR / "long")
     tokenizer.chat_template = chat_format("longalign", tokenizer).chat_template()
@@ -68,6 +74,66 @@ def test_a_server_gives_the_answers_of_the_model_in_process(exported, served, tm
     nowhere = ModelServer(replace(settings, base_url="http://127.0.0.1:9/v1"))
     again = answer_through(nowhere, QUESTIONS, own, {"weights": "w"}, tmp_path)
     assert again == answers  # all of it from the cache, wherever the server is
+
+
+def processes_of(model):
+    """The server of a model and its guardian."""
+    found = [process for process in psutil.process_iter(["cmdline"]) if str(model) in (process.info["cmdline"] or [])]
+    return {"guardian.py" in "".join(process.cmdline()): process for process in found}
+
+
+def test_a_server_that_is_killed_or_hangs_loses_nothing_and_leaves_nothing(
+    exported, tmp_path, tiny_tokenizer, monkeypatch
+):
+    monkeypatch.setattr("gateau.evaluation.client.started._PROBE_SECONDS", 1.0)
+    model = shutil.copytree(exported, tmp_path / "model")
+    settings = ModelServer(
+        ServerSettings("any", key_variable="NO_KEY_NEEDED", tries=3, backoff_seconds=0.1, timeout_seconds=5)
+    )
+
+    def answers(server, questions):
+        return answer_through(settings, questions, prompter(tiny_tokenizer), {}, tmp_path / "calls", server)
+
+    for number, (sent, message) in enumerate(
+        [(signal.SIGKILL, "ended while it was asked"), (signal.SIGSTOP, "no longer answers")], start=1
+    ):
+        with StartedServer(Start("transformers", {"device": "cpu"}), str(model), tmp_path / "serve.log") as server:
+            answers(server, QUESTIONS[:number])
+            processes_of(model)[False].send_signal(sent)
+            with pytest.raises(ServerError, match=rf"{message}[\s\S]*serve\.log[\s\S]*{number} of 3 requests are answ"):
+                answers(server, QUESTIONS[:3])
+            assert processes_of(model) == {}
+    assert answers(None, QUESTIONS[:2]), "stored, although no server runs"
+
+
+LITTLE_MEMORY = "bash -c 'ulimit -v 700000; exec transformers serve \"$0\" --host 127.0.0.1 --port $1' {model} {port}"
+
+
+@pytest.mark.parametrize(
+    ("start", "model", "message"),
+    [(Start("transformers", {"no-such-option": True}), None, "no-such-option"),
+     (Start(LITTLE_MEMORY), None, "allocate memory|MemoryError|map segment"),
+     (Start("transformers", {"device": "cpu"}), "no such model", "no such model"),
+     (Start("bash -c 'exec transformers serve \"$0\" --port TAKEN' {model} {port}"), None, "address already in use")],
+    ids=["dies at start", "out of memory", "wrong model", "port taken"],
+)  # fmt: skip
+def test_a_server_that_cannot_start_is_an_error_with_its_log(
+    exported, tmp_path, tiny_tokenizer, monkeypatch, start, model, message
+):
+    monkeypatch.setattr("gateau.evaluation.client.started._PORTS", 1)
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    place = shutil.copytree(exported, tmp_path / "model") if model is None else tmp_path / model
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        start = replace(start, start=start.start.replace("TAKEN", str(other.getsockname()[1])), seconds=120)
+        own, settings = prompter(tiny_tokenizer), ModelServer(ServerSettings("any", tries=1))
+        with StartedServer(start, str(place), tmp_path / "serve.log") as server:  # noqa: SIM117
+            with pytest.raises(ServerError) as error:
+                answer_through(settings, QUESTIONS[:1], own, {}, tmp_path / "calls", server)
+    assert str(tmp_path / "serve.log") in str(error.value)
+    assert re.search(message, (tmp_path / "serve.log").read_text() + str(error.value), re.IGNORECASE)
+    assert processes_of(place) == {}
 
 
 def test_a_job_starts_its_server_for_all_benchmarks_of_its_model(exported, tmp_path):
@@ -127,6 +193,12 @@ def test_further_fields_reach_the_server(tiny_tokenizer):
     assert call.body["chat_template_kwargs"] == {"enable_thinking": False}
     assert call.body["min_p"] == 0.1
     assert "top_p" not in call.body
+
+
+def test_a_server_that_is_started_has_no_address_in_its_section():
+    """The schema fills in null for what is not given."""
+    server = ModelServer.from_config({"start": "vllm", "base_url": None, "model": None, "options": {"dtype": "auto"}})
+    assert server.settings.model == Start("vllm", {"dtype": "auto"}).key
 
 
 def test_reasoning_from_a_server_is_parted_from_the_answer(tiny_tokenizer):

@@ -1,9 +1,12 @@
 """Servers that a job starts: ready when asked, ended with all their processes, and clear about failures."""
 
+import json
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from importlib import metadata
 
 import psutil
 import pytest
@@ -14,8 +17,10 @@ from gateau.evaluation.client.jobs import Job, run_jobs
 from gateau.evaluation.client.server import ServerSettings
 from gateau.evaluation.client.start import Start
 from gateau.evaluation.client.started import StartedServer
+from gateau.files import read_jsonl, write_jsonl
+from gateau.provenance import ANSWERED_BY
 
-from helpers import ROOT
+from helpers import ROOT, TINY_PAIR, run_script
 
 FAKE = ROOT / "tests/unit/fake_server.py"
 
@@ -81,12 +86,16 @@ def test_a_server_starts_when_it_is_needed_and_ends_with_its_workers(place):
     [("dies at start", r"ended before it was ready[\s\S]*server\.log:[\s\S]*CUDA out of memory"),
      ("dies when asked", r"ended while it was asked[\s\S]*segmentation fault[\s\S]*2 of 4 requests are answered"),
      ("hangs", r"no longer answers"),
-     ("garbage", "the answer is not a completion")],
+     ("garbage", "the answer is not a completion"),
+     ("out of memory", "answered in 2 tries|has not answered 3 requests in a row"),
+     ("wrong name", "no model '.*the model' there"),
+     ("port taken", r"ended before it was ready[\s\S]*Address already in use")],
 )  # fmt: skip
 def test_failures_say_what_happened_and_lose_nothing(place, mode, message):
-    with pytest.raises(ServerError, match=message):
+    with pytest.raises(ServerError, match=message) as error:
         place.ask(mode, timeout_seconds=1 if mode == "hangs" else 60)
-    assert place.starts == 1, "it is not started again and again"
+    assert str(place.folder / "logs/server.log") in str(error.value)
+    assert place.starts == (3 if mode == "port taken" else 1), "it is not started again and again"
     stored = place.ask(questions=("a", "b")).cached
     assert stored == (2 if mode == "dies when asked" else 0)
 
@@ -104,9 +113,56 @@ def test_a_port_that_is_taken_meanwhile_is_replaced(place):
     assert place.starts == 2
 
 
+def test_the_server_s_name_and_version_are_known(place, caplog):
+    assert Start("transformers").backend == f"transformers {metadata.version('transformers')}"
+    assert "transformers" in Start("transformers").key
+    caplog.set_level("INFO")
+    with place.server() as server:
+        assert server.backend == server.start.start, "of an unknown package"
+        server.base_url()
+        assert server.backend == f"{server.start.start}, version 1.5", "as the server says"
+        assert f"{ANSWERED_BY}{server.backend}" in caplog.text
+
+
 def test_two_jobs_on_one_machine_do_not_collide(place):
     with place.server() as one, place.server() as two:
         assert one.base_url() != two.base_url()
+
+
+def test_a_judge_s_job_starts_its_judge_and_ends_it(place, tmp_path):
+    """Ratings are known by the judge's weights and its server, wherever the folder lies."""
+    requests = [
+        {"id": str(n), "messages": [{"role": "user", "content": f"rate {n}"}], "rating": "mt_bench"} for n in "abc"
+    ]
+    write_jsonl(tmp_path / "requests.jsonl", requests)
+
+    def judge(model, mode):
+        start = {
+            "start": f"{sys.executable} {FAKE} {{model}} {{port}} '{mode}'",
+            "options": {},
+            "gpus": 0,
+            "seconds": 60,
+        }
+        result = run_script(
+            "judge", "--requests", tmp_path / "requests.jsonl", "--model", model, "--name", "small", "--start",
+            json.dumps(start), "--server-log", tmp_path / "judge.log", "--cache", tmp_path / "cache", "--tries", 1,
+            "--output", tmp_path / "judgments.jsonl", "--summary", tmp_path / "summary.json",
+        )  # fmt: skip
+        return result, json.loads((tmp_path / "summary.json").read_text()) if result.returncode == 0 else {}
+
+    shutil.copytree(TINY_PAIR / "long", place.model)
+    result, summary = judge(place.model, "judges")
+    assert result.returncode == 0, result.stderr
+    assert (summary["judge"], summary["calls"], summary["cached"]) == ("small", 3, 0)
+    assert summary["server"].endswith("version 1.5")
+    assert [row["rating"] for _, row in read_jsonl(tmp_path / "judgments.jsonl")] == [5, 5, 5]
+    assert place.processes() == []
+    moved = shutil.move(place.model, tmp_path / "moved")
+    assert judge(moved, "judges")[1]["cached"] == 3
+    result, _ = judge(moved, "dies when asked")
+    assert result.returncode == 1, "another command is another judge"
+    assert "ended while it was asked" in result.stderr
+    assert "segmentation fault" in result.stderr
 
 
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGKILL, signal.SIGINT])

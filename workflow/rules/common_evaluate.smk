@@ -11,7 +11,8 @@ EVALUATE = config["evaluate"]
 GENERATE, JUDGE, ASSETS = EVALUATE["generate"], EVALUATE["judge"], EVALUATE["assets"]
 EVALUATED, BENCHMARKS = EVALUATION.models, EVALUATION.benchmarks
 JUDGED, SCORED, HARNESS = EVALUATION.judged, EVALUATION.scored, EVALUATION.harness_tasks
-JUDGE_NAME = re.sub(r"[^\w.-]", "_", JUDGE["model"])
+JUDGE_NAME = re.sub(r"[^\w.-]", "_", EVALUATION.judge_name)
+JUDGE_START = EVALUATION.judge_start
 PINNED_ASSETS, PUBLISHED = RESOURCES / "assets.json", RESOURCES / "published_scores.json"
 
 # Answers without a score are made too, because another judge may rate them later.
@@ -78,6 +79,7 @@ def generate_settings(*without):
         name for name in ("format", "max_length", "batch_tokens", "device", "dtype", "attention") if name not in without
     ]
     arguments = [part for name in names for part in (f"--{name.replace('_', '-')}", str(GENERATE[name]))]
+    arguments.append("--share-prefixes" if GENERATE["share_prefixes"] else "--no-share-prefixes")
     for name in ("template_options", "reasoning"):
         arguments += [f"--{name.replace('_', '-')}", json.dumps(GENERATE[name], sort_keys=True)]
     return no_wildcards(shlex.join(arguments))
@@ -144,11 +146,17 @@ def judge_arguments(*names):
 
 def judge_reached(wildcards, output):
     """Return the arguments that decide how the judge is reached and what it may cost, but not what it answers."""
-    names = ["key_variable", "concurrency", "tries", "backoff_seconds", "timeout_seconds", "budget_tokens"]
+    names = ["concurrency", "tries", "backoff_seconds", "timeout_seconds", "budget_tokens"]
     names += ["prompt_price", "completion_price"]
-    address = "STAND_IN_JUDGE_URL" if JUDGE["stand_in"] else shlex.quote(JUDGE["base_url"])
-    cache = f"{progress_of(output, 'judge')}/judge"
-    return f"{judge_arguments(*names)} --base-url {address} --cache {shlex.quote(cache)}"
+    cache = ["--cache", f"{progress_of(output, 'judge')}/judge"]
+    if JUDGE_START:
+        log = f"{results_of(output, 'judge')}/logs/judge/{wildcards.model}/{wildcards.benchmark}.server.log"
+        start = {name: JUDGE[name] for name in ("start", "options", "gpus", "seconds")}
+        place = ["--name", EVALUATION.judge_name, "--start", json.dumps(start), "--server-log", log]
+    else:
+        names.append("key_variable")
+        place = ["--base-url", "STAND_IN_JUDGE_URL" if JUDGE["stand_in"] else JUDGE["base_url"]]
+    return f"{judge_arguments(*names)} {shlex.join([*place, *cache])}"
 
 
 def stand_in_start():
@@ -176,7 +184,7 @@ def score_labels(benchmark):
         data = f"own small set in the format of {data}"
     labels = ["--data", data, *known.score_arguments(EVALUATION.options(benchmark))]
     if benchmark in JUDGED:
-        name = "stand-in, no language model" if JUDGE["stand_in"] else JUDGE["model"]
+        name = "stand-in, no language model" if JUDGE["stand_in"] else EVALUATION.judge_name
         labels += ["--judge", name, "--max-null-share", str(JUDGE["max_null_share"])]
     return no_wildcards(shlex.join(labels))
 

@@ -128,21 +128,25 @@ rule judge:
         f"{RESULTS}/benchmarks/judge/{{model}}/{{benchmark}}.tsv"
     # Each start has the whole budget, so only the user may start it again.
     retries: 0
-    localrule: True
+    # a judge that the job starts needs GPUs; any other one needs the network, which a cluster's nodes often lack
+    localrule: JUDGE_START is None
     conda:
         "../../envs/gateau.yaml"
     resources:
-        mem_mb=4000,
+        gpu=EVALUATION.judge_gpus,
+        mem_mb=64000 if JUDGE_START else 4000,
         runtime=720,
     params:
         script=script("judge"),
         code=lambda wildcards: code_digest("judge.py", all_benchmarks.module_of(wildcards.benchmark)),
         start=lambda wildcards, input: stand_in_start(),
+        served=no_wildcards(JUDGE_START.identity if JUDGE_START else "elsewhere"),
+        lease=lambda wildcards, input: lease(EVALUATION.judge_gpus),
         asked=no_wildcards(judge_arguments(*JUDGE_ASKED)),
         # not compared: how the judge is reached changes nothing
         reached=judge_reached,
     shell:
-        "{params.start} python {params.script:q} --benchmark {wildcards.benchmark} --predictions {input.predictions:q}"
+        "{params.lease} {params.start} python {params.script:q} --benchmark {wildcards.benchmark} --predictions {input.predictions:q}"
         " --assets {input.assets:q} {params.asked} {params.reached} --output {output.judgments:q}"
         " --summary {output.summary:q} > {log:q} 2>&1"
 

@@ -15,6 +15,7 @@ from typing import Any
 from gateau.errors import SettingsError
 from gateau.evaluation import benchmarks
 from gateau.evaluation.benchmarks.base import Benchmark
+from gateau.evaluation.client.server import ServerSettings
 from gateau.evaluation.client.start import Start
 from gateau.evaluation.harness.configured import check_harness
 from gateau.experiments import Configuration, check_gpus, check_known, chosen, model_section
@@ -68,6 +69,22 @@ class Evaluation:
             start = Start.from_config(server)
             return start.gpus if start else 0
         return 0 if generate["device"] == "cpu" else int(generate["gpus_per_job"])
+
+    @property
+    def judge_start(self) -> Start | None:
+        """How each job of ``judge`` starts the judge's server; None if the judge runs elsewhere."""
+        return Start.from_config(self.section["judge"])
+
+    @property
+    def judge_gpus(self) -> int:
+        """The number of GPUs that one job of ``judge`` takes."""
+        return self.judge_start.gpus if self.judge_start else 0
+
+    @property
+    def judge_name(self) -> str:
+        """The judge's name in tables and files. A judge in a local folder is named after the folder."""
+        model: str = self.section["judge"]["model"]
+        return ModelSpec(model).directory.name if self.judge_start and ModelSpec(model).is_local else model
 
     def identity(self, model: str) -> str:
         """Return what a given model is, wherever it lies, as JSON."""
@@ -143,12 +160,7 @@ class Evaluation:
             self._check_server(name)
         check_harness(section["harness"], self.models, self.server)
         check_gpus("evaluate.generate", section["generate"])
-        judge = section["judge"]
-        if self.judged and judge["budget_tokens"] is None and not judge["stand_in"]:
-            raise SettingsError(
-                f"evaluate.judge.budget_tokens: the judge {judge['model']} may cost money, so a budget is needed; "
-                "set a number of tokens, or unlimited"
-            )
+        self._check_judge()
         for benchmark in self.benchmarks:
             self.benchmark(benchmark).check(self.options(benchmark))
         for name, model in self.given.items():
@@ -157,6 +169,32 @@ class Evaluation:
                 raise SettingsError(f"evaluate.models.{name}: models.base is models.long, which is not set")
             if spec.is_local:
                 spec.config()
+
+    def _check_judge(self) -> None:
+        """Raise SettingsError if the judge may cost money without a limit, or cannot be started."""
+        judge, start = self.section["judge"], self.judge_start
+        if start is None:
+            if self.judged and judge["budget_tokens"] is None and not judge["stand_in"]:
+                raise SettingsError(
+                    f"evaluate.judge.budget_tokens: the judge {judge['model']} may cost money, so a budget is needed; "
+                    "set a number of tokens, or unlimited"
+                )
+            return
+        if judge["stand_in"]:
+            raise SettingsError("evaluate.judge: stand_in and start exclude each other; remove one of them")
+        if judge["base_url"] != ServerSettings.base_url:
+            raise SettingsError(
+                "evaluate.judge: a judge that is started has no base_url of its own; remove base_url or start"
+            )
+        start.check("evaluate.judge")
+        spec = ModelSpec(judge["model"])
+        if spec.is_local:
+            spec.config()
+        elif "/" not in spec.path:
+            raise SettingsError(
+                f"evaluate.judge.model: {spec.path} is neither a folder nor OWNER/NAME on the hub, so it cannot be "
+                "started; name the judge's folder, or remove start"
+            )
 
     def _check_server(self, name: str) -> None:
         """Raise SettingsError if a server has neither or both of an address and a start, or cannot be started."""

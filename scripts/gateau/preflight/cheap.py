@@ -238,6 +238,7 @@ def check_gpus(configuration: Configuration) -> list[Finding]:
     wanted = {
         "scoring.gpus_per_job": configuration.gpus_per_pass if configuration.ranked else 0,
         "evaluate.generate.gpus_per_job": max(answering, default=0),
+        "evaluate.judge.gpus": evaluation.judge_gpus if evaluation.judged else 0,
     }
     for key, gpus in wanted.items():
         if gpus > 1 and gpus > (here := len(visible_devices(os.environ))):
@@ -253,6 +254,10 @@ def check_judge(configuration: Configuration) -> list[Finding]:
     if not (evaluation.judged and evaluation.models) or judge["stand_in"]:
         return []
     variable, limit = judge["key_variable"], judge["budget_tokens"]
+    if evaluation.judge_start:
+        return [
+            Finding(OK, "evaluate.judge", f"each job starts {judge['start']} for {judge['model']}; no key is needed")
+        ]
     if os.environ.get(variable, "").strip():
         text = f"the key is in {variable}; {judge['model']} may use {limit} tokens for each model and benchmark"
         return [Finding(OK, "evaluate.judge", text)]

@@ -4,23 +4,34 @@ Batches are planned over all questions of a benchmark and then assigned to shard
 number of shards. A batch holds questions with the same decoding, padded on the left to the longest prompt. Prompts that
 are too long to share ``batch_tokens`` are asked alone, without padding. Questions that are sampled are asked alone too,
 so that their seed always gives the same answer.
+
+Questions whose prompts begin alike form a batch of their own, whatever its size, see
+:mod:`gateau.evaluation.answering.prefixes`. Their common beginning is read once, and they are then answered in parts
+that fit ``batch_tokens``. What is read once depends on the batch alone, so a rerun gives the same answers.
 """
 
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
 from typing import Any
 
 import torch
+from accelerate.utils.memory import should_reduce_batch_size
 from transformers import GenerationConfig, PreTrainedModel
 
 from gateau.errors import SettingsError
+from gateau.evaluation.answering.prefixes import Prefix, can_share, encoded, families, shared_length
 from gateau.evaluation.answering.prompting import Prompt, Prompter
 from gateau.evaluation.answering.questions import AnsweredTurn, Generation, Question
 from gateau.models import input_device
 from gateau.templates import control_tokens
+
+logger = logging.getLogger(__name__)
+
+_NO_LIMIT = 1 << 62
 
 
 def prompt_sha256(ids: Sequence[int]) -> str:
@@ -28,16 +39,20 @@ def prompt_sha256(ids: Sequence[int]) -> str:
     return hashlib.sha256(",".join(map(str, ids)).encode()).hexdigest()
 
 
-def plan_batches(questions: Sequence[Question], prompter: Prompter, batch_tokens: int) -> list[list[int]]:
+def plan_batches(
+    questions: Sequence[Question], prompter: Prompter, batch_tokens: int, *, share: bool = False
+) -> list[list[int]]:
     """Return the positions of the questions of each batch, in a fixed order.
 
     Args:
         questions: all questions of the benchmark.
         prompter: makes the model's prompts.
         batch_tokens: largest (longest prompt + new tokens) × number of questions of a batch. A single question may
-            exceed it.
+            exceed it, and so may questions whose prompts begin alike.
+        share: whether questions whose prompts begin alike are answered together.
     """
     groups: defaultdict[Hashable, list[tuple[int, int, int]]] = defaultdict(list)
+    beginnings: dict[int, bytes] = {}
     for position, question in enumerate(questions):
         prompt = prompter.prompt(question)
         alone = position if question.temperature > 0 else None
@@ -45,15 +60,20 @@ def plan_batches(questions: Sequence[Question], prompter: Prompter, batch_tokens
         # batches do not mix data sets, so that adding one leaves the batches of the others as they are
         kind = question.item.rpartition("/")[0]
         groups[(kind, *decoding)].append((len(prompt.ids), position, prompt.max_new_tokens))
+        if share and alone is None:
+            beginnings[position] = encoded(prompt.ids)
     batches: list[list[int]] = []
     for group in groups.values():
+        together = families({position: beginnings[position] for _, position, _ in group if position in beginnings})
+        batches += together
+        shared = {position for family in together for position in family}
         batch: list[int] = []
-        for n_tokens, position, n_new in sorted(group):
+        for n_tokens, position, n_new in sorted(entry for entry in group if entry[1] not in shared):
             if batch and (n_tokens + n_new) * (len(batch) + 1) > batch_tokens:
                 batches.append(batch)
                 batch = []
             batch.append(position)
-        batches.append(batch)
+        batches += [batch] if batch else []
     return batches
 
 
@@ -63,10 +83,17 @@ class Generator:
     Args:
         model: the model, whose generation config is replaced.
         prompter: makes its prompts.
+        batch_tokens: largest (longest prompt + new tokens) × number of prompts that are answered at once; None for no
+            limit. If the device runs out of memory, it becomes smaller for all later batches.
+        share: whether the common beginning of many prompts is read once, if the model allows it.
     """
 
-    def __init__(self, model: PreTrainedModel, prompter: Prompter) -> None:
+    def __init__(
+        self, model: PreTrainedModel, prompter: Prompter, batch_tokens: int | None = None, *, share: bool = False
+    ) -> None:
         self._model, self._prompter = model, prompter
+        self._batch_tokens = batch_tokens or _NO_LIMIT
+        self._share = share and can_share(model.config)
         self._tokenizer = prompter.tokenizer
         self._control = control_tokens(self._tokenizer)
         self._newline = self._tokenizer("\n", add_special_tokens=False).input_ids[-1]
@@ -140,23 +167,66 @@ class Generator:
 
     @torch.no_grad()
     def _generate(self, prompts: Sequence[list[int]], question: Question, max_new_tokens: int) -> list[list[int]]:
-        """Return the new token ids of each prompt, with the stop token, decoded with the settings of ``question``."""
+        """Return the new token ids of each prompt, with the stop token, decoded with the settings of ``question``.
+
+        If the device runs out of memory, the prompts are answered in smaller parts; a single prompt is then read as a
+        whole, without the beginning that it shares with others.
+        """
+        waiting = sorted(range(len(prompts)), key=lambda number: -len(prompts[number]))
+        shared, prefix = shared_length(prompts) if self._share else 0, None
+        new: dict[int, list[int]] = {}
+        while waiting:
+            tokens = len(prompts[waiting[0]]) + max_new_tokens
+            part = waiting[: max(self._batch_tokens // tokens, 1)]
+            try:
+                if shared and prefix is None:
+                    prefix = Prefix(self._model, self._tensor([prompts[0][:shared]])[0])
+                rows = self._decode([prompts[n] for n in part], prefix, question, max_new_tokens)
+                new.update(zip(part, rows, strict=True))
+                del waiting[: len(part)]
+                continue
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+                if len(part) == 1 and not shared:
+                    raise SettingsError(
+                        f"{question.benchmark}: a prompt of {tokens - max_new_tokens} tokens exceeds the device's "
+                        f"memory ({error}); lower evaluate.generate.max_length, or raise gpus_per_job; finished "
+                        "answers are kept"
+                    ) from error
+            # outside the except clause, which keeps the tensors of the attempt
+            prefix = None
+            if len(part) > 1:
+                self._batch_tokens = len(part) // 2 * tokens
+                logger.warning(
+                    "out of memory with %d prompts of up to %d tokens; going on with half of them at once: lower "
+                    "evaluate.generate.batch_tokens to avoid the failed attempt", len(part), tokens - max_new_tokens,
+                )  # fmt: skip
+            else:
+                shared = 0
+            torch.cuda.empty_cache()
+        return [new[number] for number in range(len(prompts))]
+
+    def _decode(
+        self, prompts: Sequence[list[int]], prefix: Prefix | None, question: Question, max_new_tokens: int
+    ) -> list[list[int]]:
+        """Return the new token ids of prompts that are answered at once. Their beginning is ``prefix``, if given."""
         longest = max(map(len, prompts))
         config = self._decoding(question, max_new_tokens)
-        inputs = torch.tensor([[config.pad_token_id] * (longest - len(ids)) + ids for ids in prompts])
-        mask = torch.tensor([[0] * (longest - len(ids)) + [1] * len(ids) for ids in prompts])
+        padding = [longest - len(ids) for ids in prompts]
+        inputs = self._tensor([[config.pad_token_id] * n + ids for n, ids in zip(padding, prompts, strict=True)])
+        mask = self._tensor([[0] * n + [1] * (longest - n) for n in padding])
+        cached = {"past_key_values": prefix.rows(padding)} if prefix else {}
         torch.manual_seed(question.seed)
         model: Any = self._model  # its generate is a mixin's, which the type checker does not find
-        device = input_device(self._model)
-        try:
-            output = model.generate(inputs.to(device), attention_mask=mask.to(device), generation_config=config)
-        except torch.OutOfMemoryError as error:
-            raise SettingsError(
-                f"{question.benchmark}: {len(prompts)} prompts of up to {longest} tokens exceed the device's memory "
-                f"({error}); lower evaluate.generate.batch_tokens or max_length; finished answers are kept"
-            ) from error
+        output = model.generate(inputs, attention_mask=mask, generation_config=config, **cached)
+        if prefix:
+            prefix.restore()
         stops = self._stops(question)
         return [_until_stop(row, stops) for row in output[:, longest:].tolist()]
+
+    def _tensor(self, rows: Sequence[list[int]]) -> torch.Tensor:
+        return torch.tensor(rows, device=input_device(self._model))
 
     def _stops(self, question: Question) -> set[int]:
         return self._own_stops | {self._newline} if question.stop_at_newline else self._own_stops
@@ -174,6 +244,11 @@ class Generator:
             pad_token_id=padding if padding is not None else min(stops, default=0),
             **sampled,
         )
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Return whether a device, or this machine, has too little memory."""
+    return isinstance(error, torch.OutOfMemoryError) or should_reduce_batch_size(error)
 
 
 def _until_stop(ids: list[int], stops: set[int]) -> list[int]:

@@ -40,11 +40,11 @@ class ModelServer:
     def from_config(cls, value: Mapping[str, Any]) -> ModelServer:
         """Return the server that an entry of ``evaluate.servers`` describes."""
         names = {field.name for field in fields(ServerSettings)}
-        given = {name: option for name, option in value.items() if name in names}
+        given = {name: option for name, option in value.items() if name in names and option is not None}
         # the judge's key is never sent unless it is named
         start = Start.from_config(value)
         # of a server that this job starts, the answers are known by what is started, wherever the model lies
-        name = {"model": start.identity} if start else {}
+        name = {"model": start.key} if start else {}
         settings = ServerSettings(**{"key_variable": "MODEL_SERVER_KEY", **given, **name})
         return cls(settings, value.get("send", "messages"))
 

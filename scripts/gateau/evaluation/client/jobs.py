@@ -156,7 +156,7 @@ class _Run(Generic[Result]):
         started: StartedServer | None,
     ) -> None:
         self._jobs, self._settings, self._cache, self._finished = jobs, settings, cache, finished
-        self._server = Server(settings, started)
+        self._server, self._started = Server(settings, started), started
         self._writers = ThreadPoolExecutor(_WRITERS)
         self._budget = _Budget(settings.budget_tokens)
         self._results: dict[int, Result] = {}
@@ -200,9 +200,10 @@ class _Run(Generic[Result]):
         else:
             return
         done = _WORDS[self._settings.role][2]
+        log = f". The server's log is {self._started.log}" if self._started and self._started.is_started else ""
         raise ServerError(
             f"{reason}. {len(self._results)} of {len(self._jobs)} requests are {done} and cached; a rerun makes only "
-            "the missing calls"
+            f"the missing calls{log}"
         )
 
     def _stop(self, reason: Exception) -> None:
@@ -228,7 +229,7 @@ class _Run(Generic[Result]):
                 if self._given_up_in_a_row == _GIVEN_UP_IN_A_ROW:
                     self._stop(
                         ServerError(
-                            f"{self._settings.base_url} has not answered {_GIVEN_UP_IN_A_ROW} requests in a row, each "
+                            f"{self._server.place} has not answered {_GIVEN_UP_IN_A_ROW} requests in a row, each "
                             f"in {self._settings.tries} tries ({error}); check that the {self._settings.role} runs "
                             "and can be reached"
                         )

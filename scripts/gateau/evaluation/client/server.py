@@ -126,6 +126,7 @@ class Server:
         self._settings, self._started = settings, started
         self._model = started.model if started else settings.model
         self._key = _key_from_environment(settings.key_variable)
+        self.place = f"the server {started.start.start}" if started else settings.base_url
         self._trusted = create_ssl_context()  # shared by all clients, because reading the certificates takes 20 ms
         self._idle: list[AsyncOpenAI] = []
         self._clients: list[AsyncOpenAI] = []
@@ -216,7 +217,7 @@ class Server:
         """Return the error to raise for an HTTP status: TryAgain, or ServerError with advice."""
         status, settings = error.status_code, self._settings
         said = self._hide(error.message)[:300]
-        at = f"{settings.base_url} answered {status}"
+        at = f"{self.place} answered {status}"
         if status == 429 and error.code == "insufficient_quota":
             return ServerError(f"{at}: the account has no quota left; add credit or use another key")
         if status == 429:
@@ -236,7 +237,7 @@ class Server:
             )
         if status == 404:
             return ServerError(
-                f"{at}: no model {settings.model!r} there, or a wrong address; check the model's name, that the base "
+                f"{at}: no model {self._model!r} there, or a wrong address; check the model's name, that the base "
                 f"URL ends as the server expects (mostly in /v1), and that the server has {endpoint} ({said})"
             )
         return ServerError(f"{at} to request {name!r}: {said}; shorten or correct the request, or change the settings")

@@ -8,6 +8,8 @@ import shutil
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from functools import cached_property
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +53,28 @@ class Start:
         """What may change an answer of this server, as text."""
         return f"started by {self.start} {json.dumps(dict(self.options), sort_keys=True)}"
 
+    @cached_property
+    def backend(self) -> str:
+        """Name and version of the package that the server's program comes from, or ``start`` if it is unknown.
+
+        The metadata of the program's environment are read; the program is not run.
+        """
+        words = shlex.split(KNOWN.get(self.start, (self.start, None))[0])
+        program = _program(words[0])
+        if program is None:
+            return self.start
+        places = [str(place) for place in program.parent.parent.glob("lib/python3*/*-packages")]
+        for package in distributions(path=places):
+            scripts = {point.name for point in package.entry_points if point.group == "console_scripts"}
+            if program.name in scripts or (words[1:2] == ["-m"] and package.name == words[2].partition(".")[0]):
+                return f"{package.name} {package.version}"
+        return self.start
+
+    @property
+    def key(self) -> str:
+        """What names the answers of this server among stored answers."""
+        return f"{self.identity}, {self.backend}"
+
     def check(self, setting: str) -> None:
         """Raise SettingsError if ``start`` is neither a known server nor a command with both places."""
         if self.start in KNOWN:
@@ -73,11 +97,16 @@ class Start:
         for name, value in options.items():
             if value not in (None, False):
                 words += [f"--{name}"] if value is True else [f"--{name}", str(value)]
-        # first a program of this environment, which need not be activated
-        program = shutil.which(words[0], path=str(Path(sys.executable).parent)) or shutil.which(words[0])
+        program = _program(words[0])
         if program is None:
             raise SettingsError(
                 f"cannot start a server: there is no program {words[0]}; install it into the environment of the rules, "
                 "or give its whole command in start, with {model} and {port}"
             )
-        return [program, *words[1:]]
+        return [str(program), *words[1:]]
+
+
+def _program(name: str) -> Path | None:
+    """Return the place of a program: first in this environment, which need not be activated, and then on the path."""
+    found = shutil.which(name, path=str(Path(sys.executable).parent)) or shutil.which(name)
+    return Path(found) if found else None

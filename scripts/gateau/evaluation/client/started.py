@@ -6,6 +6,7 @@ a guardian process watches over it, see :mod:`gateau.evaluation.client.guardian`
 
 from __future__ import annotations
 
+import json
 import logging
 import shlex
 import socket
@@ -22,6 +23,7 @@ from types import TracebackType
 from gateau.command import progress
 from gateau.errors import ServerError, SettingsError
 from gateau.evaluation.client.start import Start
+from gateau.provenance import ANSWERED_BY
 
 logger = logging.getLogger(__name__)
 
@@ -41,10 +43,14 @@ class StartedServer:
         start: how it is started.
         model: folder or hub name of the model, which is also its name on the server.
         log: file for the server's output.
+
+    Attributes:
+        backend: name and version of the server's program, as far as they are known.
     """
 
     def __init__(self, start: Start, model: str, log: Path) -> None:
         self.start, self.model, self.log = start, model, log
+        self.backend = start.backend
         self._guardian: subprocess.Popen[bytes] | None = None
         self._base_url = ""
         self._failure: Exception | None = None
@@ -108,6 +114,7 @@ class StartedServer:
             for _ in progress(self._until_ready(), "waiting for the server", "s"):
                 pass
             if not self._has_ended(0):
+                self._ask_version()
                 return
             if not any(sign in self._last_lines().lower() for sign in _PORT_IS_TAKEN):
                 break
@@ -138,6 +145,17 @@ class StartedServer:
             except (OSError, ValueError):
                 return False
         return False
+
+    def _ask_version(self) -> None:
+        """Complete the name of a server of an unknown package by the version that it tells, if it does."""
+        if self.backend != self.start.start:
+            return
+        try:
+            with _DIRECT.open(self._base_url.removesuffix("/v1") + "/version", timeout=_PROBE_SECONDS) as answer:
+                self.backend = f"{self.start.start}, version {json.load(answer)['version']}"
+        except (OSError, ValueError, LookupError, TypeError):
+            return
+        logger.info("%s%s", ANSWERED_BY, self.backend)
 
     def _has_ended(self, wait: float) -> bool:
         assert self._guardian is not None

@@ -19,6 +19,7 @@ from gateau.evaluation import benchmarks
 from gateau.evaluation.client.calls import CHAT, AnswerCache, Call, Usage
 from gateau.evaluation.client.jobs import Ask, Job, Outcome, run_jobs
 from gateau.evaluation.client.server import ServerSettings
+from gateau.evaluation.client.started import StartedServer
 from gateau.evaluation.judging.requests import JudgeRequest
 from gateau.files import read_jsonl, write_jsonl
 
@@ -33,6 +34,7 @@ class JudgeSettings(ServerSettings):
             None sends no seed.
         max_tokens: largest length of an answer in tokens. ``extra_body`` may replace it by ``max_completion_tokens``.
         null_retries: number of further attempts if an answer has no rating.
+        salt: what decides the answers beside the model's name, such as its weights and its server's program.
     """
 
     role: Literal["judge", "model server"] = "judge"
@@ -40,6 +42,7 @@ class JudgeSettings(ServerSettings):
     seed: int | None = None
     max_tokens: int = 1024
     null_retries: int = 2
+    salt: str = ""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -69,18 +72,30 @@ def judge_call(request: JudgeRequest, settings: JudgeSettings, attempt: int = 0)
     }
     if settings.seed is not None:
         body["seed"] = settings.seed + attempt
-    return settings.call(CHAT, body, attempt=attempt)
+    return settings.call(CHAT, body, settings.salt, attempt)
 
 
-def judge(requests: Sequence[JudgeRequest], settings: JudgeSettings, cache: AnswerCache) -> Outcome[Judgment]:
+def judge(
+    requests: Sequence[JudgeRequest],
+    settings: JudgeSettings,
+    cache: AnswerCache,
+    started: StartedServer | None = None,
+) -> Outcome[Judgment]:
     """Ask the judge for every rating, and return the judgments in the order of the requests.
+
+    Args:
+        requests: what is asked.
+        settings: the judge, and how it is asked.
+        cache: where answers are looked up and stored.
+        started: the judge's server, if this job starts it.
 
     Raises:
         ServerError: the judge refused or did not answer, or the budget would be exceeded. All answers are cached.
         DataError: see :func:`check_requests`.
     """
     check_requests(requests)
-    return run_jobs((Job(request.id, partial(_rate, request, settings)) for request in requests), settings, cache)
+    jobs = [Job(request.id, partial(_rate, request, settings)) for request in requests]
+    return run_jobs(jobs, settings, cache, started=started)
 
 
 async def _rate(request: JudgeRequest, settings: JudgeSettings, ask: Ask) -> Judgment:
@@ -143,11 +158,17 @@ def check_null_share(judgments: Sequence[Judgment], most: float) -> None:
     )
 
 
-def summarise(requests: Sequence[JudgeRequest], outcome: Outcome[Judgment], settings: JudgeSettings) -> dict[str, Any]:
+def summarise(
+    requests: Sequence[JudgeRequest],
+    outcome: Outcome[Judgment],
+    settings: JudgeSettings,
+    started: StartedServer | None = None,
+) -> dict[str, Any]:
     """Return a summary: the judge, numbers of ratings (n) and missing ratings (nulls) by kind, tokens and calls.
 
     ``usage`` counts all answers, including cached ones. ``calls`` is the number of calls of this run, ``cached`` that
-    of the answers that were cached before.
+    of the answers that were cached before. A server that this job starts has no ``base_url`` but a ``server``: name
+    and version of its program.
     """
     ratings: dict[str, dict[str, int]] = {}
     for request, judgment in zip(requests, outcome.results, strict=True):
@@ -156,7 +177,7 @@ def summarise(requests: Sequence[JudgeRequest], outcome: Outcome[Judgment], sett
     usage = sum((judgment.usage for judgment in outcome.results), Usage())
     return {
         "judge": settings.model,
-        "base_url": settings.base_url,
+        **({"server": started.backend} if started else {"base_url": settings.base_url}),
         "ratings": ratings,
         "usage": asdict(usage),
         "calls": outcome.calls,
