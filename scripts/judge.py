@@ -18,7 +18,6 @@ from gateau.errors import SettingsError
 from gateau.evaluation import benchmarks
 from gateau.evaluation.client.calls import AnswerCache, Usage
 from gateau.evaluation.client.start import Start
-from gateau.evaluation.client.started import StartedServer
 from gateau.evaluation.judging.judge import (
     JudgeSettings,
     check_null_share,
@@ -32,12 +31,15 @@ from gateau.evaluation.judging.judge import (
 from gateau.evaluation.judging.requests import JudgeRequest
 from gateau.files import write_json
 from gateau.model_files import ModelSpec, weights_fingerprint
-from gateau.models import resolved
 from gateau.provenance import ANSWERED_BY
 
 
 def main() -> None:
     args = _arguments()
+
+    from gateau.evaluation.client.started import StartedServer
+    from gateau.models import resolved
+
     start = Start.from_config(args.start)
     spec = resolved(ModelSpec(args.model)) if start else ModelSpec(args.model)
     settings = JudgeSettings(

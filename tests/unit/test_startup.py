@@ -15,8 +15,8 @@ HEAVY = ["torch", "transformers", "numpy", "pandas", "matplotlib", "scipy", "skl
 MOST_MODULES = 270  # a count, because a time differs between machines; Python itself and argparse make about 100
 # scripts that compute with a model; all others do without torch and the code of the models
 WITH_MODEL = {
-    "chat", "contrast_pass", "doctor", "embeddings", "estimate", "generate", "long_pass", "miniature_runs", "rewards",
-    "segment_pass", "short_pass", "train",
+    "chat", "contrast_pass", "doctor", "embeddings", "estimate", "generate", "harness", "long_pass", "miniature_runs",
+    "rewards", "segment_pass", "short_pass", "train",
 }  # fmt: skip
 # Asks every script for its help in a child of its own, which inherits an interpreter without any import, and prints
 # the number of modules that are loaded then, and the heavy ones among them.

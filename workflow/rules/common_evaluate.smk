@@ -75,11 +75,11 @@ def served_as(wildcards):
 
 def generate_settings(*without):
     """Return the arguments that may change an answer, but those named."""
-    names = [
-        name for name in ("format", "max_length", "batch_tokens", "device", "dtype", "attention") if name not in without
-    ]
+    known = ("format", "max_length", "batch_tokens", "device", "dtype", "attention")
+    names = [name for name in known if name not in without]
     arguments = [part for name in names for part in (f"--{name.replace('_', '-')}", str(GENERATE[name]))]
-    arguments.append("--share-prefixes" if GENERATE["share_prefixes"] else "--no-share-prefixes")
+    if "share_prefixes" not in without:
+        arguments.append("--share-prefixes" if GENERATE["share_prefixes"] else "--no-share-prefixes")
     for name in ("template_options", "reasoning"):
         arguments += [f"--{name.replace('_', '-')}", json.dumps(GENERATE[name], sort_keys=True)]
     return no_wildcards(shlex.join(arguments))

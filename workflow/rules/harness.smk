@@ -30,7 +30,7 @@ rule harness:
         identity=evaluated_identity,
         options=harness_options,
         own_tasks=own_tasks_digest(EVALUATE["harness"]),
-        settings=generate_settings("max_length"),
+        settings=generate_settings("max_length", "share_prefixes"),
         served=served_as,
         # not compared: where and how the job runs
         run=harness_run,

@@ -13,8 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from gateau.errors import DataError, SettingsError
 from gateau.evaluation.harness.index import GENERATED, TaskIndex, check_exists
 
@@ -205,6 +203,8 @@ def _until(text: str, options: Mapping[str, Any]) -> str:
 
 
 def _seed() -> None:
+    import numpy as np
+
     random.seed(_SEED)
     np.random.seed(_FEWSHOT_SEED)  # noqa: NPY002 (the harness's)
 
