@@ -1,6 +1,6 @@
 """The workflow on a real SLURM of two virtual nodes with four GPUs each: what runs where, and what cancelling does.
 
-One local run is the reference. From its data two runs start on the cluster at once: one scores four shards and trains
+One local run is the reference. From its data two runs start on the cluster at once: one scores three shards and trains
 on two GPUs of one node, the other trains on one GPU of each node. Meanwhile jobs of both are cancelled.
 """
 
@@ -135,15 +135,15 @@ class Cancellation(NamedTuple):
 def runs(cluster, local, tmp_path_factory):
     """Both runs, finished; the ids of the cancelled jobs."""
     folder = tmp_path_factory.mktemp("cluster")
-    one = Run(folder / "one_node", local, scoring={"shards": 4})
+    one = Run(folder / "one_node", local, scoring={"shards": 3})
     two = Run(folder / "two_nodes", local, train={"nodes": 2, "ranks_per_node": 1})
     result = snakemake(one.directory, one.config, "results/index/index.parquet")
     assert result.returncode == 0, result.stdout
-    shard = one.directory / "results/logs/segment_pass/0003-of-0004.log"
+    shard = one.directory / "results/logs/segment_pass/0002-of-0003.log"
     waiting = [
         Cancellation("one", one, ("train", "random"), one.has_checkpoint, ["--signal=USR1"]),
         Cancellation("two", two, ("train", "random"), two.has_checkpoint, []),
-        Cancellation("shard", one, ("segment_pass", "0003"), shard.exists, []),
+        Cancellation("shard", one, ("segment_pass", "0002"), shard.exists, []),
     ]
     cancelled = {}
 
@@ -203,7 +203,7 @@ def weights_of(directory):
 
 def test_no_two_jobs_share_a_device(runs):
     passes = [stay for rule in PASSES for log in runs["one"].logs(rule) for stay in stays(log)]
-    assert len(passes) == 12
+    assert len(passes) == 9
     assert all(len(stay.gpus) == 1 for stay in passes)
     trainings = [stay for run in ("one", "two") for log in runs[run].logs("train") for stay in stays(log)]
     everything = passes + trainings

@@ -36,7 +36,7 @@ def finished(cluster, tmp_path_factory):
         "benchmarks": ["mt_bench"],
         "models": {name: str(directory / "models" / name) for name in MODELS},
         "assets": {"source": "own"},
-        "servers": {name: {"start": started("meets another"), "seconds": 120} for name in MODELS},
+        "servers": {name: {"start": started("meets another"), "seconds": 600} for name in MODELS},
         "judge": {
             "benchmarks": ["mt_bench"], "model": str(directory / "judge/third"), "start": started("judges"), "gpus": 2,
         },
