@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,6 +14,7 @@ from gateau.attention_profiles import block_means, relative, segment_means
 from gateau.draws import held_out_ids
 from gateau.errors import DataError, ScoreError, SettingsError
 from gateau.methods import METHODS
+from gateau.schemas import SCORES
 from gateau.selection.awareness import (
     IMPORTANCE,
     contextual_awareness,
@@ -20,6 +22,8 @@ from gateau.selection.awareness import (
     far_evidence,
 )
 from gateau.selection.fusion import SelectionOptions
+from gateau.selection.measures import read_scores
+from gateau.selection.method_scores import measures_of
 from gateau.selection.near_duplicates import duplicates_of, shingles, signature
 from gateau.selection.norms import NORMS
 from gateau.selection.parts import parts_frame
@@ -28,6 +32,7 @@ from gateau.selection.policy import Policy, Tables, select, summarise
 from gateau.selection.quality import auroc, quality_by_label, spearman
 from gateau.selection.ranking import rank_samples, score_samples
 from gateau.selection.selected import distinct_ids, selected_ids
+from gateau.tables import write_table_stream
 
 VALUES = np.array([1.0, 3.0, 3.0, 10.0])
 
@@ -261,6 +266,34 @@ def merged_scores():
     columns = {"nll_response_only": rng.uniform(4, 9, 60), "nll_instruction_only": rng.uniform(3, 6, 60)}
     tokens = {name: [rng.uniform(0, 6, 7) for _ in range(60)] for name in ("token_nll_short", "token_nll_long")}
     return scores(60, **counts, **columns, **tokens)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_table_that_is_read_in_batches_is_ranked_as_one_in_memory(method, merged_scores, tmp_path):
+    rng, bad = np.random.default_rng(2), {5: "no_context", 33: "non_finite"}
+    sizes = rng.integers(1, 9, 60)
+    lists = [name for name in merged_scores if name.startswith(("segment_", "token_"))]
+    kinds = {name: np.float32 if name.startswith("token_") else np.float64 for name in lists}
+    ragged = {name: [rng.uniform(0, 5, size).astype(kind) for size in sizes] for name, kind in kinds.items()}
+    table = merged_scores.assign(**ragged, truncated_tokens=0, cas=0.5)
+    table["status"] = [bad.get(row, "ok") for row in range(60)]
+    for row in bad:
+        table.loc[row, ["nll_short", "nll_long"]] = np.nan
+        for name in lists:
+            table.at[row, name] = None
+    arrow = pa.Table.from_pandas(table[SCORES.names], schema=SCORES, preserve_index=False)
+    # more row groups than are read together
+    write_table_stream(tmp_path / "scores.parquet", SCORES, (arrow.slice(start, 3) for start in range(0, 60, 3)))
+    beside = (
+        pd.DataFrame({"id": table["id"], "status": "ok", "nll": merged_scores["nll_short"] * 1.5}),
+        pd.DataFrame({"id": table["id"], "status": "ok", "reward": merged_scores["nll_long"] - 2}),
+    )
+    for options in (SelectionOptions(), SelectionOptions(importance="inverse_ppl", layers="second_half")):
+        read = read_scores(tmp_path / "scores.parquet", measures_of(method, options))
+        assert not {*lists} & {*read}
+        found, expected = (rank_samples(one, options, method, *beside) for one in (read, table))
+        assert len(found) == 58
+        pd.testing.assert_frame_equal(found, expected, rtol=1e-12)
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from gateau.attention_profiles import segment_means
+from gateau.command import progress
 from gateau.errors import ScoreError
 from gateau.schemas import CONTRAST, INDEX, LONG_RESULT, SCORES, SEGMENT_RESULT, SHORT_RESULT, shard_schema
 from gateau.selection.awareness import DEFAULT_IMPORTANCE, Array, contextual_awareness_rows
@@ -86,12 +87,14 @@ def write_scores(
     statuses: Counter[str] = Counter()
     bad: list[str] = []
     with SortedRuns(SCORES, Path(output).parent, run_bytes) as runs:
-        for paths in zip(short, long, segments, strict=True):
-            for parts in _side_by_side(index, paths):
-                table = _merge(*parts, lengths)
-                statuses.update(table["status"].to_pylist())
-                bad += non_finite(table)
-                runs.add(table)
+        shards = zip(short, long, segments, strict=True)
+        groups = (parts for paths in shards for parts in _side_by_side(index, paths))
+        total = sum(pq.read_metadata(path).num_row_groups for path in long)
+        for parts in progress(groups, "scores", "row group", total):
+            table = _merge(*parts, lengths)
+            statuses.update(table["status"].to_pylist())
+            bad += non_finite(table)
+            runs.add(table)
         index.check_complete()
         check_finite(sorted(bad), index.count, largest_bad_share)
         write_table_stream(output, SCORES, runs.sorted_by_id())
