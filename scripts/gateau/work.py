@@ -22,9 +22,7 @@ _KEYS = (
     "vocab_size", "tie_word_embeddings", "sliding_window", "use_sliding_window", "layer_types", "num_experts_per_tok",
     "num_local_experts", "num_experts", "n_routed_experts", "moe_intermediate_size",
 )  # fmt: skip
-LOGITS_BYTES = (
-    256 * 2**20
-)  # float32 logits that exist at once in a scoring pass; computing their NLL needs as much again
+LOGITS_BYTES = 256 * 2**20  # of float32 logits at once in a scoring pass; computing their NLL needs as much again
 _NEEDED = ("num_hidden_layers", "hidden_size", "num_attention_heads", "intermediate_size", "vocab_size")
 
 # dense bfloat16 operations per second, from the makers' data sheets, by a part of the device's name

@@ -28,27 +28,34 @@ PASSES = (ShortPass(None), LongPass(16, 64), SegmentPass(64, 200, (0,)))
 SAMPLES = [random_sample(n, seed=n) for n in (150, 40)]
 
 
-def spread(spec, config, folder, attention="sdpa"):
+def spread(spec, config, folder, attention="sdpa", dtype="float32"):
     """Load a model with its embeddings and every other layer on disk, and the rest on the CPU."""
     layers = {f"model.layers.{n}": ("disk", "cpu")[n % 2] for n in range(config.num_hidden_layers)}
     ends = {"model.embed_tokens": "disk", "lm_head": "disk", "model.norm": "cpu", "model.rotary_emb": "cpu"}
     device_map = {**ends, **layers}
-    return load_pretrained(spec, config, torch.float32, attention, device_map=device_map, offload_folder=folder).eval()
+    placement = {"device_map": device_map, "offload_folder": folder}
+    return load_pretrained(spec, config, getattr(torch, dtype), attention, **placement).eval()
 
 
 @pytest.mark.parametrize(
-    ("architecture", "attention"),
-    [("llama", "sdpa"), ("gemma3_mixed", "sdpa"), ("gemma2_softcap", "eager"), ("gpt_oss", "eager")],
+    ("architecture", "attention", "dtype"),
+    [
+        ("llama", "sdpa", "float32"),
+        ("llama", "sdpa", "bfloat16"),
+        ("gemma3_mixed", "sdpa", "float32"),
+        ("gemma2_softcap", "eager", "bfloat16"),
+        ("gpt_oss", "eager", "float32"),
+    ],
 )
-def test_layers_on_several_devices_score_alike(architecture, attention, tmp_path):
+def test_layers_on_several_devices_score_alike(architecture, attention, dtype, tmp_path):
     """Dynamic NTK is on, whose frequencies each sample must find reset."""
     layers = {} if architecture == "llama" else {"layer_types": ["sliding_attention", "full_attention"]}
     model = tiny_model(architecture, max_position_embeddings=128, num_hidden_layers=2, **layers)
     model.save_pretrained(tmp_path / "model")
     spec = ModelSpec(str(tmp_path / "model"))
     is_scaled = architecture != "gpt_oss"  # it scales its frequencies itself
-    whole = load_model(spec, load_config(spec, dynamic_ntk=is_scaled), Runtime("cpu", attention=attention))
-    model = spread(spec, load_config(spec, dynamic_ntk=is_scaled), tmp_path / "offloaded", attention)
+    whole = load_model(spec, load_config(spec, dynamic_ntk=is_scaled), Runtime("cpu", dtype, attention))
+    model = spread(spec, load_config(spec, dynamic_ntk=is_scaled), tmp_path / "offloaded", attention, dtype)
     assert {str(weight.device) for weight in model.parameters()} == {"cpu", "meta"}, "a part is on disk"
     assert input_device(model).type == "cpu"
     for one in PASSES:

@@ -20,6 +20,7 @@ import oracle
 from unit.models import profile_of, random_sample, tiny_model
 
 SEGMENT = 64
+ON_CUDA = (pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"))
 
 
 @pytest.mark.parametrize("architecture", ["llama", "mistral_window", "gemma3_mixed"])
@@ -47,6 +48,28 @@ def test_few_logits_exist_at_once_and_their_number_does_not_matter(architecture,
     assert max(rows) == 7
     np.testing.assert_allclose(parts["segment_nll"], whole["segment_nll"], atol=1e-6)
     assert parts["nll_instruction_only"] == pytest.approx(whole["nll_instruction_only"], abs=1e-6)
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gemma2_softcap"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=ON_CUDA)])
+def test_models_in_half_precision_give_float32_logits(architecture, dtype, device, monkeypatch):
+    """Gemma 2 caps its logits behind the output layer, and then does so in float32."""
+    model, sample = tiny_model(architecture, "eager").to(device, dtype), random_sample()
+    ids = torch.tensor([sample.sequence()], device=device)
+    weights = model.get_output_embeddings().weight
+    weights.data *= 30  # so that logits are as large as those of trained models
+    with torch.no_grad():
+        rounded = model(ids).logits[0, -24:-1].float()
+        logits = model.model(ids).last_hidden_state[0, -24:-1].float() @ weights.float().T
+    if architecture == "gemma2_softcap":
+        logits = torch.tanh(logits / model.config.final_logit_softcapping) * model.config.final_logit_softcapping
+    expected, coarse = (torch.nn.functional.cross_entropy(x, ids[0, -23:], reduction="none") for x in (logits, rounded))
+    monkeypatch.setattr(perplexity, "_COPIED_BYTES", 4 * 7 * weights.shape[1])  # seven tokens of the vocabulary at once
+    got = response_nll(model, ids, 23)[0]
+    torch.testing.assert_close(got, expected, atol=1e-4, rtol=1e-5)
+    assert (coarse - expected).abs().max() > 1e-3
+    assert "forward" not in vars(model.get_output_embeddings()), "the model is as before"
 
 
 def test_out_of_memory_halves_the_batches(monkeypatch, caplog):
@@ -206,15 +229,14 @@ def test_a_lone_token_that_nothing_can_precede_has_no_likelihood_of_its_own():
     assert math.isfinite(SegmentPass(SEGMENT, 1000, (0,)).compute(model, sample)["nll_response_only"])
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("device", [pytest.param("cuda", marks=ON_CUDA)])
 @pytest.mark.parametrize("architecture", ["llama", "mistral_window"])
-def test_on_cuda_in_bfloat16_scores_stay_close_to_the_oracle(architecture):
+def test_on_cuda_in_bfloat16_scores_stay_close_to_the_oracle(architecture, device):
     from transformers.utils.import_utils import is_flash_attn_2_available
 
     backend = "flash_attention_2" if is_flash_attn_2_available() else "sdpa"
     sample, slow = random_sample(), tiny_model(architecture, initializer_range=0.05)
-    fast = tiny_model(architecture, backend, initializer_range=0.05).to("cuda", torch.bfloat16)
+    fast = tiny_model(architecture, backend, initializer_range=0.05).to(device, torch.bfloat16)
     long = LongPass(16, 128).compute(fast, sample)
     assert np.mean(long["token_nll"]) == pytest.approx(oracle.nll(slow, sample.sequence(), 23), rel=0.02)
     expected = block_means(oracle.attention_profiles(slow, sample.sequence(), 23, 3, 303).mean(0), 16)

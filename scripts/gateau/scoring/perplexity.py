@@ -4,13 +4,17 @@ PPL(y | c, x) = exp(mean NLL per response token); this module returns the NLLs. 
 positions that predict response tokens, and to at most :data:`gateau.work.LOGITS_BYTES` of logits at once. With a
 vocabulary of 128 000, the logits of 64k tokens would take 33 GB in float32, and those of 40 segments with a response of
 1 000 tokens 20 GB.
+
+The logits are float32 even if the model computes in half precision: rounded to bfloat16, logits near 20 are multiples
+of 0.125.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import torch
@@ -20,6 +24,8 @@ from transformers.modeling_outputs import BaseModelOutput
 from gateau.errors import ModelError
 from gateau.models import input_device
 from gateau.work import LOGITS_BYTES
+
+_COPIED_BYTES = 64_000_000  # of output weights at once in float32
 
 
 @torch.inference_mode()
@@ -47,9 +53,10 @@ def response_nll(model: PreTrainedModel, input_ids: torch.Tensor, n_response: in
     nll = torch.empty(targets.shape, dtype=torch.float32, device=targets.device)
     step = max(LOGITS_BYTES // (4 * model.config.get_text_config().vocab_size), 1)
     for chunk in torch.arange(len(targets), device=targets.device).split(step):
-        with _fixed_output(model.base_model, type(hidden)(last_hidden_state=rows[None, chunk.to(rows.device)])):
+        output = type(hidden)(last_hidden_state=rows[None, chunk.to(rows.device)])
+        with _forward(model.base_model, lambda *args, output=output, **kwargs: output), _float32_logits(model):
             logits = model(input_ids=targets[None, chunk], use_cache=False, logits_to_keep=0).logits
-        # float32, because sums over the vocabulary in half precision are wrong in the second decimal
+        # an output layer that is no linear layer may still give half precision
         chunk_nll = torch.nn.functional.cross_entropy(
             logits[0].float(), targets[chunk].to(logits.device), reduction="none"
         )
@@ -76,15 +83,56 @@ def _hidden_states(model: PreTrainedModel, input_ids: torch.Tensor) -> BaseModel
 
 
 @contextmanager
-def _fixed_output(module: torch.nn.Module, output: BaseModelOutput) -> Iterator[None]:
-    """Let a module return this output, whatever it is called with."""
-    replaced: dict[str, Any] = {name: value for name, value in vars(module).items() if name == "forward"}
-    module.forward = lambda *args, **kwargs: output
+def _forward(module: torch.nn.Module, function: Callable[..., Any], name: str = "forward") -> Iterator[None]:
+    """Let a module compute this function instead of its forward."""
+    replaced: dict[str, Any] = {key: value for key, value in vars(module).items() if key == name}
+    setattr(module, name, function)
     try:
         yield
     finally:
-        del module.forward
+        delattr(module, name)
         vars(module).update(replaced)  # accelerate's own forward, if the layers lie on several devices
+
+
+@contextmanager
+def _float32_logits(model: PreTrainedModel) -> Iterator[None]:
+    """Let the output layer of a model in half precision give float32 logits. What follows it then computes in float32.
+
+    Nothing changes for other models, and for output layers that are not linear or are quantized.
+    """
+    layer = model.get_output_embeddings()
+    if not isinstance(layer, torch.nn.Linear) or layer.weight.dtype not in (torch.bfloat16, torch.float16):
+        yield
+        return
+    # accelerate's forward fetches the weights of a layer that lies elsewhere, and then calls _old_forward
+    name = "_old_forward" if hasattr(layer, "_old_forward") else "forward"
+    with _forward(layer, lambda hidden: _float32_product(layer, hidden), name):
+        yield
+
+
+def _float32_product(layer: torch.nn.Linear, hidden: torch.Tensor) -> torch.Tensor:
+    """Return what the layer computes from ``[..., width]`` in half precision, with a float32 result."""
+    product: torch.Tensor
+    weight, rows = layer.weight, hidden.flatten(0, -2)
+    if _multiplies_into_float32(weight.device.type, weight.dtype):
+        product = torch.mm(rows, weight.t(), out_dtype=torch.float32)
+    else:  # a part of the vocabulary at once, so that no float32 copy of all weights is needed
+        parts = weight.split(max(_COPIED_BYTES // (4 * weight.shape[1]), 1))
+        product = torch.cat([rows.float() @ part.float().t() for part in parts], dim=1)
+    if layer.bias is not None:
+        product += layer.bias
+    return product.unflatten(0, hidden.shape[:-1])
+
+
+@cache
+def _multiplies_into_float32(device: str, dtype: torch.dtype) -> bool:
+    """Tell whether torch multiplies matrices of half precision into a float32 result on this device."""
+    one = torch.ones((16, 16), device=device, dtype=dtype)
+    try:
+        torch.mm(one, one, out_dtype=torch.float32)
+    except (TypeError, RuntimeError):  # an older torch, or a CPU
+        return False
+    return True
 
 
 def check_logits_to_keep(model: PreTrainedModel) -> None:
