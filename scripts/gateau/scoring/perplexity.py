@@ -112,7 +112,6 @@ def _float32_logits(model: PreTrainedModel) -> Iterator[None]:
 
 def _float32_product(layer: torch.nn.Linear, hidden: torch.Tensor) -> torch.Tensor:
     """Return what the layer computes from ``[..., width]`` in half precision, with a float32 result."""
-    product: torch.Tensor
     weight, rows = layer.weight, hidden.flatten(0, -2)
     if _multiplies_into_float32(weight.device.type, weight.dtype):
         product = torch.mm(rows, weight.t(), out_dtype=torch.float32)
@@ -121,7 +120,7 @@ def _float32_product(layer: torch.nn.Linear, hidden: torch.Tensor) -> torch.Tens
         product = torch.cat([rows.float() @ part.float().t() for part in parts], dim=1)
     if layer.bias is not None:
         product += layer.bias
-    return product.unflatten(0, hidden.shape[:-1])
+    return product.view(*hidden.shape[:-1], -1)
 
 
 @cache
