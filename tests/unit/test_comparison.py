@@ -204,6 +204,9 @@ def test_fewer_segments_keep_their_order_and_their_company(scores):
 def test_sensitivity_by_hand(scores):
     other = scores.assign(nll_short=scores["nll_short"].iloc[::-1].to_numpy())
     table = sensitivity(scores, SelectionOptions(), {"another window": other})
+    compared = set(table.loc[table["change"] == "another window", "method"])
+    assert {"gateau", "gateau_robust", "hmg", "key_tokens", "length"} <= compared
+    assert not compared & {"reward", "one_model"}, "they need more than these scores"
     first, second = (rank_samples(frame, SelectionOptions()) for frame in (scores, other))
     row = table[(table["method"] == "gateau") & (table["change"] == "another window")].iloc[0]
     ranks = [ranking.set_index("id").loc[scores["id"], "rank"] for ranking in (first, second)]

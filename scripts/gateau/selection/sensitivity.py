@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from gateau.methods import METHODS
 from gateau.reports import decimal, markdown_table
 from gateau.selection.fusion import SelectionOptions
 from gateau.selection.quality import spearman
@@ -26,10 +27,14 @@ def sensitivity(
 ) -> pd.DataFrame:
     """Compare the ranking by ``options`` with the ranking after each change.
 
+    Changes of options and segments are tried on three methods. Other score tables are compared for every method that
+    needs nothing else.
+
     Args:
         scores: rows of :data:`gateau.schemas.SCORES`.
-        options: of method gateau.
-        others: further score tables of the same samples, by the name of what differs (segment length, window, model).
+        options: of the methods.
+        others: further score tables of the same samples, by the name of what differs (segment length, window, model,
+            precision).
         seed: of the segments that are drawn.
 
     Returns:
@@ -37,9 +42,11 @@ def sensitivity(
     """
     scores = scores[scores["status"] == "ok"]
     rows = []
-    for method in METHODS_TRIED:
+    for method in (name for name, one in METHODS.items() if one.contrast is None and not one.rewards):
         unchanged = rank_samples(scores, options, method)
-        for change, table, changed in _changes(scores, options, method, others, seed):
+        changes = list(_changes(scores, options, method, seed)) if method in METHODS_TRIED else []
+        changes += [(name, table, options) for name, table in others.items()]
+        for change, table, changed in changes:
             rows.append(
                 {"method": method, "change": change, **_agreement(unchanged, rank_samples(table, changed, method))}
             )
@@ -61,7 +68,7 @@ def sensitivity_markdown(table: pd.DataFrame) -> str:
 
 
 def _changes(
-    scores: pd.DataFrame, options: SelectionOptions, method: str, others: Mapping[str, pd.DataFrame], seed: int
+    scores: pd.DataFrame, options: SelectionOptions, method: str, seed: int
 ) -> Iterator[tuple[str, pd.DataFrame, SelectionOptions]]:
     if method == "gateau":
         for alpha in (0.0, 0.3, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0):
@@ -73,8 +80,6 @@ def _changes(
     for share in _SHARES:
         yield f"{share:.1%} of the segments, drawn", keep_segments(scores, share, "drawn", seed), options
         yield f"{share:.1%} of the segments, most attended to", keep_segments(scores, share, "attended", seed), options
-    for name, table in others.items():
-        yield name, table, options
 
 
 def keep_segments(scores: pd.DataFrame, share: float, how: str, seed: int = 0) -> pd.DataFrame:
