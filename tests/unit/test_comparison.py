@@ -172,6 +172,8 @@ def scores():
     )
     for name in ("segment_nll", "segment_attention", "segment_attention_second_half"):
         frame[name] = [rng.uniform(0.1, 3, count) for count in segments]
+    for name in ("token_nll_short", "token_nll_long"):
+        frame[name] = [rng.uniform(0.1, 6, count) for count in frame["n_response"]]
     return frame
 
 
