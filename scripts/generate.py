@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gateau.command import argument_parser, progress, run
-from gateau.conversations import CHAT_FORMATS
 from gateau.digests import meaning_digest
 from gateau.errors import SettingsError
 from gateau.evaluation import benchmarks
 from gateau.evaluation.answering.answers import AnswerStore, answer_shard, deal_batches, summarise, write_answers
+from gateau.evaluation.answering.arguments import add_asking_options
 from gateau.evaluation.answering.asking import WAIT_SECONDS, Finished, Share, run_ahead
 from gateau.evaluation.client.start import Start
 from gateau.model_files import ModelSpec, tokenizer_fingerprint, weights_fingerprint
@@ -240,47 +240,14 @@ def _arguments() -> argparse.Namespace:
         "--options", type=_json, default={}, help="evaluate.<benchmark> of the configuration, as JSON (default: {})"
     )
     parser.add_argument("--model", type=json.loads, required=True, help="path and options of the model, as JSON")
-    parser.add_argument("--format", choices=("auto", *CHAT_FORMATS), default="auto", help="chat format")
-    parser.add_argument(
-        "--template-options",
-        type=json.loads,
-        default={},
-        help="variables that the chat template reads, as JSON, over those of the model's training (default: {})",
-    )
-    parser.add_argument(
-        "--reasoning",
-        type=json.loads,
-        default='"none"',
-        help="evaluate.generate.reasoning of the configuration, as JSON: start, end and max_tokens of the part of an "
-        'answer that is not scored, or "none" (default: "none")',
-    )
+    add_asking_options(parser)
     parser.add_argument("--max-length", type=int, default=64000, help="largest length of a question in tokens")
-    parser.add_argument(
-        "--batch-tokens",
-        type=int,
-        default=16384,
-        help="largest size of a batch in tokens, padding and new tokens included",
-    )
     parser.add_argument(
         "--share-prefixes",
         action=argparse.BooleanOptionalAction,
         default=True,
         help="whether the common beginning of many prompts, such as a document, is read once",
     )
-    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
-    parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16 or float16")
-    parser.add_argument("--attention", default="auto", help="attention backend")
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads")
-    parser.add_argument(
-        "--gpus-per-job", type=int, default=1, help="number of GPUs that the model's layers are spread over"
-    )
-    parser.add_argument(
-        "--server",
-        type=json.loads,
-        help="section of an OpenAI-compatible server that answers, or how this job starts one, as JSON (default: "
-        "answer in process)",
-    )
-    parser.add_argument("--server-log", help="file for the output of a server that this job starts")
     parser.add_argument("--shard", type=int, default=0, help="number of this shard, from 0")
     parser.add_argument("--shards", type=int, default=1, help="number of shards")
     parser.add_argument(

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gateau.command import argument_parser, run
-from gateau.conversations import CHAT_FORMATS
 from gateau.digests import settings_digest
 from gateau.errors import ModelError, ServerError, SettingsError
+from gateau.evaluation.answering.arguments import add_asking_options
 from gateau.evaluation.client.start import Start
 from gateau.evaluation.harness.index import INSTALL, PACKAGE_NAME, TaskIndex, harness_version
 from gateau.evaluation.harness.running import LoadedTask, TaskOptions, load_task, run_task, use_folder
@@ -219,28 +219,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--fetch", action="store_true", help="only fetch the data of the task")
     parser.add_argument("--tokenizer", default="", help="with --fetch: a tokenizer, for tasks that measure their texts")
     parser.add_argument("--model", type=json.loads, help="path and options of the model, as JSON")
-    parser.add_argument("--format", choices=("auto", *CHAT_FORMATS), default="auto", help="chat format")
-    parser.add_argument(
-        "--template-options", type=json.loads, default={}, help="variables of the chat template, as JSON (default: {})"
-    )
-    parser.add_argument(
-        "--reasoning",
-        type=json.loads,
-        default='"none"',
-        help='evaluate.generate.reasoning of the configuration, as JSON (default: "none")',
-    )
-    parser.add_argument(
-        "--batch-tokens", type=int, default=16384, help="largest size of a batch in tokens, new tokens included"
-    )
-    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
-    parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16 or float16")
-    parser.add_argument("--attention", default="auto", help="attention backend")
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads")
-    parser.add_argument("--gpus-per-job", type=int, default=1, help="number of GPUs that the layers are spread over")
-    parser.add_argument(
-        "--server", type=json.loads, help="entry of evaluate.servers, as JSON (default: answer in process)"
-    )
-    parser.add_argument("--server-log", help="file for the output of a server that this job starts")
+    add_asking_options(parser)
     parser.add_argument("--progress-dir", help="folder of stored answers, which many jobs can share")
     parser.add_argument("--output", help="output: scores, JSON")
     parser.add_argument("--items", help="output: scored items, jsonl")

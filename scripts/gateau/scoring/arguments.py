@@ -24,6 +24,7 @@ from gateau.models import (
     tokenizer_digest,
 )
 from gateau.prompts import PromptEncoder, PromptTemplate
+from gateau.runtime_options import add_runtime_options
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -54,30 +55,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> argparse.ArgumentParse
     parser.add_argument(
         "--model", type=json.loads, required=True, help="the model: an entry of the configuration's models, as JSON"
     )
-    parser.add_argument(
-        "--device", default="auto", help="torch device, such as cuda or cpu; auto is CUDA if available, else the CPU"
-    )
-    parser.add_argument(
-        "--dtype", default="auto", help="float32, bfloat16 or float16; auto is bfloat16 on CUDA, else float32"
-    )
-    parser.add_argument(
-        "--attention",
-        default="auto",
-        help="attention backend of transformers; auto is flash-attn if it is installed and the device is CUDA, else "
-        "sdpa, or eager for models with capped logits",
-    )
-    parser.add_argument(
-        "--threads",
-        type=int,
-        default=1,
-        help="CPU threads; floating point sums depend on this number in the last digit",
-    )
-    parser.add_argument(
-        "--gpus-per-job",
-        type=int,
-        default=1,
-        help="number of GPUs that the model's layers are spread over; the results do not depend on it",
-    )
+    add_runtime_options(parser)
     parser.add_argument("--progress-dir", required=True, help="folder of the progress store")
     parser.add_argument(
         "--progress-seconds",
