@@ -1,24 +1,14 @@
 """Plans of a large run, measured: eight experiments, trained, exported and evaluated, and many shards."""
 
-import json
 import re
 import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmark.harness import measured
 from helpers import ROOT, merged, small_config, snakemake_command
 
 PASSES = ("short_pass", "long_pass", "segment_pass")
-
-# The child of a small process: a child's peak memory starts at its parent's.
-_MEASURE = """
-import json, resource, subprocess, sys, time
-started = time.perf_counter()
-result = subprocess.run(sys.argv[1:], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-wall, used = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_CHILDREN)
-print(json.dumps([result.returncode, result.stdout, wall, used.ru_utime + used.ru_stime, used.ru_maxrss * 1024]))
-"""
 
 # Snakemake waits for a tenth of a second at every file that it touches
 _TOUCH = """
@@ -60,13 +50,9 @@ def large_config(directory: Path, shards: int) -> dict:
 def plan(directory: Path, config: dict) -> Plan:
     """Measure ``snakemake -n`` of everything."""
     command = snakemake_command(directory, config, "--dry-run", "--quiet", "rules")
-    result = subprocess.run(
-        [sys.executable, "-c", _MEASURE, *command], capture_output=True, text=True, check=True, cwd=ROOT, timeout=600
-    )
-    code, output, wall, cpu, peak = json.loads(result.stdout)
-    assert code == 0, output
-    counts = {name: int(count) for name, count in re.findall(r"^(\w+) +(\d+)$", output, re.M)}
-    return Plan(counts.get("total", 0), sum(counts.get(name, 0) for name in PASSES), wall, cpu, peak)
+    used = measured(command, cwd=ROOT, timeout=600)
+    counts = {name: int(count) for name, count in re.findall(r"^(\w+) +(\d+)$", used.output, re.M)}
+    return Plan(counts.get("total", 0), sum(counts.get(name, 0) for name in PASSES), used.wall, used.cpu, used.peak)
 
 
 def pretend(directory: Path, config: dict) -> None:

@@ -1,31 +1,63 @@
-"""Measure the steps after scoring for many generated samples: seconds, of the CPU, and peak memory of each step.
+"""The steps after scoring on many generated samples, from the files of the passes to the plan of a training.
 
-``python tests/benchmark/scale.py [--rows N ...]``. A sample has 20 000 context tokens on average, segments of 128
-tokens and a response of 300. The shard files hold the profile by layer of two layers only; no step reads it.
+A sample has 20 000 context tokens on average, segments of 128 tokens and a response of 300. The shard files hold the
+profile by layer of two layers only; no step reads it.
 """
 
-import argparse
+from __future__ import annotations
+
 import json
-import os
-import subprocess
-import sys
 import tempfile
-import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT / "scripts")]
+from gateau.schemas import INDEX, LONG_RESULT, SAMPLES, SEGMENT_RESULT, SHORT_RESULT, TOKENS, shard_schema
+from gateau.tables import write_table_stream
+
+from benchmark.harness import Row, Settings, Used, measured, script
 
 SEGMENT, BLOCK, RESPONSE, SHARD_ROWS, GROUP = 128, 16, 300, 16_384, 32
+
+
+def scale(settings: Settings) -> Iterator[Row]:
+    """Each step after scoring, for each sample: many samples against the smallest number.
+
+    A ratio of 1 or more in time means linear growth or better; the start of Python is divided among more samples.
+    Memory grows by what a step must hold of each sample: ids and a few numbers. A million samples run once.
+    """
+    used: dict[int, dict[str, list[Used]]] = {rows: {} for rows in settings.rows}
+    with tempfile.TemporaryDirectory() as name:
+        made = {rows: Made(Path(name) / str(rows), rows) for rows in settings.rows}
+        for one in made.values():
+            one.write()
+        for number in range(settings.script_rounds):
+            for rows, one in made.items():
+                if number and rows > 100_000:
+                    continue
+                for step, (command, *arguments) in steps(one.folder, one.shards):
+                    if settings.quick and step == "selection gateau_robust":
+                        continue
+                    used[rows].setdefault(step, []).append(measured(script(command, *arguments)))
+    fewest = min(used)
+    for rows in sorted(used)[1:]:
+        for step, many in used[rows].items():
+            few = used[fewest][step][: len(many)]
+            names = (f"{fewest:,} samples", f"{rows:,} samples")
+            seconds = [[1000 * one.cpu / count for one in taken] for taken, count in ((few, fewest), (many, rows))]
+            yield Row("scale", f"{step}, {rows:,} samples", *names, "CPU ms a sample", *seconds, "linear time")
+            peaks = [[float(one.peak) for one in taken] for taken in (few, many)]
+            yield Row("scale", f"{step}, {rows:,} samples", *names, "B of peak memory", *peaks,
+                      "memory that does not grow")  # fmt: skip
 
 
 class Made:
     """Generated tables of ``rows`` samples in a folder."""
 
-    def __init__(self, folder, rows):
+    def __init__(self, folder: Path, rows: int) -> None:
         self.folder, self.rows, self.random = folder, rows, np.random.default_rng(0)
         self.shards = -(-rows // SHARD_ROWS)
         self.context = self.random.integers(10_000, 30_000, rows)
@@ -33,10 +65,8 @@ class Made:
         self.pool = self.random.random(2**20)
         self.small = self.pool.astype(np.float16)
 
-    def write(self):
-        from gateau.schemas import INDEX, LONG_RESULT, SAMPLES, SEGMENT_RESULT, SHORT_RESULT, TOKENS, shard_schema
-        from gateau.tables import write_table_stream
-
+    def write(self) -> None:
+        self.folder.mkdir()
         write_table_stream(self.folder / "index.parquet", INDEX, self._tables(INDEX, range(self.rows), 1024))
         write_table_stream(self.folder / "samples.parquet", SAMPLES, self._tables(SAMPLES, range(self.rows), 1024))
         write_table_stream(self.folder / "long.parquet", TOKENS, self._tables(TOKENS, range(self.rows), 1024))
@@ -80,7 +110,7 @@ class Made:
         return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), values, type=field.type)
 
 
-def steps(folder, shards):
+def steps(folder: Path, shards: int) -> Iterator[tuple[str, list[Any]]]:
     """The commands of the steps, as the rules run them."""
     scores, index, samples = folder / "scores.parquet", folder / "index.parquet", folder / "samples.parquet"
     passes = [f"--{name}={folder / name}" for name in ("short", "long", "segments")]
@@ -102,34 +132,3 @@ def steps(folder, shards):
     options = {"method": "step_pack", "epochs": 1, "sequences_per_step": 64, "token_budget": 65536, "seed": 0}
     yield "plan", ["plan", "--mixture", mixture, "--options", json.dumps(options), "--world-size", 8, "--plan",
                    folder / "plan.parquet", "--statistics", folder / "p.json"]  # fmt: skip
-
-
-def measured(script, *arguments):
-    """Seconds, seconds of the CPU, and peak memory in bytes of one script."""
-    start = time.monotonic()
-    command = [sys.executable, ROOT / "scripts" / f"{script}.py", *map(str, arguments)]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    message = process.stderr.read()
-    _, status, used = os.wait4(process.pid, 0)
-    if status:
-        raise RuntimeError(message)
-    return time.monotonic() - start, used.ru_utime + used.ru_stime, used.ru_maxrss * 1024
-
-
-def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rows", type=int, nargs="+", default=[10_000, 100_000])
-    args = parser.parse_args()
-    print("| rows | step | seconds | of the CPU | peak memory |\n|---:|---|---:|---:|---:|")
-    for rows in args.rows:
-        with tempfile.TemporaryDirectory() as name:
-            folder = Path(name)
-            made = Made(folder, rows)
-            made.write()
-            for step, command in steps(folder, made.shards):
-                wall, cpu, peak = measured(*command)
-                print(f"| {rows:,} | {step} | {wall:.1f} | {cpu:.1f} | {peak / 1e9:.2f} GB |", flush=True)
-
-
-if __name__ == "__main__":
-    main()
