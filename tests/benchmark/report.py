@@ -24,15 +24,13 @@ HEAD = "Every figure is a ratio a / b of two ways in one run. Above 1, way b (th
 
 def surroundings(device: str) -> dict[str, Any]:
     """Return the machine, the versions and the date of a run."""
-    import psutil
-
     git = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=10"]
     commit = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
     return {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "machine": {
-            "cpu": cpu_model(), "cores": len(os.sched_getaffinity(0)), "memory_bytes": psutil.virtual_memory().total,
-            "gpu": gpu_name(device),
+            "cpu": cpu_model(), "cores": len(os.sched_getaffinity(0)),
+            "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), "gpu": gpu_name(device),
         },
         "versions": {
             "python": platform.python_version(), **{name: installed(name) for name in LIBRARIES}, "commit": commit,

@@ -1,9 +1,6 @@
 """The memory estimate against the design's figures, simulated allocations and a real process; FLOPs."""
 
 import contextlib
-import json
-import os
-import subprocess
 import sys
 import weakref
 from dataclasses import replace
@@ -29,7 +26,8 @@ from gateau.errors import SettingsError
 from gateau.training import objective
 from gateau.work import DecoderShape, peak_flops, training_flops
 
-from helpers import ROOT
+from benchmark.finetuning import estimated_bytes
+from benchmark.harness import in_child
 from unit.models import ARCHITECTURES, tiny_model
 
 GB, GIB = 1e9, 2**30
@@ -202,36 +200,6 @@ def test_adapters_are_counted_too(checkpointing):
     assert estimated_peak(config, 512, **options) == pytest.approx(simulated, rel=0.1)
 
 
-MEASURE = """
-import json, pathlib, sys
-import numpy as np
-from transformers import LlamaConfig, LlamaForCausalLM
-from gateau.training.objective import SequenceMeanLoss
-from gateau.training.packing import TokenRow, pack
-
-config, tokens, checkpointing = json.loads(sys.argv[1])
-model = LlamaForCausalLM(LlamaConfig(**config)).float().train()
-if checkpointing:
-    model.gradient_checkpointing_enable({"use_reentrant": False})
-objective = SequenceMeanLoss(model)
-
-def step(n):
-    ids = np.arange(n, dtype=np.int32) % 50 + 3
-    labels = np.where(np.arange(n) < n // 2, -100, ids)
-    objective(model, pack([TokenRow.whole(ids, labels)])).backward()
-
-def resident(field):
-    # not ru_maxrss: a started process inherits that of the process that started it, here all of the test run
-    lines = pathlib.Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field + ":"))
-
-step(64)  # gradients, thread pools, workspaces
-before = resident("VmRSS")
-step(tokens)
-print(resident("VmHWM") - before)
-"""
-
-
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize("checkpointing", [True, False])
 def test_activations_are_those_of_a_real_process(checkpointing):
@@ -240,20 +208,10 @@ def test_activations_are_those_of_a_real_process(checkpointing):
         "hidden_size": 512, "intermediate_size": 1376, "num_hidden_layers": 8, "num_attention_heads": 8,
         "vocab_size": 4096,
     }  # fmt: skip
-    command = [sys.executable, "-c", MEASURE, json.dumps([sizes_of_model, 2048, checkpointing])]
-    # freed tensors go back to the system at once
-    environment = {
-        **os.environ, "PYTHONPATH": str(ROOT / "scripts"), "OMP_NUM_THREADS": "1", "MALLOC_MMAP_THRESHOLD_": "65536",
-    }  # fmt: skip
-    setup = TrainingSetup(
-        shape=DecoderShape.from_config(LlamaConfig(**sizes_of_model)), tokens=2048, devices=1, devices_per_node=1,
-        half=False, checkpointing=checkpointing, engine=None, on_cuda=False,
-    )  # fmt: skip
-    expected = activations(setup, ignored=(*STATES, "allocator slack"))
-    measured = 0
+    arguments = (sizes_of_model, 2048, checkpointing, "cpu")
+    expected, measured = estimated_bytes(*arguments), 0.0
     for _ in range(3):  # a busy system takes idle pages away, so a process may look smaller than it is, never larger
-        result = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300, env=environment)
-        measured = max(measured, int(result.stdout))
+        measured = max(measured, in_child("benchmark.finetuning:step_peak", *arguments))
         if measured / 1.5 < expected < measured * 1.5:
             break
     assert measured / 1.5 < expected < measured * 1.5
