@@ -46,8 +46,8 @@ class Measured:
         """Run one case, or skip it if the time is over; out of memory and errors are results too."""
         import torch
 
-        gc.collect()  # the models of earlier cases
         if self._device == "cuda":
+            gc.collect()  # the models of earlier cases
             torch.cuda.empty_cache()
         record: dict[str, Any] = {"model": model, "case": case, "tokens": tokens}
         if time.monotonic() > self._end:

@@ -134,8 +134,8 @@ def measured(command: Sequence[object], **options: Any) -> Used:
 
 
 def script(name: str, *arguments: object) -> list[object]:
-    """Return the command of a rule's script."""
-    return [sys.executable, ROOT / "scripts" / f"{name}.py", *arguments]
+    """Return the command of a rule's script, for the Python of ``BENCHMARK_PYTHON`` if it is set, else this one."""
+    return [os.environ.get("BENCHMARK_PYTHON", sys.executable), ROOT / "scripts" / f"{name}.py", *arguments]
 
 
 def in_child(function: str, *arguments: object) -> float:
