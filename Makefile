@@ -60,13 +60,9 @@ test-all: test test-page test-cluster test-long
 test-long: .venv/installed
 	$(PYTEST) -m long -n 0 -s
 
+# Writes results/bench/{bench.json,bench.md,bench.png}; docs/performance.md explains the figures.
 bench: .venv/installed
-	$(BIN)/python tests/benchmark/scoring.py
-	$(BIN)/python tests/benchmark/tokens.py
-	$(BIN)/python tests/benchmark/scale.py
-	$(BIN)/python tests/benchmark/planning.py
-	$(BIN)/python tests/benchmark/page.py
-	$(BIN)/python tests/benchmark/answering.py
+	$(BIN)/python tests/benchmark
 
 # config/README.md is written from the schema
 config-reference: .venv/installed

@@ -17,9 +17,12 @@ from gateau.reports import COLOURS, UNKNOWN, make_figure, markdown_table, save_f
 from benchmark.harness import ROOT
 
 LIBRARIES = ("torch", "transformers", "snakemake", "pandas", "pyarrow")
-TITLES = ("case", "way a", "way b", "unit", "a", "b", "a / b", "quartiles", "rounds", "what bounds it", "share of it")
+TITLES = ("part", "case", "ways, a / b", "unit", "a", "b", "ratio", "quartiles", "share", "what bounds it")
 MOST_ROWS = 24  # of a part, in the table and the picture
-HEAD = "Every figure is a ratio a / b of two ways in one run. Above 1, way b (this project) needs less than way a."
+HEAD = (
+    "Every figure is the ratio a / b of two ways in one run: the median of alternating rounds, with quartiles. Above "
+    "1, way b (this project) needs less than way a. The share is that of the bound, where the bound has a number."
+)
 
 
 def surroundings(device: str) -> dict[str, Any]:
@@ -83,7 +86,7 @@ def line(row: Mapping[str, Any]) -> str:
 
 
 def markdown(result: Mapping[str, Any]) -> str:
-    """Return the tables of a run, one for each part, each with its meaning."""
+    """Return the table of a run, and what its parts mean."""
     machine, versions = result["machine"], result["versions"]
     lines = [
         "# Benchmark", "",
@@ -93,11 +96,12 @@ def markdown(result: Mapping[str, Any]) -> str:
         *(["**Quick run: tiny sizes, which show only that everything works.**", ""] if result["quick"] else []),
         HEAD,
     ]  # fmt: skip
+    rows = [cells(row) for part in result["parts"] for row in shown(result, part)]
+    lines += ["", markdown_table(TITLES, rows, numbers=(4, 5, 6, 7, 8)), "", "## What the parts mean", ""]
     for part, about in result["parts"].items():
-        rows, n_rows = shown(result, part), sum(row["part"] == part for row in result["rows"])
-        left_out = f" The least, the middle and the largest of {n_rows} ratios:" if len(rows) < n_rows else ""
-        table = markdown_table(TITLES, [cells(row) for row in rows], numbers=(4, 5, 6, 7, 8, 10))
-        lines += ["", f"## {part}", "", about["meaning"] + left_out, "", table]
+        n_rows = sum(row["part"] == part for row in result["rows"])
+        few = f" The least, the middle and the largest of {n_rows} ratios are shown." if n_rows > MOST_ROWS else ""
+        lines.append(f"- **{part}**: {about['meaning']}{few}")
     return "\n".join(lines) + "\n"
 
 
@@ -114,9 +118,10 @@ def cells(row: Mapping[str, Any]) -> list[str]:
     """Return the cells of a row of the table."""
     share = UNKNOWN if row["share"] is None else f"{row['share']:.2f}"
     spread = f"{number(row['low'])} to {number(row['high'])}" if row["rounds"] > 1 else UNKNOWN
+    scale, unit = (1e6, f"M{row['unit']}") if row["unit"].startswith("B") else (1.0, row["unit"])
     return [
-        row["case"], row["way_a"], row["way_b"], row["unit"], number(row["a"]), number(row["b"]),
-        f"**{number(row['ratio'])}**", spread, str(row["rounds"]), row["bound"], share,
+        row["part"], row["case"], f"{row['way_a']} / {row['way_b']}", unit, *(number(row[way] / scale) for way in "ab"),
+        f"**{number(row['ratio'])}**", spread, share, row["bound"],
     ]  # fmt: skip
 
 

@@ -47,7 +47,7 @@ def test_a_quick_run_measures_all_parts_and_writes_json_table_and_picture(tmp_pa
     assert [name for name in PARTS if not any(row["part"] == name for row in result["rows"])] == []
     assert all(math.isfinite(row[key]) for row in result["rows"] for key in ("ratio", "low", "high"))
     table = (tmp_path / "bench.md").read_text()
-    assert [line[3:] for line in table.splitlines() if line.startswith("## ")] == PARTS
+    assert [line[4:].split("**")[0] for line in table.splitlines() if line.startswith("- **")] == PARTS
     assert all(cells(row)[6] in table for row in result["rows"])
     assert (tmp_path / "bench.png").read_bytes().startswith(b"\x89PNG")
 
