@@ -28,9 +28,7 @@ def main() -> None:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where models run (default: cpu)")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), help="parts to run (default: all)")
     parser.add_argument("--rounds", type=int, help="rounds of each comparison (default: 3, with --quick 2)")
-    parser.add_argument(
-        "--rows", type=int, nargs="+", help="rows of the part scale, the smallest first (default: 10000 100000)"
-    )
+    parser.add_argument("--rows", type=int, nargs="+", help="rows of the part scale beside 10000 (default: 100000)")
     parser.add_argument("--model", help="a model for the parts bound, growth and answers (default: small ones)")
     parser.add_argument(
         "--context", type=int, default=1000, help="tokens of the context in the part answers (default: 1000)"
@@ -48,7 +46,7 @@ def main() -> None:
     if args.compare:
         print(report.compare(*(json.loads(path.read_text()) for path in args.compare)))
         return
-    rows = tuple(args.rows or ((300, 900) if args.quick else (10_000, 100_000)))
+    rows = (300, 900) if args.quick else tuple(sorted({10_000, *(args.rows or [100_000])}))
     rounds = args.rounds or (2 if args.quick else 3)
     settings = Settings(args.quick, args.device, rounds, rows, args.model, args.context)
     result = {**report.surroundings(args.device), "quick": args.quick, "parts": {}, "rows": []}
