@@ -130,6 +130,15 @@ def test_everything_of_the_gpu_runs_on_tiny_shapes_and_lack_of_memory_costs_one_
     assert "| out of memory" in (tmp_path / "gpu.md").read_text()
 
 
+def test_attention_weights_that_do_not_fit_are_those_of_fewer_layers(monkeypatch):
+    def theirs(fast, *arguments):
+        if fast.config.num_hidden_layers > 2:
+            raise torch.OutOfMemoryError("simulated")
+
+    monkeypatch.setattr(gpu_cases, "released_passes", theirs)
+    assert gpu_cases.against_released(gpu.TINY["tiny"], 512, "cpu")["layers"] == 2
+
+
 def test_cases_beyond_the_time_are_skipped_and_errors_are_results(tmp_path, monkeypatch):
     code, result = run_gpu(tmp_path, "--minutes", "0")
     assert code == 0
