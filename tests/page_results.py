@@ -29,7 +29,7 @@ NASTY = (
 )
 UNSCORED = dict.fromkeys(
     ("token_nll_short", "token_nll_long", "nll_short", "nll_long", "segment_nll", "segment_attention", "cas",
-     "segment_attention_second_half")
+     "segment_attention_second_half", "segment_weight")
 )  # fmt: skip
 WORDS = "the old road runs along a narrow valley at dawn while grey water turns past tall grass".split()
 
@@ -78,6 +78,7 @@ def make_results(
                 "truncated_tokens": 0, "nll_short": float(tokens[0].mean()), "nll_long": float(tokens[1].mean()),
                 "token_nll_short": tokens[0].tolist(), "token_nll_long": tokens[1].tolist(),
                 "nll_instruction_only": 3.0, "nll_response_only": 4.0, "segment_nll": nll.tolist(),
+                "segment_weight": None,
                 "segment_attention": attention.tolist(), "segment_attention_second_half": attention.tolist(),
                 "cas": 0.5, **(UNSCORED | {"status": bad[number]} if number < len(bad) else {}),
             }  # fmt: skip

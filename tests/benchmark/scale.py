@@ -69,6 +69,8 @@ class Made:
         return pa.array(np.full(len(rows), 20), field.type)
 
     def _lists(self, field, rows):
+        if field.name == "segment_weight":  # all segments were read
+            return pa.nulls(len(rows), field.type)
         sizes = {
             "segment_nll": -(-self.context[rows] // SEGMENT), "attention": -(-self.context[rows] // BLOCK),
             "attention_second_half": -(-self.context[rows] // BLOCK), "token_nll": np.full(len(rows), RESPONSE),

@@ -66,8 +66,9 @@ def length_of(sample):
     return SampleLength(len(sample.context), sample.n_frame, len(sample.response))
 
 
-def one_pass(rule, window=None, segment_length=64):
-    return ScoringPass(rule, window, {"cam": {"segment_length": segment_length}})
+def one_pass(rule, window=None, segment_length=64, **scoring):
+    config = {"cam": {"segment_length": segment_length}, "scoring": {"screen": None, "segments": None, **scoring}}
+    return ScoringPass(rule, window, config)
 
 
 @pytest.mark.parametrize("name", MODELS)

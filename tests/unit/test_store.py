@@ -15,7 +15,12 @@ def open_store(path, settings=SETTINGS):
 
 
 def result(number):
-    return {"segment_nll": [number / 3, number / 7], "nll_instruction_only": number / 11, "nll_response_only": 1.0}
+    return {
+        "segment_nll": [number / 3, number / 7],
+        "segment_weight": None,
+        "nll_instruction_only": number / 11,
+        "nll_response_only": 1.0,
+    }
 
 
 def test_results_come_back_to_the_last_bit_in_any_order(tmp_path):
