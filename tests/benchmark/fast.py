@@ -5,6 +5,9 @@ design is what ``scoring.screen`` and ``scoring.segments`` compute, by the same 
 tenth that the ranking has in common with the exact one, and the change of the AUROC of the positive labels. The cost is
 the share of the segments that are read. The last rows need a stage that does not exist: the samples with the best
 scores by a method get their other segments read, before the method ranks again.
+
+Without ``--scores``, it prints the operations of a sample of 16k and 64k tokens under a model of Llama-2-7B's shape, by
+``gateau.work``, which tests compare with torch's counter.
 """
 
 import argparse
@@ -15,6 +18,8 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
 
+from gateau.costs.lengths import SampleLength
+from gateau.costs.passes import ScoringPass
 from gateau.reports import markdown_table
 from gateau.schemas import SAMPLES, SCORES, SCREENED_OUT
 from gateau.scoring.segments import Choice
@@ -24,7 +29,12 @@ from gateau.selection.quality import auroc, comparable_scores
 from gateau.selection.ranking import rank_samples
 from gateau.selection.screening import best_share
 from gateau.tables import read_table
+from gateau.work import DecoderShape
 
+LLAMA_2_7B = DecoderShape(
+    layers=32, hidden=4096, heads=32, key_heads=32, head_width=128, mlp_width=11_008, all_experts_width=11_008,
+    vocabulary=32_000, tied=False, windows=((None, 32),),
+)  # fmt: skip
 ROBUST_NORMS = {"hmp_norm": "log", "score_norm": "rank"}
 METHODS = {
     "gateau": ("gateau", {}),
@@ -128,12 +138,41 @@ class Study:
             yield [title, f"{np.mean(costs):.2f}", *cells]
 
 
+def operations():
+    """Rows of a table: recipes, and FLOP and ratios at two lengths. Instruction and frame have 100 tokens."""
+    config = {"scoring": {"screen": None, "segments": None}, "cam": {"segment_length": 128}}
+    segments = {"attended": 0.15, "drawn": 0.05}
+    recipes = {
+        "the paper's: stretched window, all segments": (None, {}),
+        "truncate, all segments": (4096, {}),
+        "truncate, screen 0.4": (4096, {"screen": 0.4}),
+        "truncate, screen 0.2, attended 0.15, drawn 0.05": (4096, {"screen": 0.2, "segments": segments}),
+    }
+    first = {}
+    for name, (window, changes) in recipes.items():
+        own = config | {"scoring": config["scoring"] | changes}
+        cells = []
+        for tokens in (16_384, 65_536):
+            sample = SampleLength(context=tokens - 400, frame=400, response=300)
+            passes = ("short_pass", window), ("long_pass", None), ("segment_pass", None)
+            flops = [ScoringPass(rule, cut, own).flops(LLAMA_2_7B, sample) for rule, cut in passes]
+            total = sum(flops)
+            cells += [*(f"{one / 1e12:.0f}" for one in flops), f"{total / 1e12:.0f}"]
+            cells.append(f"{first.setdefault(tokens, total) / total:.1f}")
+        yield [name, *cells]
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--scores", required=True, help="scores.parquet of a run without scoring.screen")
-    parser.add_argument("--samples", required=True, help="samples.parquet of the same run")
-    parser.add_argument("--positive", nargs="+", required=True, help="labels of the samples to find")
+    parser.add_argument("--scores", help="scores.parquet of a run without scoring.screen")
+    parser.add_argument("--samples", help="samples.parquet of the same run")
+    parser.add_argument("--positive", nargs="+", help="labels of the samples to find")
     args = parser.parse_args()
+    if not args.scores:
+        columns = ["short", "long", "segments", "TFLOP", "cheaper"]
+        titles = [f"{name}, {tokens}k" for tokens in (16, 64) for name in columns]
+        print(markdown_table(["recipe", *titles], list(operations()), numbers=range(1, 11)))
+        return
     samples = read_table(args.samples, SAMPLES).select(["id", "dataset", "digest"]).to_pandas().set_index("id")
     study = Study(read_table(args.scores, SCORES).to_pandas(), samples["digest"], samples["dataset"], args.positive)
     print(f"{len(study.scores)} samples, {study.segments.mean():.1f} segments on average\n")
