@@ -18,7 +18,9 @@ PASS_COMMAND = (
     " {params.progress} --output {output:q} {params.own} > {log:q} 2>&1"
 )
 CONTRAST_COMMAND = PASS_COMMAND.replace("{params.own}", "{params.own} {params.window_of}")
-SEGMENT_COMMAND = PASS_COMMAND.replace("{params.own}", "{params.own} {params.files} --segments {params.segments:q} {params.batches}")
+SEGMENT_COMMAND = PASS_COMMAND.replace(
+    "{params.own}", "{params.own} {params.files} --segments {params.segments:q} {params.batches}"
+)
 TEXT_MODEL_COMMAND = (
     "{params.lease} python {params.script:q} --samples {input:q} --model {params.model:q} --device {params.device}"
     " --dtype {params.dtype} --attention {params.attention} {params.run} {params.progress} {params.own}"
