@@ -99,8 +99,8 @@ function whyOf(index, detail) {
       experiment.score[index] === null
         ? "It has no score, because scoring.screen leaves it out of the segment pass. It is ranked by HMP, after all samples with a score."
         : parts.length > 1
-        ? `It owes most to its ${strongest.name}, which is ${better(strongest.below)} of all samples.`
-        : `Method: ${experiment.about}.`,
+          ? `It owes most to its ${strongest.name}, which is ${better(strongest.below)} of all samples.`
+          : `Method: ${experiment.about}.`,
     ),
   );
   if (!parts.length) {
