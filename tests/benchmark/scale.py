@@ -88,6 +88,8 @@ def steps(folder, shards):
     passes = [f"--{name}={folder / name}" for name in ("short", "long", "segments")]
     yield "scores", ["scores", "--index", index, *passes, "--shards", shards, "--segment-length", SEGMENT,
                      "--attention-block", BLOCK, "--output", scores]  # fmt: skip
+    yield "screen", ["screen", "--index", index, *passes[:2], "--shards", shards, "--share", 0.2, "--output",
+                     folder / "screen.parquet"]  # fmt: skip
     for method in ("gateau", "gateau_robust"):
         out = folder / method
         options = {"method": method, "n_long": {"share": 0.1}, "held_out": 100, "seed": 0}
