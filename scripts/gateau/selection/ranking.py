@@ -105,11 +105,13 @@ def ranked(scored: Scored, options: SelectionOptions, method: str) -> pd.DataFra
             "status": usable["status"].to_numpy(),
         }
     )
-    unknown = ranking["score"].isna().to_numpy()
-    ranking["then"] = np.where(unknown, hmp_among_like_lengths(usable), 0.0) if unknown.any() else 0.0
-    ranking = ranking.sort_values(["score", "then", "id"], ascending=[False, False, True], ignore_index=True)
+    score = ranking["score"].to_numpy()
+    unknown = np.isnan(score)
+    then = np.where(unknown, -hmp_among_like_lengths(usable), 0.0) if unknown.any() else np.zeros(len(ranking))
+    # NaN is last, and equal numbers stay sorted by id
+    ranking = ranking.iloc[np.lexsort((then, -score))].reset_index(drop=True)
     ranking.insert(1, "rank", np.arange(1, len(ranking) + 1))
-    return ranking.drop(columns="then")
+    return ranking
 
 
 def _with_column(scores: pd.DataFrame, name: str, table: pd.DataFrame | None, column: str) -> pd.DataFrame:

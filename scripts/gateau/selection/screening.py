@@ -56,12 +56,13 @@ def write_screen(
     lengths = index.table.select(["n_context", "n_instruction", "n_response"]).to_pandas()
     hmp = np.full(index.count, np.nan)
     hmp[is_ok] = hmp_among_like_lengths(pd.DataFrame({**nll, **lengths}).loc[is_ok])
-    admitted = best_share(hmp, share) | ~is_ok
-    table = index.table.select(["id", "shard"])
-    table = table.append_column("hmp", pa.array(hmp, from_pandas=True)).append_column("admitted", pa.array(admitted))
+    table = index.table.select(["id", "shard"]).append_column("hmp", pa.array(hmp, from_pandas=True)).sort_by("id")
+    ordered = table["hmp"].to_numpy()
+    admitted = best_share(ordered, share) | np.isnan(ordered)
+    table = table.append_column("admitted", pa.array(admitted))
     groups = (table.slice(start, _ROWS).cast(SCREEN) for start in range(0, index.count, _ROWS))
     write_table_stream(output, SCREEN, groups)
-    return int((admitted & is_ok).sum()), int(is_ok.sum())
+    return int((admitted & ~np.isnan(ordered)).sum()), int(is_ok.sum())
 
 
 def best_share(values: Array, share: float) -> NDArray[np.bool_]:
