@@ -45,8 +45,8 @@ METHODS = {
     "ifd": ("ifd", {}),
 }
 SCREENED = (0.2, 0.3, 0.4, 0.5, 0.6)
-IN_PART = ((0.5, 0.0), (0.0, 0.5), (0.15, 0.05), (0.2, 0.1), (0.3, 0.1), (0.4, 0.1), (0.3, 0.3))
-BOTH = ((0.1, 0.2, 0.1), (0.2, 0.1, 0.05), (0.2, 0.15, 0.05), (0.2, 0.2, 0.1), (0.3, 0.15, 0.05), (0.3, 0.2, 0.1))
+IN_PART = ((0.5, 0.0), (0.0, 0.5), (0.2, 0.1), (0.3, 0.1), (0.4, 0.1), (0.3, 0.3))
+BOTH = ((0.1, 0.15, 0.05), (0.1, 0.2, 0.1), (0.2, 0.15, 0.05), (0.2, 0.2, 0.1), (0.3, 0.2, 0.1), (0.3, 0.3, 0.1))
 TWICE = ((0.2, 0.1, 0.15), (0.3, 0.1, 0.15))
 
 
@@ -141,12 +141,12 @@ class Study:
 def operations():
     """Rows of a table: recipes, and FLOP and ratios at two lengths. Instruction and frame have 100 tokens."""
     config = {"scoring": {"screen": None, "segments": None}, "cam": {"segment_length": 128}}
-    segments = {"attended": 0.15, "drawn": 0.05}
+    segments = {"attended": 0.2, "drawn": 0.1}
     recipes = {
         "the paper's: stretched window, all segments": (None, {}),
         "truncate, all segments": (4096, {}),
         "truncate, screen 0.4": (4096, {"screen": 0.4}),
-        "truncate, screen 0.2, attended 0.15, drawn 0.05": (4096, {"screen": 0.2, "segments": segments}),
+        "truncate, screen 0.1, attended 0.2, drawn 0.1": (4096, {"screen": 0.1, "segments": segments}),
     }
     first = {}
     for name, (window, changes) in recipes.items():
