@@ -128,7 +128,7 @@ def select(policy: Policy, tables: Tables) -> Selection:
     return Selection(ranking, chosen, scored)
 
 
-def _check_screen(ranking: pd.DataFrame, chosen: Sequence[str]) -> None:
+def _check_screen(ranking: pd.DataFrame, chosen: list[str]) -> None:
     """Raise SettingsError if a chosen sample has no score, because it is screened out."""
     without = set(ranking.loc[ranking["score"].isna(), "id"]) & set(chosen)
     if without:
