@@ -29,7 +29,7 @@ def check_scoring(scoring: Mapping[str, Any], cam: Mapping[str, Any], ranked: Ma
     if segments is not None:
         if screen is None:
             raise SettingsError(
-                "scoring.segments is for samples beyond scoring.screen, which is null; set it, for example to 0.1"
+                "scoring.segments is for samples beyond scoring.screen, which is null; set it, for example to 0.3"
             )
         if segments["attended"] + segments["drawn"] > 1:
             raise SettingsError("scoring.segments: attended and drawn are more than 1 together; lower one of them")

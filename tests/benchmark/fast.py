@@ -141,12 +141,13 @@ class Study:
 def operations():
     """Rows of a table: recipes, and FLOP and ratios at two lengths. Instruction and frame have 100 tokens."""
     config = {"scoring": {"screen": None, "segments": None}, "cam": {"segment_length": 128}}
-    segments = {"attended": 0.2, "drawn": 0.1}
+    segments = {"attended": 0.3, "drawn": 0.1}
     recipes = {
         "the paper's: stretched window, all segments": (None, {}),
         "truncate, all segments": (4096, {}),
         "truncate, screen 0.4": (4096, {"screen": 0.4}),
-        "truncate, screen 0.1, attended 0.2, drawn 0.1": (4096, {"screen": 0.1, "segments": segments}),
+        "truncate, screen 0.3, attended 0.3, drawn 0.1": (4096, {"screen": 0.3, "segments": segments}),
+        "truncate, screen 0, attended 0.3, drawn 0.1": (4096, {"screen": 0, "segments": segments}),
     }
     first = {}
     for name, (window, changes) in recipes.items():
