@@ -6,6 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from benchmark.fast import METHODS as STUDIED
+from benchmark.fast import Study
 from gateau.config_files import with_defaults
 from gateau.errors import SettingsError
 from gateau.experiments import Configuration
@@ -214,6 +216,23 @@ def test_samples_that_are_read_in_part_are_ranked_with_the_others(method):
     exact = rank_samples(scores, SelectionOptions(), method).set_index("id")
     whole = scores["id"][::3]
     assert ranking.set_index("id")["cas"][whole].tolist() == exact["cas"][whole].tolist()
+
+
+def test_the_study_of_cheaper_passes_counts_what_is_read():
+    scores = whole_scores().assign(nll_instruction_only=1.0)
+    digests = pd.Series([f"{number:064x}" for number in range(N)], scores["id"])
+    labels = pd.Series(["far", "near"] * (N // 2), scores["id"])
+    study = Study(scores, digests, labels, ["far"])
+    everything, cost = study.in_part(np.ones(N, dtype=bool), 0.1, 0.1)
+    assert cost == 1
+    assert {study.cell(name, everything) for name in STUDIED} == {"1.00 +0.000"}
+    part, cost = study.in_part(np.zeros(N, dtype=bool), 0.5, 0.25)
+    assert cost == sum((weight > 0).sum() for weight in part["segment_weight"]) / study.segments.sum()
+    assert 0.7 < cost < 0.8
+    out, cost = study.left_out(0.4)
+    assert (out["status"] == "ok").sum() == 24
+    assert cost == study.segments[out["status"] == "ok"].sum() / study.segments.sum()
+    assert len(list(study.rows())) > 10
 
 
 @pytest.mark.parametrize(
