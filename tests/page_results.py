@@ -29,7 +29,7 @@ NASTY = (
 )
 UNSCORED = dict.fromkeys(
     ("token_nll_short", "token_nll_long", "nll_short", "nll_long", "segment_nll", "segment_attention", "cas",
-     "segment_attention_second_half")
+     "segment_attention_second_half", "segment_weight")
 )  # fmt: skip
 WORDS = "the old road runs along a narrow valley at dawn while grey water turns past tall grass".split()
 
@@ -42,11 +42,14 @@ def make_results(
     bad: tuple[str, ...] = (),
     seed: int = 0,
     experiments: tuple[str, ...] = ("gateau", "gateau_robust"),
+    in_part: int = 0,
+    screened_out: int = 0,
 ) -> Path:
     """Write samples, index, scores, selections and a manifest of a run on generated rows; return the folder.
 
-    The first samples hold the texts of ``NASTY``, and have the statuses ``bad`` in place of scores. Texts repeat, so
-    that many rows are made quickly.
+    The first samples hold the texts of ``NASTY``, and have the statuses ``bad`` in place of scores. Of the ``in_part``
+    samples after these, only every second segment was read. The last ones are ``screened_out``. Texts repeat, so that
+    many rows are made quickly.
     """
     folder.mkdir(parents=True, exist_ok=True)
     draw, numbers = random.Random(seed), np.random.default_rng(seed)
@@ -73,13 +76,21 @@ def make_results(
             tokens = numbers.gamma(2, 1, (2, n_response)).astype(np.float32)
             nll = numbers.gamma(9, 0.3, segments)
             attention = numbers.dirichlet(np.ones(segments)) / SEGMENT
+            changed: dict[str, Any] = UNSCORED | {"status": bad[number]} if number < len(bad) else {}
+            if number >= n - screened_out:
+                changed = {"status": "screened_out"} | dict.fromkeys(("segment_nll", "nll_response_only", "cas"))
+            elif len(bad) <= number < len(bad) + in_part:
+                weights = 2.0 * (np.arange(segments) % 2 == 0)
+                read = [value if weight else None for value, weight in zip(nll.tolist(), weights, strict=True)]
+                changed = {"segment_nll": read, "segment_weight": weights.tolist()}
             yield {
                 "id": row_id, "status": "ok", "n_context": n_context, "n_instruction": 9, "n_response": n_response,
                 "truncated_tokens": 0, "nll_short": float(tokens[0].mean()), "nll_long": float(tokens[1].mean()),
                 "token_nll_short": tokens[0].tolist(), "token_nll_long": tokens[1].tolist(),
                 "nll_instruction_only": 3.0, "nll_response_only": 4.0, "segment_nll": nll.tolist(),
+                "segment_weight": None,
                 "segment_attention": attention.tolist(), "segment_attention_second_half": attention.tolist(),
-                "cas": 0.5, **(UNSCORED | {"status": bad[number]} if number < len(bad) else {}),
+                "cas": 0.5, **changed,
             }  # fmt: skip
 
     for name in ("samples", "index", "scores"):

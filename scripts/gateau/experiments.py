@@ -17,6 +17,7 @@ from gateau.errors import SettingsError
 from gateau.hub_entries import HubEntry, name_of
 from gateau.methods import FORMULA, METHODS, UNRANKED, Contrast, contrasts
 from gateau.model_files import ModelSpec, check_window, tokenizer_fingerprint, weights_fingerprint
+from gateau.scoring_section import check_scoring
 from gateau.templates import template_text
 
 OPTIONAL = ("non_homologous", "reward", "embedder")  # models that only some experiments need
@@ -311,7 +312,6 @@ class Configuration:
         for experiment in self.experiments.values():
             experiment.check(self.config["models"])
         check_known("train.experiments", self.trained, self.experiments, "is not an experiment")
-        check_gpus("scoring", self.config["scoring"])
         for name in self.trained:
             if self.experiments[name].options["n_short"] and not self.raw_files("short"):
                 raise SettingsError(f"experiment {name} mixes short chats (n_short), but data.short is none")
@@ -324,9 +324,8 @@ class Configuration:
         train = self.config["train"]
         if train["optimizer"] == "adamw_8bit" and train["deepspeed"] != "none":
             raise SettingsError("train.optimizer adamw_8bit cannot be used with DeepSpeed; set train.deepspeed: none")
-        block = self.config["scoring"]["attention_block"]
-        if self.config["cam"]["segment_length"] % block:
-            raise SettingsError(f"cam.segment_length must be a multiple of scoring.attention_block, which is {block}")
+        ranked = {name: self.experiments[name].options for name in self.ranked}
+        check_scoring(self.config["scoring"], self.config["cam"], ranked)
         if self.config["miniature"] and not self.config["data"]["planted"]:
             raise SettingsError(
                 "miniature asks planted questions, so it needs data.planted; use --configfile config/miniature.yaml"
@@ -383,16 +382,6 @@ def check_known(key: str, found: Iterable[str], known: Iterable[str], what: str)
     """Raise SettingsError for the first name, in alphabetical order, that is not among the known ones."""
     if unknown := sorted(set(found) - set(known)):
         raise SettingsError(f"{key}: {unknown[0]} {what}; choose from {', '.join(known) or 'none'}")
-
-
-def check_gpus(key: str, section: Mapping[str, Any]) -> None:
-    """Raise SettingsError if a section asks for several GPUs per job, and its device is not all GPUs of the job."""
-    gpus, device = section["gpus_per_job"], section["device"]
-    if gpus > 1 and device not in ("auto", "cuda"):
-        raise SettingsError(
-            f"{key}.gpus_per_job is {gpus}, but {key}.device is {device}; set {key}.device to auto or cuda, or "
-            "gpus_per_job to 1"
-        )
 
 
 def _without_words(options: dict[str, Any]) -> dict[str, Any]:

@@ -17,33 +17,38 @@ class Method:
     """One way to score samples.
 
     ``reads`` are the options that change the score. If ``contrast`` is set, the NLL of this contrast replaces that of
-    θ_S. If ``rewards`` is true, the method reads the column ``reward``.
+    θ_S. If ``rewards`` is true, the method reads the column ``reward``. If ``segments`` is true, it needs the segment
+    pass, and has no score for samples that ``scoring.screen`` leaves out of it.
     """
 
     about: str
     reads: tuple[str, ...] = ()
     contrast: str | None = None
     rewards: bool = False
+    segments: bool = False
 
 
 METHODS: dict[str, Method] = {
-    "gateau": Method("GATEAU as in the paper, with all its options", FORMULA),
-    "gateau_robust": Method("norms and importance settled by the planted study (docs/methods.md)"),
+    "gateau": Method("GATEAU as in the paper, with all its options", FORMULA, segments=True),
+    "gateau_robust": Method("norms and importance settled by the planted study (docs/methods.md)", segments=True),
     "hmg": Method("homologous models' guidance alone", ("hmp_norm",)),
-    "cam": Method("contextual awareness alone", ("importance", "layers", "orientation")),
-    "no_norm": Method("ablation: GATEAU without norms", ("alpha", "importance", "layers", "orientation")),
+    "cam": Method("contextual awareness alone", ("importance", "layers", "orientation"), segments=True),
+    "no_norm": Method(
+        "ablation: GATEAU without norms", ("alpha", "importance", "layers", "orientation"), segments=True
+    ),
     "no_extended_window": Method(
         "ablation: GATEAU, the context cut to θ_S's window instead of a stretched window", FORMULA,
-        contrast="no_extended_window",
+        contrast="no_extended_window", segments=True,
     ),
     "non_homologous": Method(
-        "ablation: GATEAU with models.non_homologous in θ_S's place", FORMULA, contrast="non_homologous"
+        "ablation: GATEAU with models.non_homologous in θ_S's place", FORMULA, contrast="non_homologous", segments=True,
     ),
     "one_model": Method(
-        "GATEAU with θ_L itself, the context cut to θ_S's window, in θ_S's place", FORMULA, contrast="one_model"
+        "GATEAU with θ_L itself, the context cut to θ_S's window, in θ_S's place", FORMULA, contrast="one_model",
+        segments=True,
     ),
     "perplexity": Method("perplexity under θ_L, high first"),
-    "ifd": Method("instruction-following difficulty PPL(y | c, x) / PPL(y), high first"),
+    "ifd": Method("instruction-following difficulty PPL(y | c, x) / PPL(y), high first", segments=True),
     "length": Method("longest first"),
     "reward": Method("reward of models.reward, high first; CaR with per_cluster", rewards=True),
     "dependency": Method("attention on far segments, in the manner of LADM"),

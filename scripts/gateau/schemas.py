@@ -8,8 +8,10 @@ from gateau.tables import table_schema
 
 _STATUS = (
     "ok, no_context (empty context), no_response (the tokenizer makes no token of it), too_long (does not fit even "
-    "without context) or non_finite (NaN or infinity)"
+    "without context), non_finite (NaN or infinity) or screened_out (left out of the segment pass by scoring.screen)"
 )
+SCREENED_OUT = "screened_out"
+RANKED_STATUSES = ("ok", SCREENED_OUT)
 _TOKEN_NLL = (pa.list_(pa.float32()), "NLL of each response token, natural log")
 
 SAMPLES = table_schema(
@@ -68,7 +70,14 @@ LONG_RESULT = table_schema(
 )
 
 SEGMENT_RESULT = table_schema(
-    segment_nll=(pa.list_(pa.float64()), "mean response NLL given each segment and the instruction"),
+    segment_nll=(
+        pa.list_(pa.float64()),
+        "mean response NLL given each segment and the instruction; null if it was not read",
+    ),
+    segment_weight=(
+        pa.list_(pa.float64()),
+        "how many segments each one stands for, 0 for a segment that was not read; null if all segments were read",
+    ),
     nll_instruction_only=(pa.float64(), "mean response NLL given the instruction and an empty context"),
     nll_response_only=(pa.float64(), "mean response NLL given nothing; null if nothing can precede a lone token"),
 )
@@ -79,6 +88,17 @@ def shard_schema(result: pa.Schema) -> pa.Schema:
     key = table_schema(id=(pa.string(), "sample id"), status=(pa.string(), _STATUS))
     return pa.schema([*key, *result])
 
+
+SCREEN = table_schema(
+    id=(pa.string(), "sample id; rows are sorted by it"),
+    shard=(pa.int32(), "shard that scores the sample"),
+    hmp=(
+        pa.float64(),
+        "what is compared: HMP of log perplexities, minus its median among samples of similar length; null for a "
+        "sample that cannot be ranked",
+    ),
+    admitted=(pa.bool_(), "whether the segment pass reads all segments; true for a sample that cannot be ranked"),
+)
 
 SCORES = table_schema(
     id=(pa.string(), "sample id; rows are sorted by it"),
@@ -93,7 +113,14 @@ SCORES = table_schema(
     token_nll_long=(pa.list_(pa.float32()), "NLL of each response token under θ_L, natural log"),
     nll_instruction_only=(pa.float64(), "mean response NLL under θ_L given the instruction alone"),
     nll_response_only=(pa.float64(), "mean response NLL under θ_L given nothing; null if undefined"),
-    segment_nll=(pa.list_(pa.float64()), "mean response NLL under θ_L given each segment and the instruction"),
+    segment_nll=(
+        pa.list_(pa.float64()),
+        "mean response NLL under θ_L given each segment and the instruction; null for a segment that was not read",
+    ),
+    segment_weight=(
+        pa.list_(pa.float64()),
+        "how many segments each one stands for, 0 for a segment that was not read; null if all segments were read",
+    ),
     segment_attention=(pa.list_(pa.float64()), "mean attention weight per key token of each segment, all layers"),
     segment_attention_second_half=(pa.list_(pa.float64()), "the same over the second half of the layers"),
     cas=(pa.float64(), "cosine of softmax(-PPL) and segment_attention: contextual awareness by the paper's default"),
@@ -102,10 +129,15 @@ SCORES = table_schema(
 RANKING = table_schema(
     id=(pa.string(), "sample id"),
     rank=(pa.int64(), "1 = taken first"),
-    score=(pa.float64(), "the score that the rank follows; with per_cluster, the best of each cluster come first"),
+    score=(
+        pa.float64(),
+        "the score that the rank follows; with per_cluster, the best of each cluster come first; null for a sample "
+        "that is screened out if the method needs the segment pass, and then the rank follows screen.hmp",
+    ),
     hmp=(pa.float64(), "homologous models' perplexity score: Norm(PPL of θ_S) - Norm(PPL of θ_L)"),
-    cas=(pa.float64(), "cosine of importance and attention, before orientation"),
+    cas=(pa.float64(), "cosine of importance and attention, before orientation; null if the sample is screened out"),
     method=(pa.string(), "how the score was computed"),
+    status=(pa.string(), "ok, or screened_out"),
     duplicate_of=(pa.string(), "the better ranked sample that this one nearly repeats, so that it is not selected"),
     cluster=(pa.int64(), "number of its cluster, where per_cluster is set"),
     held_out=(pa.bool_(), "whether it is kept from all trainings, to measure the held-out loss; it is never selected"),
@@ -114,8 +146,8 @@ RANKING = table_schema(
 PARTS = table_schema(
     id=(pa.string(), "sample id"),
     part=(pa.string(), "name of one part of the score; a method has the same parts for every sample"),
-    value=(pa.float64(), "what was measured"),
-    normed=(pa.float64(), "the value after its norm over the data set; the value itself without a norm"),
+    value=(pa.float64(), "what was measured; null if it needs the segment pass, and the sample is screened out"),
+    normed=(pa.float64(), "the value after its norm over the data set, or the value itself without a norm"),
     weight=(pa.float64(), "its factor: ranking.score is the sum of weight times normed over the parts"),
 )
 

@@ -99,6 +99,8 @@ class Made:
         return pa.array(np.full(len(rows), 20), field.type)
 
     def _lists(self, field, rows):
+        if field.name == "segment_weight":  # all segments were read
+            return pa.nulls(len(rows), field.type)
         sizes = {
             "segment_nll": -(-self.context[rows] // SEGMENT), "attention": -(-self.context[rows] // BLOCK),
             "attention_second_half": -(-self.context[rows] // BLOCK), "token_nll": np.full(len(rows), RESPONSE),
@@ -116,6 +118,8 @@ def steps(folder: Path, shards: int) -> Iterator[tuple[str, list[Any]]]:
     passes = [f"--{name}={folder / name}" for name in ("short", "long", "segments")]
     yield "scores", ["scores", "--index", index, *passes, "--shards", shards, "--segment-length", SEGMENT,
                      "--attention-block", BLOCK, "--output", scores]  # fmt: skip
+    yield "screen", ["screen", "--index", index, *passes[:2], "--shards", shards, "--share", 0.2, "--output",
+                     folder / "screen.parquet"]  # fmt: skip
     for method in ("gateau", "gateau_robust"):
         out = folder / method
         options = {"method": method, "n_long": {"share": 0.1}, "held_out": 100, "seed": 0}

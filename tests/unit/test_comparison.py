@@ -174,7 +174,7 @@ def scores():
         frame[name] = [rng.uniform(0.1, 3, count) for count in segments]
     for name in ("token_nll_short", "token_nll_long"):
         frame[name] = [rng.uniform(0.1, 6, count) for count in frame["n_response"]]
-    return frame
+    return frame.assign(segment_weight=None)
 
 
 def test_every_choice_is_ranked_once_and_stands_in_the_tables(scores):

@@ -82,7 +82,7 @@ def run(tmp_path_factory):
     best = [ids[3], "t2", "j1", "t1"]  # j5 is not ranked
     rows = [
         {
-            "id": key, "rank": place, "score": 1 / place, "hmp": 0.0, "cas": 0.5, "method": "gateau",
+            "id": key, "rank": place, "score": 1 / place, "hmp": 0.0, "cas": 0.5, "method": "gateau", "status": "ok",
             "duplicate_of": None, "cluster": None, "held_out": key == "t2",
         }
         for place, key in enumerate(best, start=1)

@@ -66,8 +66,9 @@ def length_of(sample):
     return SampleLength(len(sample.context), sample.n_frame, len(sample.response))
 
 
-def one_pass(rule, window=None, segment_length=64):
-    return ScoringPass(rule, window, {"cam": {"segment_length": segment_length}})
+def one_pass(rule, window=None, segment_length=64, **scoring):
+    config = {"cam": {"segment_length": segment_length}, "scoring": {"screen": None, "segments": None, **scoring}}
+    return ScoringPass(rule, window, config)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -87,6 +88,14 @@ def test_passes_do_what_torch_counts(name):
     for scoring_pass, estimated in pairs:
         real = counted(lambda scoring_pass=scoring_pass: scoring_pass.compute(model, sample))
         assert estimated.flops(shape, length) == pytest.approx(real, rel=0.02), scoring_pass.name
+
+
+def test_a_pass_over_two_of_five_segments_does_what_torch_counts():
+    model, sample = tiny_model("llama", "eager"), random_sample(n_context=320, n_response=40)
+    part = SegmentPass(64, 512, (0,), weights=(1, 0, 4, 0, 0))
+    estimated = one_pass("segment_pass", screen=0, segments={"attended": 0.2, "drawn": 0.2})
+    real = counted(lambda: part.compute(model, sample))
+    assert estimated.flops(shape_of(model, causal=False), length_of(sample)) == pytest.approx(real, rel=0.02)
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
@@ -175,6 +184,10 @@ def test_segments_of_a_sample():
     sample, segments = SampleLength(context=300, frame=50, response=20), one_pass("segment_pass", segment_length=128)
     assert segments.sequences(sample) == [(178, 2), (94, 1), (50, 1), (21, 1)]
     assert segments.tokens(sample) == 2 * 178 + 94 + 50 + 21
+    screened = one_pass("segment_pass", segment_length=128, screen=0.5)
+    assert screened.sequences(sample) == [(178, 1), (94, 0.5), (50, 0.5), (21, 0.5)]
+    partial = one_pass("segment_pass", segment_length=128, screen=0.5, segments={"attended": 0.3, "drawn": 0.2})
+    assert partial.sequences(sample) == [(178, 1.5), (94, 0.75), (50, 1), (21, 1)]
     assert segments.sequences(replace(sample, context=256)) == [(178, 2), (50, 1), (21, 1)]
     assert segments.sequences(replace(sample, context=0)) == [(50, 1), (21, 1)]
     assert one_pass("short_pass", 49).sequences(sample) == []  # too_long

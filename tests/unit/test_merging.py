@@ -51,7 +51,10 @@ class Run:
                 "attention_second_half": [1.0, 1.0, 1.0], "attention_second_half_peak": 0.2,
                 "layer_attention": [1.0], "layer_attention_peak": 0.1, "n_layers": 1,
             },
-            "segments": {"segment_nll": [1.0, 2.0], "nll_instruction_only": 3.0, "nll_response_only": None},
+            "segments": {
+                "segment_nll": [1.0, 2.0], "segment_weight": None, "nll_instruction_only": 3.0,
+                "nll_response_only": None,
+            },
         }[name]  # fmt: skip
         if status in ("too_long", "non_finite"):
             values = dict.fromkeys(values)

@@ -126,7 +126,7 @@ def scores_of(samples, seed):
         {
             "id": samples, "status": "ok", "n_context": lengths, "n_instruction": 1, "n_response": 1,
             "nll_short": 2.0, "nll_long": 1.0, "segment_nll": [[1.0]] * len(samples),
-            "segment_attention": [[1.0]] * len(samples),
+            "segment_attention": [[1.0]] * len(samples), "segment_weight": None,
         }
     )  # fmt: skip
 

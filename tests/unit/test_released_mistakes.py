@@ -43,6 +43,7 @@ def test_1_rank_runs_and_its_cas_is_computed():
             "segment_nll": [[0.1, 3.0]] * 2,
             "segment_attention": [[0.9, 0.1], [0.1, 0.9]],
             "segment_attention_second_half": [[0.9, 0.1], [0.1, 0.9]],
+            "segment_weight": None,
         }
     )
     ranking = rank_samples(twins, SelectionOptions())

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -88,6 +89,33 @@ def test_the_page_holds_what_the_tables_hold(run):
             continue
         for name, column in (("nll", "segment_nll"), ("attention", "segment_attention"), ("long", "token_nll_long")):
             np.testing.assert_allclose(detail[name], scores.loc[row_id, column], rtol=1e-5)
+
+
+def test_a_screen_is_told_and_segments_that_were_not_read_have_no_numbers(tmp_path):
+    folder = make_results(tmp_path / "results", n=60, in_part=20, screened_out=30)
+    data = data_of(make_page(folder, folder / "report_page/index.html"))
+    explorer, pool, rankings = data["explorer"], read_pool(Results(folder)), read_rankings(Results(folder))
+    for experiment in explorer["experiments"]:
+        states = [explorer["states"][state] for state in experiment["state"]]
+        without = [state for state, score in zip(states, experiment["score"], strict=True) if score is None]
+        assert without.count("screened out") + without.count("held out") == len(without) == 30
+        assert states.count("screened out") >= 28
+        assert sum(part["normed"].count(None) for part in experiment["parts"]) == 30
+    steps = {one["label"]: one for one in overview.funnel(None, pool, rankings)}
+    assert steps["scored"]["count"] == steps["gateau: ranked"]["count"] == 60
+    assert steps["scored"]["remark"] == "30 screened out: without the segment pass"
+    assert "without a score, ranked last" in steps["gateau: ranked"]["remark"]
+    detail = explorer["details"]["s000000"]
+    read = [number % 2 == 0 for number in range(len(detail["nll"]))]
+    for name in ("nll", "importance", "far"):
+        assert [value is not None for value in detail[name]] == read
+    assert None not in detail["attention"]
+    whole = make_results(tmp_path / "whole", n=60, screened_out=55, experiments=("hmg",)) / "selection"
+    ranking = pd.read_parquet(whole / "hmg/ranking.parquet")
+    assert ranking["score"].notna().all()
+    taken = rankings[0].table.assign(state="selected")
+    said = overview.warnings(pool, [replace(rankings[0], table=taken)], None)
+    assert any("selects 30 samples without a score" in one["what"] for one in said)
 
 
 def test_segments_and_tokens_are_cut_where_the_passes_cut_them(run):

@@ -48,6 +48,7 @@ def scores(n=6, **columns):
             "segment_nll": [rng.uniform(1, 5, 4).tolist() for _ in range(n)],
             "segment_attention": [rng.uniform(0, 1, 4).tolist() for _ in range(n)],
             "segment_attention_second_half": [rng.uniform(0, 1, 4).tolist() for _ in range(n)],
+            "segment_weight": [None] * n,
         }
     )
     return frame.assign(**columns)
@@ -105,12 +106,12 @@ def test_cas_of_all_rows_at_once_is_that_of_each(importance):
         sum(w * a for w, a in zip(one, row, strict=True)) / (math.hypot(*one) * math.hypot(*row) or 1)
         for one, row in zip(weights, attention, strict=True)
     ]
-    found = contextual_awareness_rows(nll, attention, importance)
+    found = contextual_awareness_rows(nll, attention, [None] * 40, importance)
     np.testing.assert_allclose(found, expected, rtol=1e-12)
     assert found[7] == 0
     assert len(set(sizes.tolist())) == 5
     with pytest.raises(ValueError, match="shape"):
-        contextual_awareness_rows(nll, [*attention[:-1], np.ones(9)], importance)
+        contextual_awareness_rows(nll, [*attention[:-1], np.ones(9)], [None] * 40, importance)
 
 
 def test_two_importance_maps_are_one_under_a_cosine():

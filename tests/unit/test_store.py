@@ -15,7 +15,12 @@ def open_store(path, settings=SETTINGS):
 
 
 def result(number):
-    return {"segment_nll": [number / 3, number / 7], "nll_instruction_only": number / 11, "nll_response_only": 1.0}
+    return {
+        "segment_nll": [number / 3, number / 7],
+        "segment_weight": None,
+        "nll_instruction_only": number / 11,
+        "nll_response_only": 1.0,
+    }
 
 
 def test_results_come_back_to_the_last_bit_in_any_order(tmp_path):
@@ -120,7 +125,7 @@ def test_a_flipped_bit_in_a_result_is_noticed(tmp_path):
     (part,) = store.directory.glob("part-*.parquet")
     content = bytearray(part.read_bytes())
     column = pq.ParquetFile(part).metadata.row_group(0).column(1)
-    content[column.data_page_offset + column.total_compressed_size // 2] ^= 1
+    content[column.dictionary_page_offset + column.total_compressed_size // 2] ^= 1
     part.write_bytes(content)
     reader = open_store(tmp_path)
     with pytest.raises(ScoreError, match="computes only its samples again"):

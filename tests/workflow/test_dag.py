@@ -132,6 +132,7 @@ def test_a_copy_has_nothing_to_do(finished, tmp_path):
         ({"experiments": {"second": {"alpha": 1}}}, AFTER_SCORES),
         ({"cam": {"segment_length": 32}}, {"segment_pass", "scores"} | AFTER_SCORES),
         ({"scoring": {"attention_block": 32}}, {"long_pass", "scores"} | AFTER_SCORES),
+        ({"scoring": {"screen": 0.5}}, {"screen", "segment_pass", "scores"} | AFTER_SCORES),
         ({"scoring": {"short_context": "truncate"}}, {"short_pass", "scores"} | AFTER_SCORES),
         (
             {"models": {"short": {"path": str(TINY_PAIR / "short"), "window": 128}}},

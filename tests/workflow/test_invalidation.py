@@ -184,6 +184,8 @@ def test_appended_rows_are_the_only_ones_computed(run):
     ("change", "expected"),
     [
         ({"cam": {"segment_length": 32}}, {"segment_pass", "scores", *AFTER_SCORES}),
+        ({"scoring": {"screen": 0.5}}, {"screen", "segment_pass", "scores", *AFTER_SCORES}),
+        ({"scoring": {"screen": None}}, {"segment_pass", "scores", *AFTER_SCORES}),
         ({"models": {"short": "other_short"}}, {"short_pass", "scores", *AFTER_SCORES}),
         ({"scoring": {"short_context": "truncate"}}, {"short_pass", "scores", *AFTER_SCORES}),
         # models.base is the long one

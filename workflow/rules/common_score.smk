@@ -18,7 +18,9 @@ PASS_COMMAND = (
     " {params.progress} --output {output:q} {params.own} > {log:q} 2>&1"
 )
 CONTRAST_COMMAND = PASS_COMMAND.replace("{params.own}", "{params.own} {params.window_of}")
-SEGMENT_COMMAND = PASS_COMMAND.replace("{params.own}", "{params.own} {params.batches}")
+SEGMENT_COMMAND = PASS_COMMAND.replace(
+    "{params.own}", "{params.own} {params.files} --segments {params.segments:q} {params.batches}"
+)
 TEXT_MODEL_COMMAND = (
     "{params.lease} python {params.script:q} --samples {input:q} --model {params.model:q} --device {params.device}"
     " --dtype {params.dtype} --attention {params.attention} {params.run} {params.progress} {params.own}"
@@ -83,6 +85,19 @@ def contrast_params(rule):
         ),
         "window": lambda wildcards: window if wildcards.contrast == "one_model" else "",
     }
+
+
+def shard_folders(files, *names):
+    """Return the arguments ``--name folder``. A shell command of more than 128 KB (some thousand paths) is refused."""
+    return " ".join(f"--{name} {shlex.quote(str(Path(files[name][0]).parent))}" for name in names)
+
+
+def screen_if_any(wildcards):
+    """Return what tells the segment pass which samples, and which segments, it reads; nothing if it reads all."""
+    if config["scoring"]["screen"] is None:
+        return {}
+    long = {"long": f"{RESULTS}/long_pass/{SHARD_FILE}.parquet".format(shard=wildcards.shard)}
+    return {"screen": f"{RESULTS}/screen/screen.parquet", **(long if config["scoring"]["segments"] else {})}
 
 
 def selection_inputs(wildcards):

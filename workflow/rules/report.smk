@@ -12,6 +12,7 @@ _SELECTED = {
     "index": rules.index.output if RANKED else [],
     "short_pass": _SHARDED,
     "long_pass": _SHARDED,
+    "screen": _SHARDED if config["scoring"]["screen"] is not None else [],
     "segment_pass": _SHARDED,
     "scores": _SHARDED,
     "contrast_pass": CONTRASTED,

@@ -51,6 +51,7 @@ rule long_pass:
 
 rule segment_pass:
     input:
+        unpack(screen_if_any),
         samples=rules.samples.output.samples,
         index=rules.index.output,
     output:
@@ -69,6 +70,8 @@ rule segment_pass:
     params:
         **pass_params("long", "segment_pass"),
         own=f"--segment-length {config['cam']['segment_length']}",
+        segments=as_json(config["scoring"]["segments"]),
+        files=lambda wildcards, input: f"{named_files(input, 'screen', 'long')} {ATTENTION_BLOCK}",
         # not compared, because the composition of batches changes the last digits only
         batches=lambda wildcards, input: f"--batch-tokens {config['scoring']['segment_batch_tokens']}",
     shell:

@@ -24,15 +24,40 @@ rule scores:
         code=code_digest("scores.py"),
         lengths=f"--segment-length {config['cam']['segment_length']} {ATTENTION_BLOCK}",
         max_non_finite_share=config["scoring"]["max_non_finite_share"],
-        # folders, because a shell command of more than 128 KB (some thousand paths) is refused
-        folders=lambda wildcards, input: " ".join(
-            f"--{name} {shlex.quote(str(Path(input[name][0]).parent))}" for name in ("short", "long", "segments")
-        ),
+        folders=lambda wildcards, input: shard_folders(input, "short", "long", "segments"),
         shards=lambda wildcards, input: len(SHARDS),
     shell:
         "python {params.script:q} --index {input.index:q} {params.folders} --shards {params.shards}"
         " {params.lengths}"
         " --max-non-finite-share {params.max_non_finite_share} --output {output:q} > {log:q} 2>&1"
+
+
+# Which samples get the segment pass, only if scoring.screen is set. It follows from the other two passes.
+rule screen:
+    input:
+        index=rules.index.output,
+        short=shards_of("short_pass"),
+        long=shards_of("long_pass"),
+    output:
+        ensure(f"{RESULTS}/screen/screen.parquet", non_empty=True),
+    log:
+        f"{RESULTS}/logs/screen/screen.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/screen/screen.tsv"
+    conda:
+        "../../envs/gateau.yaml"
+    resources:
+        mem_mb=lambda wildcards, attempt: 8000 * attempt,
+        runtime=lambda wildcards, attempt: 120 * attempt,
+    params:
+        script=script("screen"),
+        code=code_digest("screen.py"),
+        share=config["scoring"]["screen"],
+        folders=lambda wildcards, input: shard_folders(input, "short", "long"),
+        shards=lambda wildcards, input: len(SHARDS),
+    shell:
+        "python {params.script:q} --index {input.index:q} {params.folders} --shards {params.shards}"
+        " --share {params.share} --output {output:q} > {log:q} 2>&1"
 
 
 rule contrast:

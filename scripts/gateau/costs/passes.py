@@ -37,21 +37,23 @@ class ScoringPass:
     window: int | None
     config: Mapping[str, Any]
 
-    def sequences(self, sample: SampleLength) -> list[tuple[int, int]]:
+    def sequences(self, sample: SampleLength) -> list[tuple[int, float]]:
         """Return the sequences of a sample as pairs (tokens, how many).
 
         The segment pass reads the segments with instruction and response, the same without a segment, and the response
-        alone. The short pass reads nothing if the window cannot hold instruction and response.
+        alone. With ``scoring.screen``, which samples it reads is not known yet, so each one counts with its share. The
+        short pass reads nothing if the window cannot hold instruction and response.
         """
         if self.rule != "segment_pass":
             window = self.window or sample.total
             return [(min(sample.total, window), 1)] if sample.frame <= window else []
         length = self.config["cam"]["segment_length"]
         whole, rest = divmod(sample.context, length)
-        segments = [(length + sample.frame, whole), (rest + sample.frame, int(rest > 0))]
-        return [(tokens, n) for tokens, n in (*segments, (sample.frame, 1), (sample.response + 1, 1)) if n]
+        segments, samples = shares_read(self.config["scoring"])
+        read = [(length + sample.frame, whole * segments), (rest + sample.frame, (rest > 0) * segments)]
+        return [(tokens, n) for tokens, n in (*read, (sample.frame, samples), (sample.response + 1, samples)) if n]
 
-    def tokens(self, sample: SampleLength) -> int:
+    def tokens(self, sample: SampleLength) -> float:
         """Return the tokens that the pass reads for a sample."""
         return sum(tokens * count for tokens, count in self.sequences(sample))
 
@@ -85,12 +87,23 @@ class ScoringPass:
         numbers: float = sample.response
         scoring = self.config["scoring"]
         if self.rule == "segment_pass":
-            numbers = 2 * (sample.context // self.config["cam"]["segment_length"] + 3)
+            share = shares_read(self.config["scoring"])[1]
+            numbers = 2 * share * (sample.context // self.config["cam"]["segment_length"] + 3)
         elif self.rule == "long_pass":
             blocks = 2 * (sample.context // scoring["attention_block"] + 1)
             blocks += shape.layers * (sample.context // scoring["layer_block"] + 1)
             numbers = sample.response + blocks / 2  # blocks are stored in half precision
         return float(_SINGLE * numbers + _ROW)
+
+
+def shares_read(scoring: Mapping[str, Any]) -> tuple[float, float]:
+    """Return the shares of all segments, and of all samples, that the segment pass reads."""
+    screen, segments = scoring["screen"], scoring["segments"]
+    if screen is None:
+        return 1, 1
+    if segments is None:
+        return screen, screen
+    return screen + (1 - screen) * (segments["attended"] + segments["drawn"]), 1
 
 
 def largest_share(shape: DecoderShape, devices: int) -> float:

@@ -23,7 +23,7 @@ from gateau.costs.lengths import (
     rows_of_tokens,
     spread,
 )
-from gateau.costs.passes import ScoringPass
+from gateau.costs.passes import ScoringPass, shares_read
 from gateau.costs.training_memory import TrainingSetup, memory_items, peak_bytes
 from gateau.draws import wanted_rows
 from gateau.errors import DataError, ModelError, SettingsError
@@ -230,6 +230,11 @@ class Run:
         for name, one in self.configuration.contrasts.items():
             window_of = one.window_of if one.short_context == "truncate" else None
             passes.append(self._pass("contrast_pass", name, one.role, window_of))
+        if (share := shares_read(self.config["scoring"])[0]) < 1:
+            self._note(
+                f"segment_pass: scoring.screen and scoring.segments let it read {share:.0%} of the segments; the "
+                "samples that it reads as a whole are taken to be like all samples."
+            )
         return passes
 
     def _pass(self, rule: str, name: str, role: str, window_of: str | None) -> Stage:
@@ -237,10 +242,11 @@ class Run:
         one = ScoringPass(rule, self.window(window_of) if window_of else None, self.config)
         read = [sample for sample in self.long if one.sequences(sample)] if self.long else None
         known = shape if one.window or not window_of else None  # costs are unknown without the window
+        samples = shares_read(self.config["scoring"])[1] if rule == "segment_pass" else 1
         return Stage(
             rule, name, shards, self.configuration.gpus_per_pass,
             f"{rule}/{name}{'/' if name else ''}*-of-{shards:04d}.tsv",
-            sequences=len(read) if read else None,
+            sequences=round(samples * len(read)) if read else None,
             tokens=float(sum(map(one.tokens, read))) if read and known else None,
             flops=sum(one.flops(known, sample) for sample in read) if read and known else None,
             memory=one.memory(known) if known else None,

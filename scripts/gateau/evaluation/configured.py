@@ -18,8 +18,9 @@ from gateau.evaluation.benchmarks.base import Benchmark
 from gateau.evaluation.client.server import ServerSettings
 from gateau.evaluation.client.start import Start
 from gateau.evaluation.harness.configured import check_harness
-from gateau.experiments import Configuration, check_gpus, check_known, chosen, model_section
+from gateau.experiments import Configuration, check_known, chosen, model_section
 from gateau.model_files import ModelSpec
+from gateau.scoring_section import check_gpus
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import pandas as pd
 from gateau.report_page.numbers import duration, percent
 from gateau.report_page.pool import Ranked
 from gateau.report_page.results import Results
+from gateau.schemas import RANKED_STATUSES, SCREENED_OUT
 
 _MANY = 0.1  # share from which on near duplicates or truncated samples are worth a warning
 _FOLLOWS = 0.5  # Spearman's correlation with length from which on a score is said to follow length
@@ -41,14 +42,20 @@ def funnel(
     if pool is not None and "status" in pool:
         scored = "nll_long" in pool
         for status, count in pool["status"].value_counts().sort_index().items():
-            if status != "ok":
+            if status not in RANKED_STATUSES:
                 step(f"status {status}", int(count), "lost", "not ranked")
-        step("scored" if scored else "can be scored", int((pool["status"] == "ok").sum()), "kept")
+        out = int((pool["status"] == SCREENED_OUT).sum())
+        remark = f"{out:,} screened out: without the segment pass" if out else ""
+        step("scored" if scored else "can be scored", int(pool["status"].isin(RANKED_STATUSES).sum()), "kept", remark)
     for ranked in rankings:
         states = ranked.table["state"].value_counts()
         remark = ", ".join(
             f"{states[name]:,} {words}"
-            for name, words in (("near duplicate", "near duplicates left out"), ("held out", "held out"))
+            for name, words in (
+                ("near duplicate", "near duplicates left out"),
+                ("held out", "held out"),
+                ("screened out", "without a score, ranked last"),
+            )
             if states.get(name)
         )
         step(f"{ranked.name}: ranked", len(ranked.table), "kept", remark)
@@ -116,7 +123,13 @@ def _of_ranking(ranked: Ranked) -> Iterator[tuple[str, str]]:
             f"{ranked.name} leaves out {repeats:,} near duplicates, {percent(repeats / len(ranked.table))} of all.",
             "The pool repeats itself. Look at some pairs in the explorer, and remove the cause from the data.",
         )
-    selectable = int(ranked.table["state"].isin(["selected", "not selected"]).sum())
+    without = int(ranked.table.loc[ranked.table["state"] == "selected", "score"].isna().sum())
+    if without:
+        yield (
+            f"{ranked.name} selects {without:,} samples without a score, which scoring.screen left out.",
+            "Their order is that of HMP alone. Raise scoring.screen, or lower n_long.",
+        )
+    selectable = int(ranked.table["state"].isin(["selected", "not selected", "screened out"]).sum())
     if selectable and ranked.selected > 0.8 * selectable:
         yield (
             f"{ranked.name} selects {percent(ranked.selected / selectable)} of the samples that it could select.",

@@ -15,7 +15,7 @@ from gateau.schemas import INDEX, PARTS, RANKING, SAMPLES, SCORES
 from gateau.selection.selected import is_selectable
 
 _LENGTHS = ["n_context", "n_instruction", "n_response", "truncated_tokens"]
-STATES = ("selected", "not selected", "near duplicate", "held out", "not ranked")
+STATES = ("selected", "not selected", "near duplicate", "held out", "screened out", "not ranked")
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,8 @@ def _states(table: pd.DataFrame, selected: int) -> pd.Series:
     selectable = is_selectable(table)
     taken = selectable & (selectable.cumsum() <= selected)
     state = np.select(
-        [taken, table["held_out"], table["duplicate_of"].notna()], ["selected", "held out", "near duplicate"],
+        [taken, table["held_out"], table["duplicate_of"].notna(), table["score"].isna()],
+        ["selected", "held out", "near duplicate", "screened out"],
         "not selected",
     )  # fmt: skip
     return pd.Series(state, index=table.index)

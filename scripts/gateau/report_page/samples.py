@@ -18,7 +18,7 @@ from gateau.report_page.pool import Ranked
 from gateau.report_page.results import Results
 from gateau.report_page.texts import Divider
 from gateau.schemas import SAMPLES, SCORES
-from gateau.selection.awareness import IMPORTANCE
+from gateau.selection.awareness import IMPORTANCE, evidence_of_segments, weighted_median
 
 MOST_POINTS = 4000
 _EACH = 50  # best, worst, around the cut, and drawn
@@ -27,7 +27,7 @@ _FULL_SEGMENTS = 64  # contexts with more keep the text of their telling segment
 _TELLING = 8
 _MOST_CHARACTERS = 6000  # of a segment, an instruction or a response
 _TEXTS = ["context", "instruction", "response"]
-_LISTS = ["token_nll_short", "token_nll_long", "segment_nll", "segment_attention"]
+_LISTS = ["token_nll_short", "token_nll_long", "segment_nll", "segment_weight", "segment_attention"]
 
 Array = NDArray[np.float64]
 
@@ -142,14 +142,13 @@ def details(
     return kept
 
 
-def far_contributions(segment_nll: Sequence[float]) -> Array:
+def far_contributions(segment_nll: Sequence[float], segment_weight: Sequence[float] | None = None) -> Array:
     """Return what each segment adds to :func:`gateau.selection.awareness.far_evidence`, float ``[segments]``."""
-    nll = np.asarray(segment_nll, dtype=np.float64)
-    evidence = np.maximum(np.median(nll) - nll, 0.0)
+    evidence = evidence_of_segments(segment_nll, segment_weight)
     if not evidence.max() > 0:
-        return np.zeros_like(nll)
+        return np.zeros_like(evidence)
     weights = (evidence / evidence.max()) ** 2
-    distance = 1 - (np.arange(len(nll)) + 0.5) / len(nll)
+    distance = 1 - (np.arange(len(evidence)) + 0.5) / len(evidence)
     found: Array = weights * distance / max(weights.sum(), 1.0) * -np.expm1(-evidence.max())
     return found
 
@@ -174,11 +173,13 @@ def _context(
     text: str, sample: Mapping[Any, Any], scores: Mapping[str, Any] | None, divider: Divider, length: int | None,
     importance: str,
 ) -> dict[str, Any]:  # fmt: skip
-    nll, attention = ((scores or {}).get(name) for name in ("segment_nll", "segment_attention"))
+    names = ("segment_nll", "segment_attention", "segment_weight")
+    nll, attention, share = ((scores or {}).get(name) for name in names)
     if nll is None or attention is None or not len(nll):
         return {"context": _shortened(text)}
-    values = np.asarray(nll, dtype=np.float64)
-    weights, far = IMPORTANCE[importance](values), far_contributions(nll)
+    was_read = np.ones(len(nll), dtype=bool) if share is None else np.asarray(share) > 0
+    values = np.where(was_read, np.asarray(nll, dtype=np.float64), np.inf)  # so that the others have no importance
+    weights, far = IMPORTANCE[importance](values), far_contributions(nll, share)
     tokens = length or -(-int(sample["n_context"]) // len(nll))
     divided = divider.segments(text, int(sample["truncated_tokens"]), int(sample["n_context"]), tokens)
     pieces: list[str | None] = [_shortened(piece) for piece in divided.pieces]
@@ -192,9 +193,9 @@ def _context(
         "exact": divided.exact,
         "nll": rounded_list(nll),
         "attention": rounded_list(attention),
-        "importance": rounded_list(weights),
-        "far": rounded_list(far),
-        "median": rounded(float(np.median(values))),
+        "importance": rounded_list(np.where(was_read, weights, np.nan)),
+        "far": rounded_list(np.where(was_read, far, np.nan)),
+        "median": rounded(float(weighted_median(values, was_read if share is None else share))),
         "left_out": int(sample["truncated_tokens"]),
     }
 

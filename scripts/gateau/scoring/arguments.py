@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from gateau.scoring.passes import ScoringPass, ShortPass
+    from gateau.scoring.segments import Screen
 
 logger = logging.getLogger(__name__)
 
@@ -76,6 +77,7 @@ def run_pass(
     *,
     dynamic_ntk: bool = False,
     whole_window: bool = False,
+    screen: Screen | None = None,
     **pass_options: Any,
 ) -> None:
     """Score one shard with one pass. If all of its samples are stored, neither torch nor the model is loaded.
@@ -88,6 +90,7 @@ def run_pass(
         make_pass: function from the model's config and the prompt encoder to the pass.
         dynamic_ntk: extend the model's window by dynamic NTK scaling of its rotary base.
         whole_window: require that the model's window, without extension, holds ``--max-length`` tokens.
+        screen: which samples are read in part or not at all; None reads all samples as a whole.
         pass_options: further settings that change the numbers; they become part of the progress store's key.
 
     Raises:
@@ -98,7 +101,7 @@ def run_pass(
 
     spec = resolved(spec)
     note = Note.of(args, spec, name, {**pass_options, "dynamic_ntk": dynamic_ntk, "whole_window": whole_window})
-    if note.finish(args, name, schema):
+    if note.finish(args, name, schema, screen):
         return
     import torch
 
@@ -127,10 +130,12 @@ def run_pass(
         check_logits_to_keep(model)
         return model
 
+    index = [row for row in iterate_rows(args.index, INDEX) if row["shard"] == args.shard]
+    samples = SampleReader(args.samples, SAMPLES)
     score_shard(
         scoring_pass,
-        index=[row for row in iterate_rows(args.index, INDEX) if row["shard"] == args.shard],
-        samples=SampleReader(args.samples, SAMPLES),
+        index=index if screen is None else screen.apply(index, samples),
+        samples=samples,
         encoder=encoder,
         max_length=args.max_length,
         store=ProgressStore(args.progress_dir, name, settings, schema, args.progress_seconds),

@@ -121,11 +121,13 @@ class SegmentPass:
         batch_tokens: maximum tokens of a batch of segments; a single longer sequence forms a batch of its own. If the
             device runs out of memory, the batches of this process become half as large. The NLLs change by rounding.
         start: ids before the response when it is scored given nothing (BOS or the document separator).
+        weights: how many segments each one of a sample stands for; those of weight 0 are not read. None reads all.
     """
 
     segment_length: int
     batch_tokens: int
     start: tuple[int, ...]
+    weights: tuple[float, ...] | None = None
     name = "segment_pass"
     schema = SEGMENT_RESULT
 
@@ -137,11 +139,12 @@ class SegmentPass:
         """Return the mean NLLs under θ_L given each segment, given the instruction alone, and given nothing."""
         n_response = len(sample.response)
         segments = sample.segments(self.segment_length)
-        sequences = [sample.sequence(segment) for segment in segments]
+        read = [place for place in range(len(segments)) if self.weights is None or self.weights[place]]
+        sequences = [sample.sequence(segments[place]) for place in read]
         full = [
             sequence
-            for sequence, segment in zip(sequences, segments, strict=True)
-            if len(segment) == self.segment_length
+            for sequence, place in zip(sequences, read, strict=True)
+            if len(segments[place]) == self.segment_length
         ]
         rest = sequences[len(full) :]
         step = max(self.batch_tokens // len(sequences[0]), 1) if sequences else 1
@@ -149,8 +152,10 @@ class SegmentPass:
         means = _mean_nll_of_batches(model, full, n_response, step)
         for sequence in rest:
             means += _mean_nll(model, [sequence], n_response)
+        nll = dict(zip(read, means, strict=True))
         return {
-            "segment_nll": means,
+            "segment_nll": [nll.get(place) for place in range(len(segments))],
+            "segment_weight": None if self.weights is None else list(self.weights),
             "nll_instruction_only": _mean_nll(model, [sample.sequence([])], n_response)[0],
             "nll_response_only": self._response_only(model, sample.response),
         }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from gateau.scoring.passes import ScoringPass
+    from gateau.scoring.segments import Chosen
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +47,7 @@ def score_shard(
 
     Args:
         scoring_pass: the pass to run.
-        index: the shard's rows of the index.
+        index: the shard's rows of the index, or those of :meth:`gateau.scoring.segments.Screen.apply`.
         samples: reader of the sample table.
         encoder: encoder of the prompts.
         max_length: maximum tokens of a whole sequence; the start of longer contexts is cut off.
@@ -65,9 +67,9 @@ def score_shard(
             assert model is not None
             parts = [text["context"]], [text["instruction"]], [text["response"]]
             sample = encoder.encode(*parts)[0].truncated(max_length)
-            result = _compute(scoring_pass, model, sample, text["id"])
+            result = _compute(shard.pass_of(scoring_pass, text["id"]), model, sample, text["id"])
             if _is_finite(result):
-                store.add(text["digest"], result)
+                store.add(shard.keys[text["id"]], result)
             else:
                 logger.warning("non-finite result for sample %s (%d tokens)", text["id"], sample.n_tokens)
                 shard.statuses[text["id"]] = "non_finite"
@@ -79,6 +81,7 @@ class Shard:
 
     Attributes:
         statuses: status of every sample by id.
+        keys: key of every sample in the store, by id.
         missing: row numbers, in the sample table, of the samples that have to be computed.
     """
 
@@ -92,15 +95,26 @@ class Shard:
         store: ProgressStore,
     ) -> None:
         self._schema, self._index, self._store = schema, index, store
-        self._keys = samples.digests([row["row"] for row in index])
+        self._chosen: dict[str, Chosen] = {row["id"]: row["chosen"] for row in index if "chosen" in row}
+        digests = samples.digests([row["row"] for row in index])
+        self.keys = {row["id"]: self._key(row["id"], digest) for row, digest in zip(index, digests, strict=True)}
         self.statuses = {row["id"]: _status(row, fits) for row in index}
-        pairs = zip(index, self._keys, strict=True)
-        computable = [(row, key) for row, key in pairs if self.statuses[row["id"]] in _COMPUTED]
-        self.missing = [row["row"] for row, key in computable if key not in store]
+        computable = [row for row in index if self.statuses[row["id"]] in _COMPUTED]
+        self.missing = [row["row"] for row in computable if self.keys[row["id"]] not in store]
         self._report = (
             f"{name}: {len(index)} samples, {len(computable) - len(self.missing)} found in {store.directory}, "
             f"{len(self.missing)} to compute"
         )
+
+    def _key(self, row_id: str, digest: str) -> str:
+        """Return the key of a sample: the digest of its content, and how segments were chosen if not all are read."""
+        return f"{digest} {self._chosen[row_id].about}" if row_id in self._chosen else digest
+
+    def pass_of(self, scoring_pass: ScoringPass, row_id: str) -> ScoringPass:
+        """Return the pass for one sample, which may read some of its segments only."""
+        if row_id not in self._chosen:
+            return scoring_pass
+        return replace(scoring_pass, weights=self._chosen[row_id].weights)  # type: ignore[type-var]
 
     def report(self) -> None:
         """Log how many samples are stored and how many are missing."""
@@ -112,9 +126,9 @@ class Shard:
 
     def _rows(self) -> Iterator[Row]:
         empty = dict.fromkeys(self._schema.names)
-        for row, key in zip(self._index, self._keys, strict=True):
+        for row in self._index:
             status = self.statuses[row["id"]]
-            result = next(iter(self._store.get([key]))) if status in _COMPUTED else empty
+            result = next(iter(self._store.get([self.keys[row["id"]]]))) if status in _COMPUTED else empty
             yield {"id": row["id"], "status": status, **result}
 
 

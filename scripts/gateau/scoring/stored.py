@@ -22,6 +22,7 @@ from gateau.files import write_json
 from gateau.machine import what_auto_depends_on
 from gateau.model_files import ModelSpec, tokenizer_fingerprint, weights_fingerprint
 from gateau.schemas import INDEX, SAMPLES
+from gateau.scoring.segments import Screen
 from gateau.scoring.settings import numerics_version
 from gateau.scoring.shards import SampleReader, Shard
 from gateau.scoring.store import ProgressStore
@@ -64,19 +65,28 @@ class Note:
         """Note the settings, and the window that the pass cuts its samples to."""
         write_json(self.path, {"settings": dict(settings), "window": window})
 
-    def finish(self, args: argparse.Namespace, name: str, schema: pa.Schema) -> bool:
-        """Write the shard's results if all of them are stored. Return whether they are."""
+    def finish(self, args: argparse.Namespace, name: str, schema: pa.Schema, screen: Screen | None = None) -> bool:
+        """Write the shard's results if all of them are stored. Return whether they are.
+
+        Args:
+            args: the parsed arguments of a pass.
+            name: name of the pass.
+            schema: columns of a result.
+            screen: which samples are read in part or not at all.
+        """
         try:
             noted = json.loads(self.path.read_text(encoding="utf-8"))
         except (FileNotFoundError, ValueError):
             return False
         window = noted["window"]
+        index = [row for row in iterate_rows(args.index, INDEX) if row["shard"] == args.shard]
+        samples = SampleReader(args.samples, SAMPLES)
         shard = Shard(
             name,
             schema,
             lambda n_frame: window is None or n_frame <= window,
-            [row for row in iterate_rows(args.index, INDEX) if row["shard"] == args.shard],
-            SampleReader(args.samples, SAMPLES),
+            index if screen is None else screen.apply(index, samples),
+            samples,
             ProgressStore(args.progress_dir, name, noted["settings"], schema),
         )
         if shard.missing:

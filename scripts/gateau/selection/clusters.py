@@ -65,13 +65,13 @@ def best_of_each_first(ranking: pd.DataFrame, per_cluster: int) -> pd.DataFrame:
     """Return the ranking with the best ``per_cluster`` samples of every cluster first, then all others.
 
     Both parts are ordered by score, and ``rank`` is renumbered. Near duplicates and held-out samples never
-    count among the best of a cluster.
+    count among the best of a cluster, nor do samples without a score.
 
     Args:
-        ranking: best score first, with columns cluster, duplicate_of and held_out.
+        ranking: best score first, with columns score, cluster, duplicate_of and held_out.
         per_cluster: number of samples.
     """
-    selectable = is_selectable(ranking)
+    selectable = is_selectable(ranking) & ranking["score"].notna()
     place = ranking[selectable].groupby("cluster").cumcount().reindex(ranking.index)
     first = selectable & (place < per_cluster)
     ordered = pd.concat([ranking[first], ranking[~first]], ignore_index=True)

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from gateau.errors import DataError
 from gateau.reports import COLOURS, GREY, make_figure, markdown_table, save_figure, whole, with_interval
+from gateau.selection.quality import comparable_scores
 from gateau.selection.selected import is_distinct
 
 _DRAWN_AT_ONCE = 2_000_000
@@ -135,7 +136,7 @@ def compare(
     A seeded random order is also compared, under the name ``(random)``.
 
     Args:
-        rankings: by the name of the experiment; columns id, score and method, and perhaps duplicate_of.
+        rankings: by the name of the experiment; columns id, rank, score and method, and perhaps duplicate_of.
         labels: data set label by sample id.
         lengths: length in tokens by sample id.
         positive: labels of the samples that a good ranking puts first.
@@ -152,7 +153,9 @@ def compare(
             f"{int(wanted.sum())} of {len(ids)} ranked samples have a label of comparison.positive "
             f"({', '.join(positive)}); the labels that exist are: {', '.join(sorted(set(labels.dropna())))}"
         )
-    table = {name: ranking.set_index("id")["score"].reindex(ids).to_numpy(float) for name, ranking in rankings.items()}
+    table: dict[str, Array] = {}
+    for name, ranking in rankings.items():
+        table[name] = np.array(pd.Series(comparable_scores(ranking), ranking["id"]).reindex(ids))
     methods = {name: str(ranking["method"].iloc[0]) for name, ranking in rankings.items()}
     left_out = {
         name: int((~is_distinct(ranking)).sum()) for name, ranking in rankings.items() if "duplicate_of" in ranking

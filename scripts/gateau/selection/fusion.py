@@ -17,7 +17,7 @@ import pandas as pd
 from gateau.errors import SettingsError
 from gateau.selection.awareness import DEFAULT_IMPORTANCE, IMPORTANCE
 from gateau.selection.measures import LAYERS, awareness_measure, measured
-from gateau.selection.norms import NORMS, SCORE_NORMS, Array, perplexity
+from gateau.selection.norms import NORMS, SCORE_NORMS, Array, of_known, perplexity
 from gateau.selection.parts import Part
 
 ORIENTATIONS = ("challenge", "aligned")
@@ -56,7 +56,7 @@ def guidance(scores: pd.DataFrame, norm: str) -> Array:
 
 
 def awareness(scores: pd.DataFrame, importance: str, layers: str) -> Array:
-    """Return CAS of each row before orientation, float ``[rows]`` in [0, 1]."""
+    """Return CAS of each row before orientation, float ``[rows]`` in [0, 1]; NaN for rows that are screened out."""
     return measured(scores, awareness_measure(importance, layers))
 
 
@@ -71,11 +71,14 @@ def oriented_name(orientation: str) -> str:
 
 
 def fused(scores: pd.DataFrame, options: SelectionOptions) -> list[Part]:
-    """Return the two parts of the final score: α · Norm(HMP) and (1 - α) · Norm(CAS)."""
+    """Return the two parts of the final score: α · Norm(HMP) and (1 - α) · Norm(CAS).
+
+    HMP is normed over all rows, and CAS over those that are not screened out.
+    """
     norm = NORMS[options.score_norm]
     hmp = guidance(scores, options.hmp_norm)
     cas = oriented(awareness(scores, options.importance, options.layers), options.orientation)
     return [
         Part("HMP", hmp, norm(hmp), options.alpha),
-        Part(oriented_name(options.orientation), cas, norm(cas), 1 - options.alpha),
+        Part(oriented_name(options.orientation), cas, of_known(norm, cas), 1 - options.alpha),
     ]

@@ -13,9 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from gateau.schemas import SCORES
+from gateau.schemas import RANKED_STATUSES, SCORES
 from gateau.selection.awareness import Array, contextual_awareness_rows, far_evidence_rows
 from gateau.tables import lists_of, open_table
 
@@ -39,14 +38,19 @@ class Measure:
     columns: tuple[str, ...]
     of: Callable[..., Array]
 
+    @property
+    def statuses(self) -> tuple[str, ...]:
+        """Statuses of the samples that have it. Those that are screened out lack what the segment pass computes."""
+        return ("ok",) if "segment_nll" in self.columns else RANKED_STATUSES
+
 
 def awareness_measure(importance: str, layers: str) -> Measure:
     """Return CAS before orientation, in [0, 1]."""
 
-    def of(nll: Sequence[Array], attention: Sequence[Array]) -> Array:
-        return contextual_awareness_rows(nll, attention, importance)
+    def of(nll: Sequence[Array], attention: Sequence[Array], weight: Sequence[Array | None]) -> Array:
+        return contextual_awareness_rows(nll, attention, weight, importance)
 
-    return Measure(f"cas {importance} {layers}", ("segment_nll", LAYERS[layers]), of)
+    return Measure(f"cas {importance} {layers}", ("segment_nll", LAYERS[layers], "segment_weight"), of)
 
 
 def _far_attention(segment_attention: Sequence[Array]) -> Array:
@@ -67,28 +71,31 @@ def _key_token_gain(token_nll_short: Sequence[Array], token_nll_long: Sequence[A
     return np.array([one(short, long) for short, long in zip(token_nll_short, token_nll_long, strict=True)])
 
 
-FAR_EVIDENCE = Measure("far evidence", ("segment_nll",), far_evidence_rows)
+FAR_EVIDENCE = Measure("far evidence", ("segment_nll", "segment_weight"), far_evidence_rows)
 FAR_ATTENTION = Measure("attention to far segments", ("segment_attention",), _far_attention)
 KEY_TOKEN_GAIN = Measure("gain on key tokens", ("token_nll_short", "token_nll_long"), _key_token_gain)
 
 
 def measured(scores: pd.DataFrame, measure: Measure) -> Array:
-    """Return the measure of each row, float ``[rows]``.
+    """Return the measure of each row, float ``[rows]``; NaN for a row whose status does not have it.
 
     Args:
-        scores: rows of :data:`gateau.schemas.SCORES` with status ok, or of :func:`read_scores` with this measure.
+        scores: rows of :data:`gateau.schemas.SCORES`, or of :func:`read_scores` with this measure.
         measure: what to return.
     """
     if measure.name in scores:
         values: Array = scores[measure.name].to_numpy(dtype=np.float64)
         return values
-    return measure.of(*(scores[name].tolist() for name in measure.columns))
+    found = np.full(len(scores), np.nan)
+    known = scores["status"].isin(measure.statuses).to_numpy()
+    found[known] = measure.of(*(scores.loc[known, name].tolist() for name in measure.columns))
+    return found
 
 
 def read_scores(path: str | os.PathLike[str], measures: Iterable[Measure] = ()) -> pd.DataFrame:
     """Return the columns of a table of scores that are no lists, and a column for each measure.
 
-    Only the columns that are needed are read, in batches. A sample whose status is not ok has the measure NaN.
+    Only the columns that are needed are read, in batches. A sample whose status does not have a measure has NaN there.
 
     Args:
         path: scores.parquet.
@@ -102,10 +109,10 @@ def read_scores(path: str | os.PathLike[str], measures: Iterable[Measure] = ()) 
         for start in groups[::_TOGETHER]:
             table = file.read_row_groups(list(groups[start : start + _TOGETHER]), columns=[*_NUMBERS, *lists])
             frame = table.select(_NUMBERS).to_pandas()
-            usable = table.filter(pc.equal(table["status"], "ok"))
             for measure in measures:
-                column = np.full(len(frame), np.nan)
-                column[frame["status"] == "ok"] = measure.of(*(lists_of(usable[name]) for name in measure.columns))
+                column, has = np.full(len(frame), np.nan), frame["status"].isin(measure.statuses).to_numpy()
+                usable = table.select(measure.columns).filter(pa.array(has))
+                column[has] = measure.of(*(lists_of(usable[name]) for name in measure.columns))
                 frame[measure.name] = column
             frames.append(frame)
     scores: pd.DataFrame = pd.concat(frames[1:] or frames, ignore_index=True)

@@ -19,17 +19,28 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from gateau.attention_profiles import segment_means
 from gateau.command import progress
 from gateau.errors import ScoreError
-from gateau.schemas import CONTRAST, INDEX, LONG_RESULT, SCORES, SEGMENT_RESULT, SHORT_RESULT, shard_schema
+from gateau.schemas import (
+    CONTRAST,
+    INDEX,
+    LONG_RESULT,
+    SCORES,
+    SCREENED_OUT,
+    SEGMENT_RESULT,
+    SHORT_RESULT,
+    shard_schema,
+)
 from gateau.selection.awareness import DEFAULT_IMPORTANCE, Array, contextual_awareness_rows
 from gateau.sorted_runs import SortedRuns
 from gateau.tables import lists_of, open_table, write_table_stream
 
-_BAD = ("no_response", "too_long", "non_finite", "no_context")
+_BAD = ("no_response", "too_long", "non_finite", "no_context", SCREENED_OUT)  # the worst first
 _LENGTHS = ("n_context", "n_instruction", "n_response", "truncated_tokens")
+_RESULTS = (SHORT_RESULT, LONG_RESULT, SEGMENT_RESULT)
 _UNREAD = ("layer_attention", "layer_attention_peak", "n_layers")
 _RUN_BYTES = 128 * 2**20
 _AGAIN = "delete the shard files and rerun"
@@ -83,15 +94,15 @@ def write_scores(
         ScoreError: a pass lacks a sample of the index, has one twice, or has one that is not in the index; or too many
             samples have NaN or infinite scores.
     """
-    index = _Index(index_path)
+    index = Index(index_path)
     statuses: Counter[str] = Counter()
     bad: list[str] = []
     with SortedRuns(SCORES, Path(output).parent, run_bytes) as runs:
         shards = zip(short, long, segments, strict=True)
-        groups = (parts for paths in shards for parts in _side_by_side(index, paths))
+        groups = (parts for paths in shards for parts in side_by_side(index, paths, _RESULTS, _UNREAD))
         total = sum(pq.read_metadata(path).num_row_groups for path in long)
-        for parts in progress(groups, "scores", "row group", total):
-            table = _merge(*parts, lengths)
+        for places, parts in progress(groups, "scores", "row group", total):
+            table = _merge(index.take(places), parts, lengths)
             statuses.update(table["status"].to_pylist())
             bad += non_finite(table)
             runs.add(table)
@@ -111,14 +122,14 @@ def merge_contrast(index_path: str, shards: Sequence[str]) -> pa.Table:
     Raises:
         ScoreError: the shards lack a sample of the index, have one twice, or have one that is not in the index.
     """
-    index = _Index(index_path)
+    index = Index(index_path)
     tables = []
     for path in shards:
         with open_table(path, shard_schema(SHORT_RESULT)) as file:
-            known = index.find(path, file.read(columns=["id"])["id"])
-            for place, part in _row_groups(file):
-                status = _worst([known.slice(place, len(part))["status"], part["status"]])
-                tables.append(pa.table([part["id"], status, _means(part["token_nll"])], schema=CONTRAST))
+            places = index.find(path, file.read(columns=["id"])["id"])
+            for start, part in _row_groups(file):
+                status = worst([index.take(places[start : start + len(part)])["status"], part["status"]])
+                tables.append(pa.table([part["id"], status, means(part["token_nll"])], schema=CONTRAST))
     index.check_complete()
     return pa.concat_tables(tables or [CONTRAST.empty_table()]).sort_by("id")
 
@@ -145,19 +156,28 @@ def check_finite(bad: Sequence[str], count: int, largest_share: float) -> None:
         )
 
 
-class _Index:
-    """The index by id, and which of its samples have been found in shards."""
+class Index:
+    """The index, sorted by id, and which of its samples have been found in shards.
+
+    Attributes:
+        table: id, status and lengths of all samples.
+        count: number of samples.
+    """
 
     def __init__(self, path: str) -> None:
         self._path = path
         with open_table(path, INDEX) as file:
-            self._table = file.read(columns=["id", "status", *_LENGTHS]).sort_by("id").combine_chunks()
-        self._ids = self._table["id"].combine_chunks()
-        self.count = len(self._table)
+            self.table = file.read(columns=["id", "status", "shard", *_LENGTHS]).sort_by("id").combine_chunks()
+        self._ids = self.table["id"].combine_chunks()
+        self.count = len(self.table)
         self._found = np.zeros(self.count, dtype=bool)
 
-    def find(self, path: str, ids: pa.ChunkedArray) -> pa.Table:
-        """Return status and lengths of the samples of one shard file, in their order.
+    def take(self, places: NDArray[np.int64]) -> pa.Table:
+        """Return status and lengths of the samples at these places."""
+        return self.table.take(pa.array(places))
+
+    def find(self, path: str, ids: pa.ChunkedArray) -> NDArray[np.int64]:
+        """Return the places of the samples of one shard file, in their order.
 
         Raises:
             ScoreError: one of them is not in the index, or was found before.
@@ -166,12 +186,12 @@ class _Index:
         if places.null_count:
             unknown = ids.filter(pc.is_null(places)).to_pylist()
             raise ScoreError(f"{path}: sample {unknown[0]} is not in {self._path}; {_AGAIN}")
-        rows = places.to_numpy()
+        rows: NDArray[np.int64] = places.to_numpy().astype(np.int64)
         twice = ids.to_pylist()[int(np.argmax(self._found[rows]))] if self._found[rows].any() else _repeated(ids)
         if twice is not None:
             raise ScoreError(f"{path}: sample {twice} is scored twice; {_AGAIN}")
         self._found[rows] = True
-        return self._table.take(places)
+        return rows
 
     def check_complete(self) -> None:
         """Raise ScoreError if a sample was not found."""
@@ -180,18 +200,34 @@ class _Index:
             raise ScoreError(f"no scores for {_some(missing)} of {self._path}; {_AGAIN}")
 
 
-def _side_by_side(index: _Index, paths: Sequence[str]) -> Iterator[tuple[pa.Table, pa.Table, pa.Table, pa.Table]]:
-    """Yield the same rows of the index and of the short, the long and the segment pass, one row group at a time."""
+def side_by_side(
+    index: Index, paths: Sequence[str], results: Sequence[pa.Schema], unread: Sequence[str] = ()
+) -> Iterator[tuple[NDArray[np.int64], list[pa.Table]]]:
+    """Yield places in the index, and the same rows of the files of several passes, one row group at a time.
+
+    Args:
+        index: the index.
+        paths: a shard's file of each pass, among them that of the long pass as the second one.
+        results: schema of each pass's result.
+        unread: columns that are left out.
+
+    Raises:
+        ScoreError: the files do not hold the same samples in the same order, or the index lacks one of them.
+    """
     with ExitStack() as stack:
-        schemas = (shard_schema(result) for result in (SHORT_RESULT, LONG_RESULT, SEGMENT_RESULT))
-        files = [stack.enter_context(open_table(*pair)) for pair in zip(paths, schemas, strict=True)]
-        short, long, segments = (file.read(columns=["id"])["id"] for file in files)
-        known = index.find(paths[1], long)
-        for path, ids in ((paths[0], short), (paths[2], segments)):
+        files = [
+            stack.enter_context(open_table(path, shard_schema(result)))
+            for path, result in zip(paths, results, strict=True)
+        ]
+        all_ids = [file.read(columns=["id"])["id"] for file in files]
+        long, long_path = all_ids[1], paths[1]
+        places = index.find(long_path, long)
+        for path, ids in zip(paths, all_ids, strict=True):
             if not ids.equals(long):
-                raise ScoreError(f"{_difference(path, ids, paths[1], long)}; {_AGAIN}")
-        for (place, first), (_, second), (_, third) in zip(*map(_row_groups, files), strict=True):
-            yield known.slice(place, len(second)), first, second, third
+                raise ScoreError(f"{_difference(path, ids, long_path, long)}; {_AGAIN}")
+        for groups in zip(*(_row_groups(file, unread) for file in files), strict=True):
+            start, parts = groups[0][0], [part for _, part in groups]
+            yield places[start : start + len(parts[0])], parts
 
 
 def _difference(path: str, ids: pa.ChunkedArray, long_path: str, long_ids: pa.ChunkedArray) -> str:
@@ -203,9 +239,9 @@ def _difference(path: str, ids: pa.ChunkedArray, long_path: str, long_ids: pa.Ch
     return f"{path} holds its samples in another order than {long_path}"
 
 
-def _row_groups(file: pq.ParquetFile) -> Iterator[tuple[int, pa.Table]]:
-    """Yield each row group without the profile by layer, and the place of its first row in the file."""
-    place, columns = 0, [name for name in file.schema_arrow.names if name not in _UNREAD]
+def _row_groups(file: pq.ParquetFile, unread: Sequence[str] = ()) -> Iterator[tuple[int, pa.Table]]:
+    """Yield each row group without the columns ``unread``, and the place of its first row in the file."""
+    place, columns = 0, [name for name in file.schema_arrow.names if name not in unread]
     for group in range(file.num_row_groups):
         table = file.read_row_group(group, columns=columns)
         yield place, table
@@ -222,7 +258,8 @@ def _some(ids: Sequence[str]) -> str:
     return f"{len(ids)} samples ({', '.join(ids[:10])}{', …' if len(ids) > 10 else ''})"
 
 
-def _worst(statuses: Sequence[pa.ChunkedArray]) -> pa.Array:
+def worst(statuses: Sequence[pa.ChunkedArray]) -> pa.Array:
+    """Return the worst status of each row."""
     return pa.array(
         [
             next((bad for bad in _BAD if bad in row), "ok")
@@ -232,12 +269,14 @@ def _worst(statuses: Sequence[pa.ChunkedArray]) -> pa.Array:
     )
 
 
-def _means(token_nll: pa.ChunkedArray) -> pa.Array:
+def means(token_nll: pa.ChunkedArray) -> pa.Array:
+    """Return the mean of each list, in float64."""
     return pa.array([None if row is None else float(row.astype(np.float64).mean()) for row in lists_of(token_nll)])
 
 
-def _merge(known: pa.Table, short: pa.Table, long: pa.Table, segments: pa.Table, lengths: Lengths) -> pa.Table:
-    status = _worst([known["status"], short["status"], long["status"], segments["status"]])
+def _merge(known: pa.Table, parts: Sequence[pa.Table], lengths: Lengths) -> pa.Table:
+    short, long, segments = parts
+    status = worst([known["status"], short["status"], long["status"], segments["status"]])
     attention = {
         f"segment_{name}": _segment_attention(long[name], long[f"{name}_peak"], known["n_context"], lengths)
         for name in ("attention", "attention_second_half")
@@ -245,17 +284,18 @@ def _merge(known: pa.Table, short: pa.Table, long: pa.Table, segments: pa.Table,
     usable = np.flatnonzero([one == "ok" for one in status.to_pylist()]).tolist()
     nll = lists_of(segments["segment_nll"])
     cas: list[float | None] = [None] * len(nll)
-    for row, value in zip(usable, _cas(nll, attention["segment_attention"], usable), strict=True):
+    weights = lists_of(segments["segment_weight"])
+    for row, value in zip(usable, _cas(nll, attention["segment_attention"], weights, usable), strict=True):
         cas[row] = value
     columns: Mapping[str, Any] = {
         "id": long["id"],
         "status": status,
         **{name: known[name] for name in _LENGTHS},
-        "nll_short": _means(short["token_nll"]),
-        "nll_long": _means(long["token_nll"]),
+        "nll_short": means(short["token_nll"]),
+        "nll_long": means(long["token_nll"]),
         "token_nll_short": short["token_nll"],
         "token_nll_long": long["token_nll"],
-        **{name: segments[name] for name in ("nll_instruction_only", "nll_response_only", "segment_nll")},
+        **{name: segments[name] for name in SEGMENT_RESULT.names},
         **{name: pa.array(rows, SCORES.field(name).type) for name, rows in attention.items()},
         "cas": pa.array(cas, pa.float64()),
     }
@@ -272,7 +312,12 @@ def _segment_attention(
     ]
 
 
-def _cas(nll: Sequence[Array | None], attention: Sequence[Array | None], rows: Sequence[int]) -> list[float]:
-    chosen = [nll[row] for row in rows], [attention[row] for row in rows]
-    found: list[float] = contextual_awareness_rows(*chosen, DEFAULT_IMPORTANCE).tolist()  # type: ignore[arg-type]
+def _cas(
+    nll: Sequence[Array | None],
+    attention: Sequence[Array | None],
+    weights: Sequence[Array | None],
+    rows: Sequence[int],
+) -> list[float]:
+    first, second, third = ([column[row] for row in rows] for column in (nll, attention, weights))
+    found: list[float] = contextual_awareness_rows(first, second, third, DEFAULT_IMPORTANCE).tolist()  # type: ignore
     return found

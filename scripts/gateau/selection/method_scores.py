@@ -2,7 +2,8 @@
 
 A method is a function of the merged scores (rows of :data:`gateau.schemas.SCORES`) and the options. It returns the
 parts of the score; the score is their weighted sum, and larger is better. To add a method, write the function, name it
-in :data:`SCORES`, and describe it in :mod:`gateau.methods`.
+in :data:`SCORES`, and describe it in :mod:`gateau.methods`. What comes from the segment pass is NaN for rows that are
+screened out.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from gateau.selection.measures import (
     awareness_measure,
     measured,
 )
-from gateau.selection.norms import Array, rank
+from gateau.selection.norms import Array, of_known, rank
 from gateau.selection.parts import Part, only
 
 _ROBUST_ALPHA = 0.3
@@ -33,11 +34,11 @@ _SMALLEST_GROUP = 20
 
 def gateau_robust(scores: pd.DataFrame, options: SelectionOptions) -> list[Part]:
     """Return 0.3 · rank of HMP by log-perplexities among rows of similar length + 0.7 · rank of far evidence."""
-    hmp = _relative_to_length_group(guidance(scores, "log"), _length(scores))
+    hmp = hmp_among_like_lengths(scores)
     evidence = measured(scores, FAR_EVIDENCE)
     return [
         Part("HMP within its length group", hmp, rank(hmp), _ROBUST_ALPHA),
-        Part("far evidence", evidence, rank(evidence), 1 - _ROBUST_ALPHA),
+        Part("far evidence", evidence, of_known(rank, evidence), 1 - _ROBUST_ALPHA),
     ]
 
 
@@ -65,7 +66,8 @@ def perplexity_guidance(scores: pd.DataFrame, options: SelectionOptions) -> list
 def ifd(scores: pd.DataFrame, options: SelectionOptions) -> list[Part]:
     """Return log IFD = log(PPL(y | c, x) / PPL(y)). Rows whose response alone has no perplexity come last."""
     ratio = _column(scores, "nll_long") - _column(scores, "nll_response_only")
-    return only("log IFD", np.where(np.isnan(ratio), np.nanmin(ratio, initial=0.0) - 1, ratio))
+    undefined = np.isnan(ratio) & (scores["status"] == "ok").to_numpy()
+    return only("log IFD", np.where(undefined, np.nanmin(ratio, initial=0.0) - 1, ratio))
 
 
 def length(scores: pd.DataFrame, options: SelectionOptions) -> list[Part]:
@@ -105,6 +107,11 @@ def _length(scores: pd.DataFrame) -> Array:
 def _column(scores: pd.DataFrame, name: str) -> Array:
     values: Array = scores[name].to_numpy(dtype=np.float64)
     return values
+
+
+def hmp_among_like_lengths(scores: pd.DataFrame) -> Array:
+    """Return HMP by log perplexities minus its median among rows of similar length, float ``[rows]``."""
+    return _relative_to_length_group(guidance(scores, "log"), _length(scores))
 
 
 def _relative_to_length_group(values: Array, lengths: Array) -> Array:

@@ -43,6 +43,20 @@ def zscore(values: Array) -> Array:
     return (values - values.mean()) / deviation if deviation > 0 else np.zeros_like(values)
 
 
+def of_known(norm: Callable[[Array], Array], values: Array) -> Array:
+    """Return a norm over the values that are known; NaN stays NaN.
+
+    The unknown values are taken to be distributed like the known ones. This matters for :func:`softmax` only, whose
+    results get smaller with every further value.
+    """
+    known = ~np.isnan(values)
+    if known.all():
+        return norm(values)
+    normed = np.full_like(values, np.nan)
+    normed[known] = norm(values[known]) * (known.mean() if norm is softmax else 1.0)
+    return normed
+
+
 def log(values: Array) -> Array:
     """Return the natural logarithm. Of a perplexity, that is the mean NLL."""
     return np.log(values)

@@ -35,8 +35,8 @@ def plot_distributions(ranking: pd.DataFrame, title: str, output: str | os.PathL
     the others are hollow. In the histograms a black line counts the selected samples. Dashed lines mark the cut.
 
     Args:
-        ranking: columns rank, score, hmp, cas, method, length (tokens), dataset (label), selected (bool) and selectable
-            (bool: neither a near duplicate nor held out).
+        ranking: columns rank, score and cas (NaN for samples that are screened out), hmp, method, length (tokens),
+            dataset (label), selected (bool) and selectable (bool: neither a near duplicate nor held out).
         title: the name of the experiment.
         output: PNG, SVG or PDF.
     """
@@ -62,7 +62,9 @@ def plot_distributions(ranking: pd.DataFrame, title: str, output: str | os.PathL
     _mark_last_selected(rank_length, ranking)
 
     n_selected = int(ranking["selected"].sum())
-    figure.suptitle(f"{title}: {whole(n_selected)} of {whole(len(ranking))} ranked samples are selected")
+    screened_out = int(ranking["score"].isna().sum())
+    note = f"; {whole(screened_out)} are screened out and have no score" if screened_out else ""
+    figure.suptitle(f"{title}: {whole(n_selected)} of {whole(len(ranking))} ranked samples are selected{note}")
     figure.legend(handles=_legend(groups), loc="outside lower center", ncols=4)
     save_figure(figure, output)
 
@@ -97,11 +99,10 @@ def _edges(values: pd.Series, width: float | None) -> NDArray[np.float64]:
 
 
 def _histogram(axis: Any, groups: Mapping[str, _Group], column: str, edges: NDArray[np.float64]) -> None:
-    inside = [np.clip(one.rows[column], edges[0], edges[-1]) for one in groups.values()]
+    known = [one.rows.dropna(subset=[column]) for one in groups.values()]
+    inside = [np.clip(rows[column], edges[0], edges[-1]) for rows in known]
     axis.hist(inside, bins=edges, stacked=True, color=[one.colour for one in groups.values()], alpha=0.75)
-    selected = np.concatenate(
-        [values[one.rows["selected"]] for values, one in zip(inside, groups.values(), strict=True)]
-    )
+    selected = np.concatenate([values[rows["selected"]] for values, rows in zip(inside, known, strict=True)])
     if len(selected):
         axis.hist(selected, bins=edges, histtype="step", color="black", linewidth=1.4)
     axis.set_ylabel("samples")
@@ -110,6 +111,7 @@ def _histogram(axis: Any, groups: Mapping[str, _Group], column: str, edges: NDAr
 
 def _score_histogram(axis: Any, ranking: pd.DataFrame, groups: Mapping[str, _Group]) -> None:
     """Draw the scores without far outliers, which the first and the last bar count, and the cut."""
+    ranking = ranking.dropna(subset=["score"])
     scores = ranking["score"]
     lower, upper = scores.quantile(0.25), scores.quantile(0.75)
     reach = _OUTLIERS * (upper - lower)

@@ -12,12 +12,13 @@ from typing import Any
 import pandas as pd
 
 from gateau.draws import held_out_ids, wanted_rows
+from gateau.errors import SettingsError
 from gateau.methods import METHODS
 from gateau.selection.clusters import best_of_each_first, clusters_by_id
 from gateau.selection.fusion import SelectionOptions
 from gateau.selection.labelled import total_tokens, uncut_tokens
 from gateau.selection.near_duplicates import duplicates_of
-from gateau.selection.quality import quality_by_label, spearman
+from gateau.selection.quality import comparable_scores, quality_by_label, spearman
 from gateau.selection.ranking import Scored, ranked, score_samples
 from gateau.selection.selected import selected_ids
 
@@ -101,7 +102,7 @@ def select(policy: Policy, tables: Tables) -> Selection:
         DataError: all samples would be held out, or ``n_long`` asks for more tokens than they have.
         ScoreError: no sample can be ranked, or a score is not finite.
         SettingsError: the method does not exist, or ``n_long`` is larger than the number of samples that can be
-            selected.
+            selected, or than that of samples that have a score.
     """
     scored = score_samples(tables.scores, policy.formula, policy.method, tables.contrast, tables.rewards)
     ranking = ranked(scored, policy.formula, policy.method)
@@ -121,7 +122,20 @@ def select(policy: Policy, tables: Tables) -> Selection:
     if isinstance(policy.n_long, Mapping):
         tokens = uncut_tokens(tables.scores).set_axis(tables.scores["id"]).loc[selected_ids(ranking, None)]
     count = wanted_rows(policy.n_long, len(tables.samples), tokens)
-    return Selection(ranking, selected_ids(ranking, count), scored)
+    chosen = selected_ids(ranking, count)
+    if count is not None:
+        _check_screen(ranking, chosen)
+    return Selection(ranking, chosen, scored)
+
+
+def _check_screen(ranking: pd.DataFrame, chosen: list[str]) -> None:
+    """Raise SettingsError if a chosen sample has no score, because it is screened out."""
+    without = set(ranking.loc[ranking["score"].isna(), "id"]) & set(chosen)
+    if without:
+        raise SettingsError(
+            f"n_long selects {len(chosen)} samples, and {len(without)} of them have no score, because scoring.screen "
+            "leaves them out of the segment pass; raise scoring.screen or lower n_long"
+        )
 
 
 def _needed(table: pd.Series | None, message: str) -> pd.Series:
@@ -162,7 +176,7 @@ def summarise(
         "clusters": ranking["cluster"].nunique(),
         "clusters_selected_from": ranking.loc[ranking["id"].isin(selection.ids), "cluster"].nunique(),
         "selected": len(selection.ids),
-        "spearman_with_length": spearman(ranking["score"].to_numpy(), lengths.to_numpy(dtype=float)),
+        "spearman_with_length": spearman(comparable_scores(ranking), lengths.to_numpy(dtype=float)),
         "by_dataset": quality_by_label(ranking, labels),
     }
 

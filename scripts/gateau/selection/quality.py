@@ -33,6 +33,23 @@ def spearman(first: NDArray[np.float64], second: NDArray[np.float64]) -> float |
     return float(np.corrcoef(ranks[0], ranks[1])[0, 1])
 
 
+def comparable_scores(ranking: pd.DataFrame) -> NDArray[np.float64]:
+    """Return a score for every row of a ranking, float ``[rows]``, in the same order.
+
+    Rows without a score get numbers below all scores that fall with their rank.
+
+    Args:
+        ranking: columns rank and score, in any order of rows.
+    """
+    score = ranking["score"].to_numpy(dtype=np.float64)
+    unknown = np.isnan(score)
+    if not unknown.any():
+        return score
+    lowest = score[~unknown].min(initial=0.0)
+    found: NDArray[np.float64] = np.where(unknown, lowest - ranking["rank"], score)
+    return found
+
+
 def quality_by_label(ranking: pd.DataFrame, labels: pd.Series) -> dict[str, dict[str, Any]]:
     """Return for each label the number of samples, AUROC against all others, and its share of the best tenth.
 
@@ -41,7 +58,7 @@ def quality_by_label(ranking: pd.DataFrame, labels: pd.Series) -> dict[str, dict
         labels: data set label by sample id.
     """
     label = ranking["id"].map(labels).fillna("(none)").to_numpy()
-    score = ranking["score"].to_numpy(dtype=np.float64)
+    score = comparable_scores(ranking)
     top = (ranking["rank"] <= max(len(ranking) // 10, 1)).to_numpy()
     return {
         str(name): {

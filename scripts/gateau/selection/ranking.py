@@ -1,4 +1,8 @@
-"""A ranking of merged scores by one method. Ties are broken by id."""
+"""A ranking of merged scores by one method. Ties are broken by id.
+
+Samples that ``scoring.screen`` leaves out of the segment pass are ranked too. If a method needs that pass, they have no
+score; they come after all others, by the value that they were screened by.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +13,9 @@ import pandas as pd
 
 from gateau.errors import ScoreError, SettingsError
 from gateau.methods import METHODS, UNRANKED
+from gateau.schemas import RANKED_STATUSES, SCREENED_OUT
 from gateau.selection.fusion import SelectionOptions, awareness, guidance
-from gateau.selection.method_scores import SCORES
+from gateau.selection.method_scores import SCORES, hmp_among_like_lengths
 from gateau.selection.parts import Part, total
 
 
@@ -34,7 +39,7 @@ def score_samples(
     contrast: pd.DataFrame | None = None,
     rewards: pd.DataFrame | None = None,
 ) -> Scored:
-    """Score the samples of status ``ok``.
+    """Score the samples of status ``ok`` and ``screened_out``; NaN stands for an unknown score of the latter.
 
     Args:
         scores: rows of :data:`gateau.schemas.SCORES`.
@@ -50,7 +55,7 @@ def score_samples(
     """
     if method not in METHODS:
         raise SettingsError(f"method is {method!r}; choose one of {', '.join([*METHODS, *UNRANKED])}")
-    usable = scores[scores["status"] == "ok"]
+    usable = scores[scores["status"].isin(RANKED_STATUSES)]
     further = contrast if METHODS[method].contrast is not None else rewards if METHODS[method].rewards else None
     if METHODS[method].contrast is not None:
         usable = _with_column(usable, "nll_short", contrast, "nll")
@@ -62,9 +67,10 @@ def score_samples(
         raise ScoreError(f"no sample can be ranked (status: {counts}); docs/results.md explains each status")
     parts = SCORES[method](usable, options)
     score = total(parts)
-    if not np.isfinite(score).all():
+    bad = ~(np.isfinite(score) | (np.isnan(score) & (usable["status"] == SCREENED_OUT).to_numpy()))
+    if bad.any():
         raise ScoreError(
-            f"method {method} gives {int((~np.isfinite(score)).sum())} samples a score that is not finite (hmp_norm "
+            f"method {method} gives {int(bad.sum())} samples a score that is not finite (hmp_norm "
             f"{options.hmp_norm}, score_norm {options.score_norm}); choose norms that are robust to outliers, such as "
             "log and rank"
         )
@@ -83,7 +89,7 @@ def rank_samples(
 
 
 def ranked(scored: Scored, options: SelectionOptions, method: str) -> pd.DataFrame:
-    """Return columns id, rank, score, hmp, cas and method, best first.
+    """Return columns id, rank, score, hmp, cas, method and status, best first.
 
     hmp and cas follow the options even if the method does not read them. The order depends on scores and ids only, not
     on the order of the rows.
@@ -96,9 +102,14 @@ def ranked(scored: Scored, options: SelectionOptions, method: str) -> pd.DataFra
             "hmp": guidance(usable, options.hmp_norm),
             "cas": awareness(usable, options.importance, options.layers),
             "method": method,
+            "status": usable["status"].to_numpy(),
         }
     )
-    ranking = ranking.sort_values(["score", "id"], ascending=[False, True], kind="stable", ignore_index=True)
+    score = ranking["score"].to_numpy()
+    unknown = np.isnan(score)
+    then = np.where(unknown, -hmp_among_like_lengths(usable), 0.0) if unknown.any() else np.zeros(len(ranking))
+    # NaN is last, and equal numbers stay sorted by id
+    ranking = ranking.iloc[np.lexsort((then, -score))].reset_index(drop=True)
     ranking.insert(1, "rank", np.arange(1, len(ranking) + 1))
     return ranking
 

@@ -77,6 +77,8 @@ def _changes(
     if method in ("gateau", "cam"):
         layers = "all" if options.layers == "second_half" else "second_half"
         yield f"layers {layers}", scores, replace(options, layers=layers)
+    if not scores["segment_weight"].isna().all():  # of samples that scoring.segments reads in part
+        return
     for share in _SHARES:
         yield f"{share:.1%} of the segments, drawn", keep_segments(scores, share, "drawn", seed), options
         yield f"{share:.1%} of the segments, most attended to", keep_segments(scores, share, "attended", seed), options

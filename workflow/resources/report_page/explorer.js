@@ -101,7 +101,7 @@ async function drawScatter() {
   const names = [...new Set(plot.rows.map((row) => row.colour))].sort();
   const states = field("colour").value === "state";
   const scale = states
-    ? { domain: explorer.states, range: ["#009E73", css("--soft"), "#D55E00", "#CC79A7", "#56B4E9"] }
+    ? { domain: explorer.states, range: ["#009E73", css("--soft"), "#D55E00", "#CC79A7", "#E69F00", "#56B4E9"] }
     : { domain: names };
   const encoding = {
     x: { field: "x", type: "quantitative", title: plot.x, scale: { zero: false, padding: 8 } },

@@ -96,9 +96,11 @@ function whyOf(index, detail) {
         {},
         `Rank ${whole.format(experiment.rank[index])} of ${whole.format(experiment.ranked)} by ${experiment.name}. `,
       ),
-      parts.length > 1
-        ? `It owes most to its ${strongest.name}, which is ${better(strongest.below)} of all samples.`
-        : `Method: ${experiment.about}.`,
+      experiment.score[index] === null
+        ? "It has no score, because scoring.screen leaves it out of the segment pass. It is ranked by HMP, after all samples with a score."
+        : parts.length > 1
+          ? `It owes most to its ${strongest.name}, which is ${better(strongest.below)} of all samples.`
+          : `Method: ${experiment.about}.`,
     ),
   );
   if (!parts.length) {
@@ -116,7 +118,7 @@ function whyOf(index, detail) {
         {},
         element("span", { class: "meter" }, element("i", { style: `width:${100 * (part.below ?? 0)}%` })),
         " ",
-        better(part.below ?? 0),
+        part.below === null ? "–" : better(part.below),
       ),
       element("td", { class: "number" }, `${shown(part.weight, 3)} × ${shown(part.normed)}`),
     ),
