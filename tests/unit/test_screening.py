@@ -6,8 +6,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmark.fast import METHODS as STUDIED
-from benchmark.fast import Study
 from gateau.config_files import with_defaults
 from gateau.errors import SettingsError
 from gateau.experiments import Configuration
@@ -26,6 +24,8 @@ from gateau.selection.ranking import rank_samples
 from gateau.selection.screening import best_share, write_screen
 from gateau.tables import read_rows, write_rows
 
+from benchmark.fast import METHODS as STUDIED
+from benchmark.fast import Study
 from helpers import merged, small_config
 
 N = 60
