@@ -16,11 +16,10 @@ from contextlib import ExitStack
 from pathlib import Path
 from unittest.mock import patch
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "scripts"))
-
 import torch
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
 
 from gateau.prompts import DEFAULT_TEMPLATE, PromptEncoder
 from gateau.schemas import SAMPLES, SHORT_RESULT
@@ -28,6 +27,8 @@ from gateau.scoring import ahead, store
 from gateau.scoring.passes import ShortPass
 from gateau.scoring.shards import SampleReader, score_shard
 from gateau.tables import write_rows
+
+TOKENIZER = Path(__file__).resolve().parents[2] / "workflow/resources/tiny_pair/long"
 
 
 class AtOnce:
@@ -111,7 +112,7 @@ def main():
     parser.add_argument("--threads", type=int, default=1, help="of the model")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    tokenizer = AutoTokenizer.from_pretrained(ROOT / "workflow/resources/tiny_pair/long")
+    tokenizer = AutoTokenizer.from_pretrained(TOKENIZER)
     sizes = {"hidden_size": 16, "intermediate_size": 16, "num_attention_heads": 1, "num_key_value_heads": 1}
     config = LlamaConfig(vocab_size=len(tokenizer), num_hidden_layers=1, max_position_embeddings=args.tokens, **sizes)
     model = LlamaForCausalLM(config).eval()
