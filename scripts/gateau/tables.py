@@ -62,8 +62,13 @@ def write_table_stream(path: str | os.PathLike[str], schema: pa.Schema, tables: 
 
 def write_frame(path: str | os.PathLike[str], schema: pa.Schema, frame: pd.DataFrame) -> None:
     """Write a data frame with the columns of ``schema`` to a Parquet file, atomically, 1 024 rows in a row group."""
-    table = pa.Table.from_pandas(frame[schema.names], schema=schema, preserve_index=False)
-    write_table_stream(path, schema, (table.slice(start, 1024) for start in range(0, len(table), 1024)))
+    write_frames(path, schema, (frame.iloc[start : start + 1024] for start in range(0, len(frame), 1024)))
+
+
+def write_frames(path: str | os.PathLike[str], schema: pa.Schema, frames: Iterable[pd.DataFrame]) -> None:
+    """Write data frames with the columns of ``schema`` to one Parquet file, atomically. Each becomes one row group."""
+    tables = (pa.Table.from_pandas(frame[schema.names], schema=schema, preserve_index=False) for frame in frames)
+    write_table_stream(path, schema, tables)
 
 
 def lists_of(column: pa.ChunkedArray) -> list[NDArray[Any] | None]:
