@@ -32,7 +32,7 @@ class MixtureOptions:
 def long_ids(
     experiment: str,
     options: MixtureOptions,
-    samples: Sequence[str],
+    samples: Collection[str],
     ranked: Sequence[str] | None,
     tokens: Mapping[str, int],
 ) -> list[str]:
@@ -55,6 +55,7 @@ def long_ids(
         if ranked is None:
             raise ValueError(f"method {options.method} needs a ranking")
         return list(ranked)
+    samples = list(samples)
     held_out = set(held_out_ids("long", samples, options.held_out, options.seed))
     order = seeded_order("random", samples, options.seed) if options.method == "random" else range(len(samples))
     ids = [samples[place] for place in order if samples[place] not in held_out]
@@ -67,7 +68,7 @@ def long_ids(
     return ids[:wanted]
 
 
-def short_ids(experiment: str, options: MixtureOptions, chats: Sequence[str]) -> list[str]:
+def short_ids(experiment: str, options: MixtureOptions, chats: Collection[str]) -> list[str]:
     """Return the ids of the short chats that an experiment trains on, in the order in which they are drawn.
 
     Args:
@@ -78,6 +79,7 @@ def short_ids(experiment: str, options: MixtureOptions, chats: Sequence[str]) ->
     Raises:
         DataError: the experiment asks for more chats than can be used.
     """
+    chats = list(chats)
     held_out = set(held_out_ids("short", chats, options.held_out, options.seed))
     left = [chats[place] for place in seeded_order("short", chats, options.seed) if chats[place] not in held_out]
     if options.n_short > len(left):

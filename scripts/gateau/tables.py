@@ -60,15 +60,32 @@ def write_table_stream(path: str | os.PathLike[str], schema: pa.Schema, tables: 
             writer.write_table(table)
 
 
-def write_frame(path: str | os.PathLike[str], schema: pa.Schema, frame: pd.DataFrame) -> None:
-    """Write a data frame with the columns of ``schema`` to a Parquet file, atomically, 1 024 rows in a row group."""
-    write_frames(path, schema, (frame.iloc[start : start + 1024] for start in range(0, len(frame), 1024)))
+def write_frame(
+    path: str | os.PathLike[str], schema: pa.Schema, frame: pd.DataFrame, row_group_size: int = 1024
+) -> None:
+    """Write a data frame with the columns of ``schema`` to a Parquet file, atomically, row group by row group."""
+    starts = range(0, len(frame), row_group_size)
+    write_frames(path, schema, (frame.iloc[start : start + row_group_size] for start in starts))
 
 
 def write_frames(path: str | os.PathLike[str], schema: pa.Schema, frames: Iterable[pd.DataFrame]) -> None:
     """Write data frames with the columns of ``schema`` to one Parquet file, atomically. Each becomes one row group."""
     tables = (pa.Table.from_pandas(frame[schema.names], schema=schema, preserve_index=False) for frame in frames)
     write_table_stream(path, schema, tables)
+
+
+def places_of(ids: Iterable[str], among: Iterable[str], together: int = 2**16) -> NDArray[Any]:
+    """Return the place of each id among others, int64 ``[ids]``, -1 for one that is not there.
+
+    Strings stay in Arrow's columns, where an id takes about 24 bytes. As a Python object it takes 70, and in a hash
+    table 200. Only ``together`` ids are therefore hashed at a time.
+    """
+    wanted, given = (pa.array(one, pa.large_string()) for one in (ids, among))
+    places: NDArray[Any] = pc.fill_null(pc.index_in(wanted, value_set=given[:together]), -1).to_numpy().astype("int64")
+    for start in range(together, len(given), together):
+        found = pc.fill_null(pc.index_in(wanted, value_set=given.slice(start, together)), -1).to_numpy()
+        places[found >= 0] = found[found >= 0] + start
+    return places
 
 
 def lists_of(column: pa.ChunkedArray) -> list[NDArray[Any] | None]:

@@ -16,11 +16,12 @@ from gateau.errors import SettingsError
 from gateau.methods import METHODS
 from gateau.selection.clusters import best_of_each_first, clusters_by_id
 from gateau.selection.fusion import SelectionOptions
-from gateau.selection.labelled import places_of, total_tokens, uncut_tokens
+from gateau.selection.labelled import total_tokens, uncut_tokens
 from gateau.selection.near_duplicates import duplicates_of
 from gateau.selection.quality import comparable_scores, quality_by_label, spearman
 from gateau.selection.ranking import Scored, ranked, score_samples
 from gateau.selection.selected import is_selectable, selected_ids
+from gateau.tables import places_of
 
 
 @dataclass(frozen=True)
