@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Row = dict[str, Any]
+_GROUP_CHARACTERS = 4 * 10**6
 
 
 def table_schema(**columns: tuple[pa.DataType, str]) -> pa.Schema:
@@ -38,7 +39,8 @@ def write_rows(
 ) -> int:
     """Write ``rows`` to a Parquet file with exactly ``schema``, atomically; return their number.
 
-    At most ``row_group_size`` rows are in memory at a time.
+    A row group holds ``row_group_size`` rows, or fewer whose texts have four million characters. Only one is in memory
+    at a time. Many small row groups would cost every reader of the table 600 bytes a column for each of them.
 
     Raises:
         TableError: a row lacks a column, has an additional one, or has a value of another type.
@@ -114,11 +116,13 @@ def write_tables(
 
 def _chunks(rows: Iterable[Mapping[str, Any]], size: int) -> Iterator[list[Mapping[str, Any]]]:
     chunk: list[Mapping[str, Any]] = []
+    characters = 0
     for row in rows:
         chunk.append(row)
-        if len(chunk) == size:
+        characters += sum(len(value) for value in row.values() if isinstance(value, str))
+        if len(chunk) == size or characters >= _GROUP_CHARACTERS:
             yield chunk
-            chunk = []
+            chunk, characters = [], 0
     if chunk:
         yield chunk
 

@@ -79,7 +79,7 @@ def made(folder, tokenizer, samples, tokens):
          "instruction": "What?", "response": text(100), "messages": "[]", "digest": f"d{number}"}
         for number in range(samples)
     ]  # fmt: skip
-    write_rows(folder / "samples.parquet", SAMPLES, rows, row_group_size=16)
+    write_rows(folder / "samples.parquet", SAMPLES, rows, row_group_size=1024)
     return [
         {"id": row["id"], "row": number, "status": "ok", "n_tokens": 2, "n_context": 1}
         for number, row in enumerate(rows)
