@@ -3,7 +3,9 @@
 import json
 import logging
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import asdict
+from typing import Any
 
 from gateau.command import argument_parser, run
 from gateau.frames import FORMATS, choose_frame
@@ -49,7 +51,15 @@ def main() -> None:
     tokenizer = load_tokenizer(spec)
     frame = choose_frame(args.format, spec, tokenizer, args.prompt, args.template_options)
     encoder = PromptEncoder(tokenizer, frame)
-    rows = list(index_rows(args.samples, encoder, args.max_length, args.shards))
+    statuses: Counter[str] = Counter()
+    tokens: Counter[str] = Counter()
+
+    def counted() -> Iterator[dict[str, Any]]:
+        for row in index_rows(args.samples, encoder, args.max_length, args.shards):
+            statuses[row["status"]] += 1
+            tokens.update(kept=row["n_tokens"], cut=row["truncated_tokens"])
+            yield row
+
     # the scoring passes take the frame from here, and compare their tokenizer with this one
     metadata = {
         "tokenizer": tokenizer_digest(tokenizer),
@@ -57,13 +67,9 @@ def main() -> None:
         "frame": json.dumps(asdict(frame)),
         "frame_ids": json.dumps(encoder.frame_ids()),
     }
-    write_rows(args.output, INDEX, rows, metadata=metadata)
-    logging.info("%d samples by status: %s", len(rows), dict(Counter(row["status"] for row in rows)))
-    logging.info(
-        "%d tokens kept, %d context tokens cut off",
-        sum(row["n_tokens"] for row in rows),
-        sum(row["truncated_tokens"] for row in rows),
-    )
+    write_rows(args.output, INDEX, counted(), metadata=metadata)
+    logging.info("%d samples by status: %s", statuses.total(), dict(statuses))
+    logging.info("%d tokens kept, %d context tokens cut off", tokens["kept"], tokens["cut"])
 
 
 if __name__ == "__main__":

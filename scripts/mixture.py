@@ -34,7 +34,7 @@ def main() -> None:
     from gateau.draws import MixtureOptions
     from gateau.schemas import MIXTURE, RANKING, SAMPLES, TOKENS
     from gateau.selection.selected import selected_ids
-    from gateau.tables import write_rows
+    from gateau.tables import write_frame
     from gateau.training.mixture import mix
 
     ranked = None
@@ -44,12 +44,12 @@ def main() -> None:
     mixture = mix(
         args.experiment,
         MixtureOptions(**args.options),
-        _columns(args.samples, SAMPLES, ["id"])["id"].tolist(),
+        _columns(args.samples, SAMPLES, ["id"])["id"],
         _columns(args.long, TOKENS, _LENGTHS),
         _columns(args.short, TOKENS, _LENGTHS) if args.short else None,
         ranked,
     )
-    write_rows(args.mixture, MIXTURE, mixture.rows, row_group_size=8192)
+    write_frame(args.mixture, MIXTURE, mixture.rows, row_group_size=8192)
     write_json(args.summary, mixture.summary)
     logging.info("%s", json.dumps(mixture.summary, ensure_ascii=False))
 

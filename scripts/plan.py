@@ -23,14 +23,19 @@ def main() -> None:
     parser.add_argument("--statistics", required=True, help="output: statistics.json, the cost of the plan")
     args = parser.parse_args()
 
+    import numpy as np
+    import pyarrow.compute as pc
+
     from gateau.schemas import MIXTURE
-    from gateau.tables import read_rows
+    from gateau.tables import open_table
     from gateau.training.plans import PlanOptions, describe_plan, make_plan, write_plan
 
-    rows = [(number, row) for number, row in enumerate(read_rows(args.mixture, MIXTURE)) if row["split"] == "train"]
-    lengths = [row["n_tokens"] for _, row in rows]
+    with open_table(args.mixture, MIXTURE) as file:
+        mixture = file.read(columns=["split", "n_tokens"])
+    is_trained = pc.equal(mixture["split"], "train")
+    rows, lengths = np.flatnonzero(is_trained).tolist(), mixture["n_tokens"].filter(is_trained).to_pylist()
     plan = make_plan(lengths, PlanOptions(**args.options), args.world_size)
-    write_plan(args.plan, plan, [number for number, _ in rows], lengths)
+    write_plan(args.plan, plan, rows, lengths)
     description = describe_plan(plan, lengths)
     write_json(args.statistics, description)
     logging.info("%s", json.dumps(description))

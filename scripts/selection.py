@@ -37,10 +37,10 @@ def main() -> None:
     from gateau.selection.labelled import read_labels
     from gateau.selection.measures import read_scores
     from gateau.selection.method_scores import measures_of
-    from gateau.selection.parts import parts_frame
+    from gateau.selection.parts import parts_frames
     from gateau.selection.policy import Policy, Tables, select, summarise
     from gateau.selection.selected import write_selected
-    from gateau.tables import write_frame
+    from gateau.tables import write_frame, write_frames
 
     policy = Policy.from_options(args.options)
     scores = read_scores(args.scores, measures_of(policy.method, policy.formula))
@@ -48,14 +48,14 @@ def main() -> None:
     signatures, embeddings = _optional(args.signatures, SIGNATURES), _optional(args.embeddings, EMBEDDINGS)
     labels = read_labels(args.samples)
     tables = Tables(
-        labels.index.tolist(), scores, contrast, rewards,
+        labels.index, scores, contrast, rewards,
         None if signatures is None else signatures.set_index("id")["signature"],
         None if embeddings is None else embeddings.set_index("id")["embedding"],
     )  # fmt: skip
     selection = select(policy, tables)
     write_selected(args.samples, selection.ids, args.selected)
     write_frame(args.ranking, RANKING, selection.ranking)
-    write_frame(args.parts, PARTS, parts_frame(selection.scored.ids, selection.scored.parts))
+    write_frames(args.parts, PARTS, parts_frames(selection.scored.ids, selection.scored.parts))
     summary = summarise(args.experiment, policy, tables, selection, labels)
     write_json(args.summary, summary)
     logging.info("%s", json.dumps(summary, ensure_ascii=False))

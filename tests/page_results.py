@@ -13,9 +13,9 @@ from gateau.model_files import ModelSpec
 from gateau.models import load_tokenizer
 from gateau.provenance import make_manifest
 from gateau.schemas import INDEX, PARTS, RANKING, SAMPLES, SCORES
-from gateau.selection.parts import parts_frame
+from gateau.selection.parts import parts_frames
 from gateau.selection.policy import Policy, Tables, select, summarise
-from gateau.tables import write_frame, write_rows
+from gateau.tables import write_frames, write_rows
 
 from helpers import ROOT, TINY_PAIR
 
@@ -119,7 +119,7 @@ def make_results(
         policy, tables = Policy(name, n_long=max(n // 5, 1), held_out=min(n - 1, 2)), Tables(ids, frame)
         selection = select(policy, tables)
         write_rows(target / "ranking.parquet", RANKING, selection.ranking.to_dict("records"))
-        write_frame(target / "parts.parquet", PARTS, parts_frame(selection.scored.ids, selection.scored.parts))
+        write_frames(target / "parts.parquet", PARTS, parts_frames(selection.scored.ids, selection.scored.parts))
         write_json(target / "summary.json", summarise(name, policy, tables, selection, labels))
     write_manifest(folder)
     return folder

@@ -11,6 +11,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
@@ -19,6 +20,9 @@ from typing import Any
 from gateau.places import PACKAGE, SCRIPTS
 
 _CHUNK = 1 << 20  # bytes
+_IMPORT = re.compile(
+    r"^[ \t]*(?:from[ \t]+(gateau[\w.]*)[ \t]+import[ \t]+(\([^)]*\)|.*)|import[ \t]+(gateau[\w.]*))", re.MULTILINE
+)
 _DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
@@ -108,12 +112,10 @@ def imported_sources(path: Path) -> set[Path]:
 @cache
 def _imports(path: Path) -> tuple[Path, ...]:
     names: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            names.update(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            names.add(node.module)
-            names.update(f"{node.module}.{alias.name}" for alias in node.names)
+    # not by ast, which takes half a second for the whole package in every plan and every job on a cluster
+    for module, listed, plain in _IMPORT.findall(path.read_text(encoding="utf-8")):
+        names.add(module or plain)
+        names.update(f"{module}.{name}" for name in re.sub(r"#.*|[(),]|\bas \w+", " ", listed).split())
     return tuple(sorted({file for name in names for file in _module_files(name)}))
 
 

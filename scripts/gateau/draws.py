@@ -7,7 +7,8 @@ contains the smaller one, and draws for different purposes are independent of ea
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+import heapq
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from gateau.errors import DataError
@@ -31,7 +32,7 @@ class MixtureOptions:
 def long_ids(
     experiment: str,
     options: MixtureOptions,
-    samples: Sequence[str],
+    samples: Collection[str],
     ranked: Sequence[str] | None,
     tokens: Mapping[str, int],
 ) -> list[str]:
@@ -54,6 +55,7 @@ def long_ids(
         if ranked is None:
             raise ValueError(f"method {options.method} needs a ranking")
         return list(ranked)
+    samples = list(samples)
     held_out = set(held_out_ids("long", samples, options.held_out, options.seed))
     order = seeded_order("random", samples, options.seed) if options.method == "random" else range(len(samples))
     ids = [samples[place] for place in order if samples[place] not in held_out]
@@ -66,7 +68,7 @@ def long_ids(
     return ids[:wanted]
 
 
-def short_ids(experiment: str, options: MixtureOptions, chats: Sequence[str]) -> list[str]:
+def short_ids(experiment: str, options: MixtureOptions, chats: Collection[str]) -> list[str]:
     """Return the ids of the short chats that an experiment trains on, in the order in which they are drawn.
 
     Args:
@@ -77,6 +79,7 @@ def short_ids(experiment: str, options: MixtureOptions, chats: Sequence[str]) ->
     Raises:
         DataError: the experiment asks for more chats than can be used.
     """
+    chats = list(chats)
     held_out = set(held_out_ids("short", chats, options.held_out, options.seed))
     left = [chats[place] for place in seeded_order("short", chats, options.seed) if chats[place] not in held_out]
     if options.n_short > len(left):
@@ -89,11 +92,15 @@ def short_ids(experiment: str, options: MixtureOptions, chats: Sequence[str]) ->
 
 def seeded_order(purpose: str, ids: Sequence[str], seed: int) -> list[int]:
     """Return the places of all ids in a seeded order, a different one for each purpose."""
-    keys = [hashlib.sha256(f"{seed}:{purpose}:{row_id}".encode()).digest() for row_id in ids]
+    keys = [_key(purpose, row_id, seed) for row_id in ids]
     return sorted(range(len(keys)), key=keys.__getitem__)
 
 
-def held_out_ids(source: str, ids: Sequence[str], count: int, seed: int) -> list[str]:
+def _key(purpose: str, row_id: str, seed: int) -> bytes:
+    return hashlib.sha256(f"{seed}:{purpose}:{row_id}".encode()).digest()
+
+
+def held_out_ids(source: str, ids: Collection[str], count: int, seed: int) -> list[str]:
     """Return the ids that no experiment trains on, in the order in which they are drawn.
 
     Args:
@@ -107,7 +114,7 @@ def held_out_ids(source: str, ids: Sequence[str], count: int, seed: int) -> list
     """
     if count >= len(ids) > 0:
         raise DataError(f"mixture.held_out is {count}, but there are only {len(ids)} {source} rows; lower it")
-    return [ids[place] for place in seeded_order(f"held_out:{source}", ids, seed)[:count]]
+    return heapq.nsmallest(count, ids, key=lambda row_id: _key(f"held_out:{source}", row_id, seed))
 
 
 def wanted_rows(n_long: int | Mapping[str, float] | None, n_samples: int, tokens: Iterable[float]) -> int | None:

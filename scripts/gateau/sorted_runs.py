@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 BATCH = 1024
+_RUN_BATCH = 64  # rows of each run that are held while the runs are merged
 
 
 class SortedRuns:
@@ -56,7 +57,7 @@ class SortedRuns:
         table = self._sorted()
         path = os.path.join(self._directory, f"{len(self._paths)}.arrow")
         with pa.OSFile(path, "wb") as sink, pa.ipc.new_file(sink, self._schema) as writer:
-            writer.write_table(table, max_chunksize=BATCH)
+            writer.write_table(table, max_chunksize=_RUN_BATCH)
         self._paths.append(path)
         self._ids.append(table["id"].combine_chunks())
 
@@ -73,10 +74,9 @@ class SortedRuns:
             return
         if self._held:
             self._write()
-        ids = pa.concat_arrays(self._ids)
-        run_of = np.repeat(np.arange(len(self._ids)), [len(places) for places in self._ids])
-        order = run_of[pc.sort_indices(ids).to_numpy()]
-        del ids
+        run_of = np.repeat(np.arange(len(self._ids), dtype=np.int32), [len(places) for places in self._ids])
+        order = run_of[pc.sort_indices(pa.chunked_array(self._ids)).to_numpy()]
+        self._ids = []
         with ExitStack() as stack:
             runs = [_Run(stack.enter_context(pa.OSFile(path))) for path in self._paths]
             for start in range(0, len(order), BATCH):

@@ -320,7 +320,7 @@ def test_a_data_set_has_the_chats_of_the_mixture(run, ranked):
     tokens = pd.DataFrame({"id": [f"c{number}" for number in range(5)], "n_tokens": 1, "n_targets": 1})
     long = pd.DataFrame({"id": ["j1"], "n_tokens": [1], "n_targets": [1]})
     mixture = mix("x", MixtureOptions(**options(n_short=3)), ["j1", "t1"], long, tokens, ["j1"])
-    trained = {one["id"] for one in mixture.rows if one["source"] == "short"}
+    trained = set(mixture.rows[mixture.rows["source"] == "short"]["id"])
     assert set(pq.read_table(ranked / "chats.parquet").column("id").to_pylist()) == trained
     with pytest.raises(DataError, match="asks for 9 short chats"):
         short_ids("x", MixtureOptions(**options(n_short=9)), ["c1"])

@@ -36,14 +36,18 @@ def mixed(
 
 
 def ids(mixture, source, split="train"):
-    return [row["id"] for row in mixture.rows if row["source"] == source and row["split"] == split]
+    return [row["id"] for row in rows_of(mixture) if row["source"] == source and row["split"] == split]
+
+
+def rows_of(mixture):
+    return mixture.rows.to_dict("records")
 
 
 def test_the_best_are_taken_and_stand_in_the_order_of_the_table():
     assert ids(mixed(), "long") == ["l25", "l26", "l27", "l28", "l29"]
-    rows = [row for row in mixed().rows if row["source"] == "long"]
+    rows = [row for row in rows_of(mixed()) if row["source"] == "long"]
     assert [LONG["id"][row["row"]] for row in rows] == [row["id"] for row in rows]
-    assert mixed().summary["tokens"] == sum(row["n_tokens"] for row in mixed().rows)
+    assert mixed().summary["tokens"] == sum(row["n_tokens"] for row in rows_of(mixed()))
 
 
 def test_draws_are_seeded_nested_and_independent_of_order():

@@ -180,6 +180,23 @@ def test_scores_do_not_depend_on_the_samples_before():
     assert (response_nll(model, ids, 23) - alone).abs().max() > 1e-4
 
 
+def test_only_dynamic_scaling_costs_a_reset():
+    """What has no state gets no forward of one token; a class that is not of transformers may have any state."""
+
+    def resets(model):
+        lengths = []
+        model.register_forward_pre_hook(
+            lambda module, arguments, options: lengths.append(options["input_ids"].shape[1]), with_kwargs=True
+        )
+        LongPass(16, 128).compute(model, random_sample())
+        return lengths.count(1)
+
+    own = tiny_model("llama", "sdpa")
+    own.__class__ = type("OwnModel", (type(own),), {"__module__": "transformers_modules.own"})
+    models = [scaled(), own, *(tiny_model(name, "sdpa") for name in ("llama", "qwen2_yarn", "gemma3_mixed"))]
+    assert [resets(model) for model in models] == [1, 1, 0, 0, 0]
+
+
 def test_layer_types_with_scales_of_their_own_are_reset_too(tmp_path):
     """Gemma 3: the full-attention layers are scaled, and again no sample depends on the one before."""
     tiny_model("gemma3_mixed", max_position_embeddings=128).save_pretrained(tmp_path)

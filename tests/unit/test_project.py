@@ -148,6 +148,12 @@ def test_config_yaml_spells_out_every_default():
     compare(schema, config, "")
 
 
+def test_imports_are_found_as_python_finds_them():
+    for path in (ROOT / "scripts").rglob("*.py"):
+        expected = {file for name in package_imports(path) for file in digests._module_files(name)}
+        assert set(digests._imports(path)) == expected, path
+
+
 def test_code_digest_follows_imports_and_only_these():
     found = {str(path.relative_to(ROOT / "scripts")) for path in imported_sources(ROOT / "scripts/long_pass.py")}
     assert {"long_pass.py", "gateau/scoring/attention.py", "gateau/tables.py", "gateau/errors.py"} <= found

@@ -1,10 +1,13 @@
 """The progress store: nothing finished is lost, nothing damaged is believed."""
 
+import time
+
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from gateau.errors import ScoreError
-from gateau.schemas import SEGMENT_RESULT
+from gateau.schemas import LONG_RESULT, SEGMENT_RESULT
 from gateau.scoring.store import ProgressStore
 
 SETTINGS = {"model": "m", "length": 3}
@@ -46,7 +49,26 @@ def test_an_interrupted_job_keeps_what_was_flushed(tmp_path):
 def test_slow_samples_are_flushed_one_by_one(tmp_path):
     store = ProgressStore(tmp_path, "segment_pass", SETTINGS, SEGMENT_RESULT, flush_seconds=0)
     store.add("a", result(1))
-    assert "a" in open_store(tmp_path)
+    deadline = time.monotonic() + 30
+    while "a" not in open_store(tmp_path):  # a thread writes it
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_a_write_that_fails_beside_the_work_ends_the_job(tmp_path, monkeypatch):
+    """At most one part later, and with the file system's own error; what comes after is still written."""
+    store = ProgressStore(tmp_path, "segment_pass", SETTINGS, SEGMENT_RESULT, flush_seconds=0)
+
+    def fail(*_args, **_options):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pq, "write_table", fail)
+        store.add("a", result(1))
+        with pytest.raises(OSError, match="No space left on device"):
+            store.add("b", result(2))
+    store.close()
+    assert ("a" in open_store(tmp_path), "b" in open_store(tmp_path)) == (False, True)
 
 
 def test_closing_merges_a_jobs_own_parts_only(tmp_path):
@@ -92,7 +114,7 @@ def test_a_failing_file_system_is_no_damage(tmp_path, monkeypatch):
         raise OSError(116, "Stale file handle")
 
     with monkeypatch.context() as patch:
-        patch.setattr(pq, "read_table", fail)
+        patch.setattr(pq, "ParquetFile", fail)
         with pytest.raises(OSError, match="Stale file handle"):
             open_store(tmp_path)
     assert "a" in open_store(tmp_path)
@@ -131,6 +153,41 @@ def test_a_flipped_bit_in_a_result_is_noticed(tmp_path):
     with pytest.raises(ScoreError, match="computes only its samples again"):
         list(reader.get(["key 7"]))
     assert "key 7" not in open_store(tmp_path)
+
+
+# The columns of the long pass before attention was stored in blocks, and others that a version may have had.
+EARLIER = {
+    "without the peaks": LONG_RESULT.remove(LONG_RESULT.get_field_index("attention_peak")),
+    "with other types": LONG_RESULT.set(1, pa.field("attention", pa.list_(pa.float32()))),
+    "with a further column": LONG_RESULT.append(pa.field("entropy", pa.float64())),
+}
+
+
+@pytest.mark.parametrize("schema", EARLIER.values(), ids=EARLIER.keys())
+def test_a_part_with_columns_of_another_version_is_named_and_not_read(tmp_path, caplog, schema):
+    values = {field.name: [0.5, 0.25] if pa.types.is_list(field.type) else 1 for field in [*LONG_RESULT, *schema]}
+    earlier = ProgressStore(tmp_path, "long_pass", SETTINGS, schema)
+    earlier.add("a", {name: values[name] for name in schema.names})
+    earlier.close()
+    (part,) = earlier.directory.glob("part-*")
+    store = ProgressStore(tmp_path, "long_pass", SETTINGS, LONG_RESULT)
+    assert "a" not in store
+    assert f"{part} has other columns, of another version; its samples are computed again" in caplog.text
+    store.add("a", now := {name: values[name] for name in LONG_RESULT.names})
+    store.close()
+    assert list(ProgressStore(tmp_path, "long_pass", SETTINGS, LONG_RESULT).get(["a"])) == [now]
+    assert list(ProgressStore(tmp_path, "long_pass", SETTINGS, schema).get(["a"])), "the earlier version finds its own"
+
+
+def test_a_new_store_tells_how_those_beside_it_differ(tmp_path, caplog):
+    """An earlier version lacks keys, such as attention_block, and has another digest of the code."""
+    caplog.set_level("INFO")
+    earlier = open_store(tmp_path, {"model": "m", "length": 4, "code": "earlier"})
+    store = open_store(tmp_path, {"model": "m", "length": 4, "code": "now", "attention_block": 16})
+    assert f"{earlier.directory} is not used: it differs in attention_block, code" in caplog.text
+    caplog.clear()
+    open_store(tmp_path, {"model": "m", "length": 4, "code": "now", "attention_block": 16})
+    assert caplog.text == "", store.directory
 
 
 def test_a_half_written_part_is_no_part(tmp_path):

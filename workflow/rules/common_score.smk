@@ -1,4 +1,6 @@
 # Commands and parameters that scoring and selection share.
+import inspect
+
 from gateau.digests import files_digest
 from gateau.model_files import ModelSpec
 
@@ -51,12 +53,16 @@ def text_model_params(role, rule):
 
 def pass_params(role, rule):
     """Return the parameters of a pass with this model."""
-    return {
+    params = {
         **text_model_params(role, rule),
         "shard": lambda wildcards: int(wildcards.shard),
         **FRAME,
         "max_length": config["scoring"]["max_length"],
     }
+    # Snakemake asks for the signature of every function three times for each of a thousand jobs
+    for function in filter(callable, params.values()):
+        function.__signature__ = inspect.signature(function)
+    return params
 
 
 def short_view():

@@ -76,7 +76,7 @@ def run_intake(intake: Intake, args: argparse.Namespace, preview: Preview | None
                     yield outcome
 
         rows = preview.watch(kept()) if preview else kept()
-        write_rows(args.table, kind.schema, rows, row_group_size=kind.row_group_size)
+        write_rows(args.table, kind.schema, rows)
     summary = {"files": args.input, **intake.summary()}
     write_json(args.summary, summary)
     logging.info("%s", json.dumps(summary, ensure_ascii=False))

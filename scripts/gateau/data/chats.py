@@ -33,7 +33,7 @@ def _read_chat(raw: Mapping[str, Any]) -> tuple[list[Message], Row]:
     return messages, {"digest": settings_digest(content)}
 
 
-CHAT_ROWS = RowKind(name="chats", setting="data.short", schema=CHATS, row_group_size=1024, read=_read_chat)
+CHAT_ROWS = RowKind(name="chats", setting="data.short", schema=CHATS, read=_read_chat)
 
 
 def short_intake(options: Mapping[str, Any], keep_duplicate_content: bool = False) -> Intake:

@@ -8,13 +8,16 @@ sample table.
 from __future__ import annotations
 
 import heapq
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
 
 from gateau.prompts import EncodedSample, PromptEncoder
-from gateau.schemas import SAMPLES
+from gateau.schemas import INDEX, SAMPLES
 from gateau.tables import open_table
 from gateau.work import forward_cost
 
@@ -42,9 +45,14 @@ def index_rows(samples_path: str, encoder: PromptEncoder, max_length: int, shard
         max_length: maximum tokens of a whole sequence; the start of longer contexts is cut off.
         shards: number of shards.
     """
-    rows = list(_measure_samples(samples_path, encoder, max_length))
-    for row, shard in zip(rows, assign_shards([row["cost"] for row in rows], shards), strict=True):
-        yield {**row, "shard": shard}
+    schema = INDEX.remove(INDEX.get_field_index("shard"))
+    measured = _measure_samples(samples_path, encoder, max_length)
+    tables = [schema.empty_table()]
+    while rows := list(itertools.islice(measured, 1024)):
+        tables.append(pa.Table.from_pylist(rows, schema=schema))  # a tenth of the memory of the rows
+    assigned = iter(assign_shards(pa.concat_tables(tables)["cost"].to_numpy(), shards))
+    for table in tables:
+        yield from ({**row, "shard": next(assigned)} for row in table.to_pylist())
 
 
 def _measure_samples(samples_path: str, encoder: PromptEncoder, max_length: int) -> Iterator[dict[str, Any]]:
@@ -85,7 +93,7 @@ def _status_and_lengths(sample: EncodedSample, max_length: int) -> dict[str, Any
     }
 
 
-def assign_shards(costs: Sequence[float], shards: int) -> list[int]:
+def assign_shards(costs: Sequence[float] | NDArray[np.float64], shards: int) -> list[int]:
     """Assign each sample to a shard with the LPT rule and return the shard of each sample.
 
     Samples are taken in order of decreasing cost, and each goes to the shard with the least work so far. Equal costs

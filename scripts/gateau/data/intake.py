@@ -34,7 +34,6 @@ class RowKind:
         name: name of the table; also the summary's key for the number of kept rows and the name of the output option.
         setting: configuration key that lists the raw files, for error messages.
         schema: schema of the table.
-        row_group_size: rows per row group of the Parquet file.
         read: function from a raw row to its messages and the columns that only this kind has. One of these columns is
             ``digest``, the SHA-256 of the row's content as hexadecimal digits. Raises InvalidRow for an unusable row.
         remarks: further counts over the kept rows. Maps a key of the summary to a predicate on rows of the table.
@@ -43,7 +42,6 @@ class RowKind:
     name: str
     setting: str
     schema: pa.Schema
-    row_group_size: int
     read: Callable[[Mapping[str, Any]], tuple[list[Message], Row]]
     remarks: Mapping[str, Callable[[Row], bool]] = field(default_factory=dict)
 

@@ -46,7 +46,6 @@ LONG_ROWS = RowKind(
     name="samples",
     setting="data.long",
     schema=SAMPLES,
-    row_group_size=16,  # a shard job reads whole row groups; 16 rows of 64k tokens are about 4 MB
     read=partial(_read_sample, Splitter()),
     remarks={"without_context": lambda row: not row["context"]},
 )

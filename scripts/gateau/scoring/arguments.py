@@ -108,9 +108,9 @@ def run_pass(
     from gateau.schemas import INDEX, SAMPLES
     from gateau.scoring.perplexity import check_logits_to_keep
     from gateau.scoring.settings import pass_settings
-    from gateau.scoring.shards import SampleReader, score_shard
+    from gateau.scoring.shards import SampleReader, index_of_shard, score_shard
     from gateau.scoring.store import ProgressStore
-    from gateau.tables import iterate_rows, read_metadata
+    from gateau.tables import read_metadata
 
     torch.set_num_threads(args.threads)
     tokenizer, indexed = load_tokenizer(spec), read_metadata(args.index, INDEX)
@@ -130,7 +130,7 @@ def run_pass(
         check_logits_to_keep(model)
         return model
 
-    index = [row for row in iterate_rows(args.index, INDEX) if row["shard"] == args.shard]
+    index = index_of_shard(args.index, args.shard)
     samples = SampleReader(args.samples, SAMPLES)
     score_shard(
         scoring_pass,

@@ -181,7 +181,11 @@ def _report_unmeasured(name: str, measured: int, layers: int) -> None:
 
 def _mean_nll(model: PreTrainedModel, sequences: list[list[int]], n_response: int) -> list[float]:
     """Return the mean NLL of the last ``n_response`` tokens of each sequence, computed in float64."""
-    means: list[float] = response_nll(model, _batch(model, sequences), n_response).cpu().double().mean(1).tolist()
+    return _means(response_nll(model, _batch(model, sequences), n_response))
+
+
+def _means(nll: torch.Tensor) -> list[float]:
+    means: list[float] = nll.cpu().double().mean(1).tolist()
     return means
 
 
@@ -193,17 +197,19 @@ def _mean_nll_of_batches(
 ) -> list[float]:
     """Return the mean NLLs of sequences of one length, at most ``together`` in a batch.
 
-    If the device runs out of memory, this batch and all later ones of the process become half as large.
+    All ids are copied to the device at first, and all results back at the end, so that a GPU does not wait between
+    batches. If the device runs out of memory, this batch and all later ones of the process become half as large.
 
     Raises:
         OutOfMemoryError: a single sequence is too large.
     """
     global _halvings
-    means: list[float] = []
-    while len(means) < len(sequences):
-        batch = sequences[len(means) :][: max(together >> _halvings, 1)]
+    ids, found, done = _batch(model, sequences), [], 0
+    while done < len(ids):
+        batch = ids[done : done + max(together >> _halvings, 1)]
         try:
-            means += _mean_nll(model, batch, n_response)
+            found.append(response_nll(model, batch, n_response))
+            done += len(batch)
             continue
         except torch.OutOfMemoryError:
             if len(batch) == 1:
@@ -214,7 +220,7 @@ def _mean_nll_of_batches(
             "scoring.segment_batch_tokens to avoid the failed attempt", len(batch),
         )  # fmt: skip
         torch.cuda.empty_cache()  # outside the except clause, which keeps the tensors of the attempt
-    return means
+    return [mean for nll in found for mean in _means(nll)]
 
 
 def _batch(model: PreTrainedModel, sequences: list[list[int]]) -> torch.Tensor:

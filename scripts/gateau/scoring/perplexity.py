@@ -148,7 +148,10 @@ def reset_rotary_scaling(model: PreTrainedModel) -> None:
     """Reset dynamically scaled rotary frequencies to their unscaled state, by a forward pass of one token.
 
     Dynamic NTK keeps the frequencies of the longest sequence seen so far. Without this reset, the score of a sample
-    would depend on the samples before it.
+    would depend on the samples before it. Nothing is done for a model class of transformers without such scaling.
     """
+    kinds = (str(getattr(module, "rope_type", "")) for module in model.modules())  # of each layer type, or one
+    if type(model).__module__.startswith("transformers.") and not any("dynamic" in kind for kind in kinds):
+        return
     one_token = torch.zeros((1, 1), dtype=torch.long, device=input_device(model))
     model(input_ids=one_token, use_cache=False, logits_to_keep=1)

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import bisect
+import itertools
 import logging
 import math
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from gateau.errors import ScoreError
 from gateau.prompts import EncodedSample, PromptEncoder
-from gateau.schemas import shard_schema
+from gateau.schemas import INDEX, shard_schema
+from gateau.scoring.ahead import made_ahead
 from gateau.scoring.store import ProgressStore
 from gateau.tables import open_table, write_rows
 
@@ -25,8 +30,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 Row = dict[str, Any]
+Encoded = tuple[str, str, EncodedSample]  # id, digest and sample
 _COMPUTED = ("ok", "no_context")
 _TEXTS = ["id", "context", "instruction", "response", "digest"]
+_AHEAD = 4  # encoded samples, about 36 bytes a token each
 
 
 def score_shard(
@@ -38,12 +45,15 @@ def score_shard(
     store: ProgressStore,
     load_model: Callable[[], PreTrainedModel],
     output: str,
-    watch: Callable[[Iterable[Row], int], Iterable[Row]],
+    watch: Callable[[Iterable[Encoded], int], Iterable[Encoded]],
 ) -> None:
     """Score one shard and write its results to ``output``, in the order of ``index``.
 
     Only samples that are not in ``store`` are computed. If none is missing, ``load_model`` is not called. Results with
     a number that is not finite are not stored, so that a rerun computes them again; their status is ``non_finite``.
+
+    While the model computes, a thread reads and encodes the next samples, and another one writes to ``store``. The log
+    tells which share of the time the model computed.
 
     Args:
         scoring_pass: the pass to run.
@@ -61,19 +71,37 @@ def score_shard(
     """
     shard = Shard(scoring_pass.name, scoring_pass.schema, scoring_pass.fits, index, samples, store)
     shard.report()
-    model = load_model() if shard.missing else None
-    with store:
-        for text in watch(samples.read(shard.missing), len(shard.missing)):
-            assert model is not None
-            parts = [text["context"]], [text["instruction"]], [text["response"]]
-            sample = encoder.encode(*parts)[0].truncated(max_length)
-            result = _compute(shard.pass_of(scoring_pass, text["id"]), model, sample, text["id"])
-            if _is_finite(result):
-                store.add(shard.keys[text["id"]], result)
-            else:
-                logger.warning("non-finite result for sample %s (%d tokens)", text["id"], sample.n_tokens)
-                shard.statuses[text["id"]] = "non_finite"
+    if shard.missing:
+        model, computing, started = load_model(), 0.0, time.perf_counter()
+        encoded = _encoded(samples.read(shard.missing), encoder, max_length)
+        with store, made_ahead(encoded, _AHEAD) as ahead:
+            for row_id, _, sample in watch(ahead, len(shard.missing)):
+                began = time.perf_counter()
+                result = _compute(shard.pass_of(scoring_pass, row_id), model, sample, row_id)
+                computing += time.perf_counter() - began
+                if _is_finite(result):
+                    store.add(shard.keys[row_id], result)
+                else:
+                    logger.warning("non-finite result for sample %s (%d tokens)", row_id, sample.n_tokens)
+                    shard.statuses[row_id] = "non_finite"
+        seconds = time.perf_counter() - started
+        share = 100 * computing / seconds
+        logger.info("%s: %.1f s without loading; the model computed %.1f %% of it", scoring_pass.name, seconds, share)
     shard.write(output)
+
+
+def _encoded(texts: Iterable[Row], encoder: PromptEncoder, max_length: int) -> Iterator[Encoded]:
+    """Yield id, digest and encoded sample of each row."""
+    for text in texts:
+        (sample,) = encoder.encode([text["context"]], [text["instruction"]], [text["response"]])
+        yield text["id"], text["digest"], sample.truncated(max_length)
+
+
+def index_of_shard(path: str, shard: int) -> list[Row]:
+    """Return the rows of index.parquet that a shard scores."""
+    with open_table(path, INDEX) as file:
+        groups = (file.read_row_group(group) for group in range(file.num_row_groups))
+        return [row for group in groups for row in group.filter(pc.equal(group["shard"], shard)).to_pylist()]
 
 
 class Shard:
@@ -163,8 +191,8 @@ class SampleReader:
     def __init__(self, path: str, schema: pa.Schema) -> None:
         self._path, self._schema = path, schema
         with open_table(path, schema) as file:
-            sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
-        self._group_of = [(group, place) for group, size in enumerate(sizes) for place in range(size)]
+            sizes = (file.metadata.row_group(group).num_rows for group in range(file.num_row_groups))
+            self._ends = list(itertools.accumulate(sizes))
 
     def read(self, rows: Sequence[int]) -> Iterator[Row]:
         """Yield id, texts and digest of the given rows, in the given order. Reading in file order is fastest."""
@@ -178,8 +206,8 @@ class SampleReader:
         loaded, table = -1, None
         with open_table(self._path, self._schema) as file:
             for row in rows:
-                group, place = self._group_of[row]
+                group = bisect.bisect_right(self._ends, row)
                 if group != loaded:
                     loaded, table = group, file.read_row_group(group, columns=columns)
                 assert table is not None
-                yield table.slice(place, 1).to_pylist()[0]
+                yield table.slice(row - self._ends[group] + len(table), 1).to_pylist()[0]

@@ -7,6 +7,9 @@ model, dtype, attention backend, prompt, lengths, and the code that computes. Th
 - a killed job loses at most the samples since its last flush;
 - any number of jobs may write at the same time;
 - a rerun with another number of shards finds all finished samples.
+
+Stores of other settings or of an earlier version have other digests, so they are not read; the log says so. Neither is
+a part with other columns.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ import time
 import uuid
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -71,9 +75,12 @@ class ProgressStore:
         self._flushed_at = time.monotonic()
         self._own_parts: list[Path] = []
         self._open: OrderedDict[Path, pa.Table] = OrderedDict()
+        self._thread = ThreadPoolExecutor(1)
+        self._writing: Future[tuple[Path, list[str]]] | None = None
         self.directory.mkdir(parents=True, exist_ok=True)
         description = self.directory / "settings.json"
         if not description.exists():
+            _report_others(self.directory, settings)
             write_text(description, json.dumps(dict(settings), indent=2, sort_keys=True) + "\n")
         self._where = self._scan()
 
@@ -95,12 +102,17 @@ class ProgressStore:
     def _scan(self) -> dict[str, tuple[Path, int]]:
         """Return the part and the row of each stored key.
 
-        A damaged part is renamed to ``*.damaged``, so that its samples are computed again.
+        A damaged part is renamed to ``*.damaged``, so that its samples are computed again. A part with other columns
+        stays as it is and is not read.
         """
         where: dict[str, tuple[Path, int]] = {}
         for part in sorted(self.directory.glob("part-*.parquet")):
             try:
-                keys = pq.read_table(part, columns=["key"]).column("key").to_pylist()
+                with pq.ParquetFile(part) as file:
+                    if not _same_columns(file.schema_arrow, self._schema):
+                        logger.warning("%s has other columns, of another version; its samples are computed again", part)
+                        continue
+                    keys = file.read(columns=["key"])["key"].to_pylist()
             except FileNotFoundError:  # another job merged it between listing and reading
                 continue
             except (pa.ArrowInvalid, OSError) as error:
@@ -115,19 +127,31 @@ class ProgressStore:
     def add(self, key: str, result: Mapping[str, Any]) -> None:
         """Add one result.
 
-        Pending results are written once ``flush_seconds`` have passed since the last write, or 64 MB are pending.
+        Once ``flush_seconds`` have passed since the last write, or 64 MB are pending, a thread writes the pending
+        results as one part. If that fails, the error is raised when the next part is due, at the latest by closing.
         """
         self._pending.append({"key": key, **result})
         self._pending_bytes += sum(len(value) * 4 if isinstance(value, Sequence) else 8 for value in result.values())
         if time.monotonic() - self._flushed_at > self._flush_seconds or self._pending_bytes > _FLUSH_BYTES:
-            self.flush()
+            self._begin_write()
 
     def flush(self) -> None:
         """Write all pending results as one part."""
+        self._begin_write()
+        self._finish_write()
+
+    def _begin_write(self) -> None:
+        """Let the thread write all pending results, once it has written those before."""
+        self._finish_write()
         if self._pending:
-            table = pa.Table.from_pylist(self._pending, schema=self._schema)
-            self._register(self._write_part(table), table.column("key").to_pylist())
+            self._writing = self._thread.submit(self._write_part, self._pending)
         self._pending, self._pending_bytes, self._flushed_at = [], 0, time.monotonic()
+
+    def _finish_write(self) -> None:
+        """Wait for the thread."""
+        if self._writing is not None:
+            writing, self._writing = self._writing, None
+            self._register(*writing.result())
 
     def close(self) -> None:
         """Flush, then merge the parts of this job into one, so that a store contains about one file per job."""
@@ -195,11 +219,13 @@ class ProgressStore:
         self._open.move_to_end(path)
         return self._open[path]
 
-    def _write_part(self, table: pa.Table) -> Path:
+    def _write_part(self, results: Sequence[Mapping[str, Any]]) -> tuple[Path, list[str]]:
+        """Write one part. Return its path and its keys."""
+        table = pa.Table.from_pylist(results, schema=self._schema)
         path = self.directory / f"part-{uuid.uuid4().hex}.parquet"
         with atomic_path(path) as temporary:
             pq.write_table(table, temporary, **_PARQUET_OPTIONS)
-        return path
+        return path, table["key"].to_pylist()
 
     def _register(self, part: Path, keys: Sequence[str]) -> None:
         self._own_parts.append(part)
@@ -209,6 +235,20 @@ class ProgressStore:
 def _is_damage(error: pa.ArrowInvalid | OSError) -> bool:
     """Tell whether the content of a part is damaged. If the file system fails instead, the error has an errno."""
     return isinstance(error, pa.ArrowInvalid) or error.errno is None
+
+
+def _same_columns(found: pa.Schema, expected: pa.Schema) -> bool:
+    return bool(found.names == expected.names and found.types == expected.types)
+
+
+def _report_others(directory: Path, settings: Mapping[str, Any]) -> None:
+    """Log in which settings the stores beside a new one differ, so that nobody wonders why nothing is found."""
+    ours = json.loads(json.dumps(dict(settings)))
+    for path in sorted(directory.parent.glob("*/settings.json")):
+        with suppress(OSError, ValueError):
+            theirs = json.loads(path.read_text(encoding="utf-8"))
+            differing = sorted(key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key))
+            logger.info("%s is not used: it differs in %s", path.parent, ", ".join(differing))
 
 
 def _set_aside(part: Path) -> None:

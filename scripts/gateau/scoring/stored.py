@@ -24,9 +24,9 @@ from gateau.model_files import ModelSpec, tokenizer_fingerprint, weights_fingerp
 from gateau.schemas import INDEX, SAMPLES
 from gateau.scoring.segments import Screen
 from gateau.scoring.settings import numerics_version
-from gateau.scoring.shards import SampleReader, Shard
+from gateau.scoring.shards import SampleReader, Shard, index_of_shard
 from gateau.scoring.store import ProgressStore
-from gateau.tables import iterate_rows, read_metadata
+from gateau.tables import read_metadata
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class Note:
         except (FileNotFoundError, ValueError):
             return False
         window = noted["window"]
-        index = [row for row in iterate_rows(args.index, INDEX) if row["shard"] == args.shard]
+        index = index_of_shard(args.index, args.shard)
         samples = SampleReader(args.samples, SAMPLES)
         shard = Shard(
             name,

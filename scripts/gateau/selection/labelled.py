@@ -13,8 +13,8 @@ from gateau.tables import open_table
 def read_labels(samples: str | os.PathLike[str]) -> pd.Series:
     """Return the data set label by sample id, None for a row without one. Only these two columns are read."""
     with open_table(samples, SAMPLES) as file:
-        labels: pd.Series = file.read(columns=["id", "dataset"]).to_pandas().set_index("id")["dataset"]
-    return labels
+        table = file.read(columns=["id", "dataset"]).combine_chunks()  # there are as many chunks as row groups
+    return pd.Series(table["dataset"].to_pandas().array, table["id"].to_pandas(), name="dataset")
 
 
 def total_tokens(scores: pd.DataFrame) -> pd.Series:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from gateau.schemas import RANKED_STATUSES, SCORES
 from gateau.selection.awareness import Array, contextual_awareness_rows, far_evidence_rows
@@ -20,7 +21,8 @@ from gateau.tables import lists_of, open_table
 
 LAYERS = {"all": "segment_attention", "second_half": "segment_attention_second_half"}
 _LISTS = {field.name for field in SCORES if pa.types.is_list(field.type)}
-_NUMBERS = [name for name in SCORES.names if name not in _LISTS]
+_STRINGS = ["id", "status"]
+_NUMBERS = [name for name in SCORES.names if name not in {*_LISTS, *_STRINGS}]
 _TOGETHER = 16  # row groups of 1 024 samples: about 40 MB at 20 000 tokens
 
 
@@ -103,17 +105,27 @@ def read_scores(path: str | os.PathLike[str], measures: Iterable[Measure] = ()) 
     """
     measures = {measure.name: measure for measure in measures}.values()
     lists = sorted({name for measure in measures for name in measure.columns})
-    frames = [SCORES.empty_table().select(_NUMBERS).to_pandas().assign(**{one.name: np.empty(0) for one in measures})]
+    names = [SCORES.empty_table().select(_STRINGS)]
     with open_table(path, SCORES) as file:
-        groups = range(file.num_row_groups)
+        # of their full length from the start, because joining batches would take the memory twice
+        columns = {
+            name: np.empty(file.metadata.num_rows, SCORES.field(name).type.to_pandas_dtype()) for name in _NUMBERS
+        }
+        columns |= {measure.name: np.full(file.metadata.num_rows, np.nan) for measure in measures}
+        groups, end = range(file.num_row_groups), 0
         for start in groups[::_TOGETHER]:
-            table = file.read_row_groups(list(groups[start : start + _TOGETHER]), columns=[*_NUMBERS, *lists])
-            frame = table.select(_NUMBERS).to_pandas()
+            table = file.read_row_groups(
+                list(groups[start : start + _TOGETHER]), columns=[*_STRINGS, *_NUMBERS, *lists]
+            )
+            rows, end = slice(end, end + len(table)), end + len(table)
+            for name in _NUMBERS:
+                columns[name][rows] = table[name].to_numpy()
             for measure in measures:
-                column, has = np.full(len(frame), np.nan), frame["status"].isin(measure.statuses).to_numpy()
-                usable = table.select(measure.columns).filter(pa.array(has))
-                column[has] = measure.of(*(lists_of(usable[name]) for name in measure.columns))
-                frame[measure.name] = column
-            frames.append(frame)
-    scores: pd.DataFrame = pd.concat(frames[1:] or frames, ignore_index=True)
-    return scores
+                has = pc.is_in(table["status"], value_set=pa.array(measure.statuses))
+                usable = table.select(measure.columns).filter(has)
+                columns[measure.name][rows][has.to_numpy()] = measure.of(
+                    *(lists_of(usable[name]) for name in measure.columns)
+                )
+            names.append(table.select(_STRINGS))
+    strings = pa.concat_tables(names).to_pandas(categories=["status"])
+    return pd.DataFrame({**{name: strings[name] for name in _STRINGS}, **columns}, copy=False)

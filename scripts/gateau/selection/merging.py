@@ -42,7 +42,7 @@ _BAD = ("no_response", "too_long", "non_finite", "no_context", SCREENED_OUT)  # 
 _LENGTHS = ("n_context", "n_instruction", "n_response", "truncated_tokens")
 _RESULTS = (SHORT_RESULT, LONG_RESULT, SEGMENT_RESULT)
 _UNREAD = ("layer_attention", "layer_attention_peak", "n_layers")
-_RUN_BYTES = 128 * 2**20
+_RUN_BYTES = 64 * 2**20
 _AGAIN = "delete the shard files and rerun"
 
 
@@ -182,13 +182,16 @@ class Index:
         Raises:
             ScoreError: one of them is not in the index, or was found before.
         """
-        places = pc.index_in(ids, value_set=self._ids)
-        if places.null_count:
-            unknown = ids.filter(pc.is_null(places)).to_pylist()
-            raise ScoreError(f"{path}: sample {unknown[0]} is not in {self._path}; {_AGAIN}")
-        rows: NDArray[np.int64] = places.to_numpy().astype(np.int64)
-        twice = ids.to_pylist()[int(np.argmax(self._found[rows]))] if self._found[rows].any() else _repeated(ids)
-        if twice is not None:
+        if (twice := _repeated(ids)) is not None:
+            raise ScoreError(f"{path}: sample {twice} is scored twice; {_AGAIN}")
+        # the shard is hashed and not the index, because the index may be a thousand times as long
+        places = pc.index_in(self._ids, value_set=ids)
+        rows = np.full(len(ids), -1)
+        rows[places.drop_null().to_numpy()] = np.flatnonzero(places.is_valid())
+        if (rows < 0).any():
+            raise ScoreError(f"{path}: sample {ids[int(np.argmin(rows))]} is not in {self._path}; {_AGAIN}")
+        if self._found[rows].any():
+            twice = ids[int(np.argmax(self._found[rows]))]
             raise ScoreError(f"{path}: sample {twice} is scored twice; {_AGAIN}")
         self._found[rows] = True
         return rows

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -37,6 +37,16 @@ def total(parts: Sequence[Part]) -> Array:
     """Return the score, float ``[rows]``: the sum of all parts, each times its weight."""
     score: Array = sum((part.weight * part.normed for part in parts[1:]), start=parts[0].weight * parts[0].normed)
     return score
+
+
+def parts_frames(ids: pd.Series, parts: Sequence[Part], together: int = 1024) -> Iterator[pd.DataFrame]:
+    """Yield :func:`parts_frame` of ``together`` samples at a time."""
+    for start in range(0, len(ids), together):
+        some = slice(start, start + together)
+        yield parts_frame(
+            ids.iloc[some].tolist(),
+            [replace(part, values=part.values[some], normed=part.normed[some]) for part in parts],
+        )
 
 
 def parts_frame(ids: Sequence[str], parts: Sequence[Part]) -> pd.DataFrame:

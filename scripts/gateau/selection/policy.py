@@ -5,7 +5,7 @@ Held-out rows are drawn here, before anything is selected, so that an experiment
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
@@ -20,7 +20,8 @@ from gateau.selection.labelled import total_tokens, uncut_tokens
 from gateau.selection.near_duplicates import duplicates_of
 from gateau.selection.quality import comparable_scores, quality_by_label, spearman
 from gateau.selection.ranking import Scored, ranked, score_samples
-from gateau.selection.selected import selected_ids
+from gateau.selection.selected import is_selectable, selected_ids
+from gateau.tables import places_of
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ class Tables:
         embeddings: float ``[d]`` by id, for a policy with per_cluster.
     """
 
-    samples: Sequence[str]
+    samples: Collection[str]
     scores: pd.DataFrame
     contrast: pd.DataFrame | None = None
     rewards: pd.DataFrame | None = None
@@ -112,15 +113,15 @@ def select(policy: Policy, tables: Tables) -> Selection:
     if policy.near_duplicates:
         signatures = _needed(tables.signatures, "near_duplicates needs signatures")
         repeats = duplicates_of(ids.tolist(), signatures.loc[ids], policy.near_duplicates)
-    ranking["duplicate_of"] = ids.map(repeats).astype(object).where(ids.isin(repeats), None)
+    ranking["duplicate_of"] = ids.map(repeats).astype(object).where(ids.isin(repeats), None) if repeats else None
     ranking["cluster"] = None
     if policy.per_cluster:
         embeddings = _needed(tables.embeddings, "per_cluster needs embeddings")
         ranking["cluster"] = ids.map(clusters_by_id(embeddings.loc[ids], policy.clusters))
         ranking = best_of_each_first(ranking, policy.per_cluster)
     tokens: Iterable[float] = ()
-    if isinstance(policy.n_long, Mapping):
-        tokens = uncut_tokens(tables.scores).set_axis(tables.scores["id"]).loc[selected_ids(ranking, None)]
+    if isinstance(policy.n_long, Mapping) and "tokens" in policy.n_long:
+        tokens = uncut_tokens(tables.scores).iloc[places_of(ranking["id"][is_selectable(ranking)], tables.scores["id"])]
     count = wanted_rows(policy.n_long, len(tables.samples), tokens)
     chosen = selected_ids(ranking, count)
     if count is not None:
@@ -157,7 +158,7 @@ def summarise(
         labels: data set label by sample id.
     """
     ranking, scores = selection.ranking, tables.scores
-    lengths = total_tokens(scores.set_index("id").loc[ranking["id"]])
+    lengths = total_tokens(scores).iloc[places_of(ranking["id"], scores["id"])]
     further = {"contrast": tables.contrast, "rewards": tables.rewards}
     formula = asdict(policy.formula)
     return {

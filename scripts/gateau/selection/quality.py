@@ -8,6 +8,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from gateau.tables import places_of
+
 
 def auroc(scores: NDArray[np.float64], positive: NDArray[np.bool_]) -> float | None:
     """Return the chance that a random positive scores above a random negative; None if one side is empty.
@@ -57,14 +59,20 @@ def quality_by_label(ranking: pd.DataFrame, labels: pd.Series) -> dict[str, dict
         ranking: columns id, rank, score.
         labels: data set label by sample id.
     """
-    label = ranking["id"].map(labels).fillna("(none)").to_numpy()
+    label = labels.fillna("(none)").astype("category")
+    if "(none)" not in label.cat.categories:
+        label = label.cat.add_categories("(none)")
+    places = places_of(ranking["id"], labels.index)
+    names = [str(name) for name in label.cat.categories]
+    codes = np.where(places < 0, names.index("(none)"), label.cat.codes.to_numpy()[places])
     score = comparable_scores(ranking)
     top = (ranking["rank"] <= max(len(ranking) // 10, 1)).to_numpy()
     return {
-        str(name): {
-            "samples": int((label == name).sum()),
-            "auroc": auroc(score, label == name),
-            "share_of_best_tenth": float((label[top] == name).mean()),
+        name: {
+            "samples": int((codes == code).sum()),
+            "auroc": auroc(score, codes == code),
+            "share_of_best_tenth": float((codes[top] == code).mean()),
         }
-        for name in sorted(set(label))
+        for code, name in sorted(enumerate(names), key=lambda one: one[1])
+        if (codes == code).any()
     }

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from gateau.errors import ScoreError, SettingsError
 from gateau.methods import METHODS, UNRANKED
@@ -27,9 +29,9 @@ class Scored:
     parts: list[Part]
 
     @property
-    def ids(self) -> list[str]:
+    def ids(self) -> pd.Series:
         """Return the ids, in the order of the parts' values."""
-        return list(self.usable["id"])
+        return self.usable["id"]
 
 
 def score_samples(
@@ -55,13 +57,15 @@ def score_samples(
     """
     if method not in METHODS:
         raise SettingsError(f"method is {method!r}; choose one of {', '.join([*METHODS, *UNRANKED])}")
-    usable = scores[scores["status"].isin(RANKED_STATUSES)]
+    ok = scores["status"].isin(RANKED_STATUSES)
+    usable = scores if ok.all() else scores[ok]
     further = contrast if METHODS[method].contrast is not None else rewards if METHODS[method].rewards else None
     if METHODS[method].contrast is not None:
         usable = _with_column(usable, "nll_short", contrast, "nll")
     if METHODS[method].rewards:
         usable = _with_column(usable, "reward", rewards, "reward")
-    usable = usable.sort_values("id")
+    if not is_sorted(usable["id"]):  # as the table of scores is
+        usable = usable.sort_values("id")
     if usable.empty:
         counts = (scores if further is None else further)["status"].value_counts().to_dict()
         raise ScoreError(f"no sample can be ranked (status: {counts}); docs/results.md explains each status")
@@ -97,12 +101,12 @@ def ranked(scored: Scored, options: SelectionOptions, method: str) -> pd.DataFra
     usable = scored.usable
     ranking = pd.DataFrame(
         {
-            "id": usable["id"].to_numpy(),
+            "id": usable["id"].array,
             "score": total(scored.parts),
             "hmp": guidance(usable, options.hmp_norm),
             "cas": awareness(usable, options.importance, options.layers),
             "method": method,
-            "status": usable["status"].to_numpy(),
+            "status": usable["status"].array,
         }
     )
     score = ranking["score"].to_numpy()
@@ -112,6 +116,12 @@ def ranked(scored: Scored, options: SelectionOptions, method: str) -> pd.DataFra
     ranking = ranking.iloc[np.lexsort((then, -score))].reset_index(drop=True)
     ranking.insert(1, "rank", np.arange(1, len(ranking) + 1))
     return ranking
+
+
+def is_sorted(ids: pd.Series) -> bool:
+    """Return whether ids are in ascending order, without a copy of them."""
+    strings = pa.chunked_array(pa.array(ids, pa.large_string()))
+    return bool(pc.all(pc.less_equal(strings[:-1], strings[1:]), min_count=0).as_py())
 
 
 def _with_column(scores: pd.DataFrame, name: str, table: pd.DataFrame | None, column: str) -> pd.DataFrame:

@@ -51,14 +51,16 @@ def selected_ids(ranking: pd.DataFrame, n_long: int | None) -> list[str]:
     Raises:
         SettingsError: ``n_long`` is larger than the number of samples that can be selected.
     """
-    ids = ranking[is_selectable(ranking)].sort_values("rank")["id"].tolist()
+    selectable = ranking.loc[is_selectable(ranking), ["id", "rank"]]
+    ids = selectable if selectable["rank"].is_monotonic_increasing else selectable.sort_values("rank")
     if n_long is not None and n_long > len(ids):
         raise SettingsError(
             f"n_long is {n_long}, but only {len(ids)} of {len(ranking)} ranked samples can be selected "
             f"({int((~is_distinct(ranking)).sum())} are near duplicates, {int(ranking['held_out'].sum())} are held "
             "out); lower it or add data"
         )
-    return ids[:n_long]
+    chosen: list[str] = ids["id"].iloc[:n_long].tolist()
+    return chosen
 
 
 def write_selected(samples: str | os.PathLike[str], ids: Sequence[str], output: str | os.PathLike[str]) -> None:

@@ -6,14 +6,18 @@ rejects. Rejected samples are counted and never replaced.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from gateau.draws import MixtureOptions, held_out_ids, long_ids, short_ids
 from gateau.errors import DataError
+from gateau.methods import UNRANKED
+from gateau.tables import places_of
 
 _SHOWN = 10
 
@@ -22,14 +26,14 @@ _SHOWN = 10
 class Mixture:
     """Rows of schema MIXTURE in order, and a JSON-ready summary."""
 
-    rows: list[dict[str, Any]]
+    rows: pd.DataFrame
     summary: dict[str, Any]
 
 
 def mix(
     experiment: str,
     options: MixtureOptions,
-    samples: Sequence[str],
+    samples: Collection[str],
     long: pd.DataFrame,
     short: pd.DataFrame | None,
     ranked: Sequence[str] | None,
@@ -48,27 +52,27 @@ def mix(
         DataError: the experiment asks for more rows than exist, or nothing is left to train on.
     """
     held_long = held_out_ids("long", samples, options.held_out, options.seed)
-    tokens = dict(zip(long["id"], long["n_tokens"], strict=True))
+    by_tokens = isinstance(options.n_long, Mapping) and options.method in UNRANKED
+    tokens = dict(zip(long["id"], long["n_tokens"], strict=True)) if by_tokens else {}
     selected = long_ids(experiment, options, samples, ranked, tokens)
-    place = {row_id: number for number, row_id in enumerate(long["id"])}
-    trained, rejected = _split(selected, place)
-    held_places, held_rejected = _split(held_long, place)
-    chats = [] if short is None else short["id"].tolist()
-    chat_place = {row_id: number for number, row_id in enumerate(chats)}
-    short_places, _ = _split(short_ids(experiment, options, chats), chat_place)
-    held_short, _ = _split(held_out_ids("short", chats, options.held_out, options.seed), chat_place)
-    if not trained and not short_places:
+    trained, rejected = _split(selected, long["id"])
+    held_places, held_rejected = _split(held_long, long["id"])
+    chats = pd.Series([], dtype=str) if short is None else short["id"]
+    short_places, _ = _split(short_ids(experiment, options, chats), chats)
+    held_short, _ = _split(held_out_ids("short", chats, options.held_out, options.seed), chats)
+    if not len(trained) and not len(short_places):
         raise DataError(
             f"experiment {experiment} has nothing to train on: {len(selected)} long samples are selected, "
             f"{len(rejected)} of them rejected by rule tokens, and n_short is 0; raise n_long or n_short"
         )
-    rows = [
-        *_rows("long", long, sorted(trained), "train"),
-        *_rows("short", short, sorted(short_places), "train"),
-        *_rows("long", long, sorted(held_places), "held_out"),
-        *_rows("short", short, sorted(held_short), "held_out"),
+    tables = [
+        _rows("long", long, trained, "train"),
+        _rows("short", short, short_places, "train"),
+        _rows("long", long, held_places, "held_out"),
+        _rows("short", short, held_short, "held_out"),
     ]
-    train = [row for row in rows if row["split"] == "train"]
+    rows = pd.concat([table for table in tables if table is not None], ignore_index=True)
+    train = rows[rows["split"] == "train"]
     summary = {
         "experiment": experiment,
         "selected": len(selected),
@@ -78,26 +82,22 @@ def mix(
         "short": len(short_places),
         "held_out": len(rows) - len(train),
         "held_out_rejected_by_tokens": len(held_rejected),
-        "tokens": sum(row["n_tokens"] for row in train),
-        "targets": sum(row["n_targets"] for row in train),
-        "longest": max(row["n_tokens"] for row in train),
+        "tokens": int(train["n_tokens"].sum()),
+        "targets": int(train["n_targets"].sum()),
+        "longest": int(train["n_tokens"].max()),
     }
     return Mixture(rows, summary)
 
 
-def _split(ids: Sequence[str], place: dict[str, int]) -> tuple[list[int], list[str]]:
+def _split(ids: Sequence[str], among: pd.Series) -> tuple[NDArray[Any], list[str]]:
     """Return the places of the ids that have tokens, and the ids that have none."""
-    return [place[row_id] for row_id in ids if row_id in place], [row_id for row_id in ids if row_id not in place]
+    places = places_of(ids, among)
+    return places[places >= 0], [ids[number] for number in np.flatnonzero(places < 0).tolist()]
 
 
-def _rows(source: str, table: pd.DataFrame | None, places: Sequence[int], split: str) -> Iterator[dict[str, Any]]:
+def _rows(source: str, table: pd.DataFrame | None, places: NDArray[Any], split: str) -> pd.DataFrame | None:
+    """Return the rows at these places, in the order of the table."""
     if table is None:
-        return
-    chosen = table.iloc[list(places)]
-    for place, row_id, n_tokens, n_targets in zip(
-        places, chosen["id"], chosen["n_tokens"], chosen["n_targets"], strict=True
-    ):
-        yield {
-            "id": row_id, "source": source, "split": split, "row": place, "n_tokens": int(n_tokens),
-            "n_targets": int(n_targets),
-        }  # fmt: skip
+        return None
+    places = np.sort(places)
+    return table.iloc[places].assign(source=source, split=split, row=places)
