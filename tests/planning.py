@@ -42,7 +42,8 @@ def large_config(directory: Path, shards: int) -> dict:
     benchmarks = ["longbench", "longbench_chat", "needle", "mt_bench"]
     return merged(
         small_config(directory),
-        {"scoring": {"shards": shards}, "evaluate": {"benchmarks": benchmarks, "experiments": "all"}},
+        {"scoring": {"shards": shards}},
+        {"evaluate": {"benchmarks": benchmarks, "experiments": "all", "needle": {"lengths": "auto"}}},
         {"experiments": {"gateau": {}} | {f"alpha_{number}": {"alpha": number / 10} for number in range(7)}},
     )
 

@@ -128,7 +128,7 @@ def segment_peak(way: str, vocabulary: int, quick: bool, device: str) -> float:
     model = bench_model(Settings(quick=quick, device=device), vocab_size=vocabulary)
     one = SegmentPass(SEGMENT, BATCH_TOKENS, ())
     sample = random_sample(512 if quick else 4096, 20, 50, vocabulary)
-    run = partial(bare_forward, model, one) if way == "all logits at once" else partial(one.compute, model)
+    run = partial(bare_forward, model, one, loss=True) if way == "all logits at once" else partial(one.compute, model)
     run(random_sample(200, 20, 50, vocabulary))
     with PeakMemory(device) as used:
         run(sample)
@@ -149,8 +149,8 @@ def operations(rule: str, model: Any, sample: EncodedSample) -> float:
 
 
 @torch.inference_mode()
-def bare_forward(model: Any, one: Any, sample: EncodedSample) -> None:
-    """Run a plain forward over the batches of a pass, with logits at the positions of the response."""
+def bare_forward(model: Any, one: Any, sample: EncodedSample, loss: bool = False) -> None:
+    """Run a plain forward over the batches of a pass, with logits at the positions of the response, and their loss."""
     sequences = [sample.sequence()]
     if isinstance(one, SegmentPass):
         segments = sample.segments(one.segment_length)
@@ -160,7 +160,9 @@ def bare_forward(model: Any, one: Any, sample: EncodedSample) -> None:
         n = sum(len(sequence) == len(sequences[0]) for sequence in sequences[:together])
         ids = torch.tensor(sequences[:n], device=model.device)
         keep = min(len(sample.response) + 1, ids.shape[1])
-        model(input_ids=ids, use_cache=False, logits_to_keep=keep).logits.float()
+        logits = model(input_ids=ids, use_cache=False, logits_to_keep=keep).logits.float()
+        if loss:  # that of other targets, which costs the same
+            torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, -keep:].flatten(), reduction="none")
         sequences = sequences[n:]
 
 
