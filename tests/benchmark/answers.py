@@ -53,8 +53,8 @@ WAYS = {  # the class, batch_tokens, and whether beginnings are shared
 def answers(settings: Settings) -> Iterator[Row]:
     """Answers to questions about one context: other ways against reading the context once, for all in one batch.
 
-    The bound of the naive loop is to read the context once in place of once for each question. ``equal`` counts the
-    answers that are those of this way. ``--model`` and ``--context`` choose another model and length.
+    The bound of the naive loop is to read the context once in place of once for each question. Equal answers
+    are those of this way. ``--model`` and ``--context`` choose another model and length.
     """
     n_questions, n_new, context = (2, 4, 550) if settings.quick else (8, 32, settings.context)
     ways = ["naive loop", OURS] if settings.quick else list(WAYS)
@@ -77,8 +77,9 @@ def answers(settings: Settings) -> Iterator[Row]:
         if way != OURS:
             same = sum(one == other for one, other in zip(texts[way], texts[OURS], strict=True))
             limit = float(n_questions) if way == "naive loop" else None
-            case = f"{n_questions} questions, {context} tokens; {same} equal"
-            yield Row("answers", case, way, OURS, "s", taken[way], taken[OURS], "the context is read once", limit)
+            bound = f"the context is read once; {same} of {n_questions} answers equal"
+            case = f"{n_questions} questions, {context} tokens"
+            yield Row("answers", case, way, OURS, "s", taken[way], taken[OURS], bound, limit)
 
 
 def asked(tokenizer: Any, n_tokens: int, n_questions: int, n_new: int) -> list[Question]:

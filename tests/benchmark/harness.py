@@ -62,7 +62,7 @@ class Row:
         a: what way a took in each round.
         b: what way b took in each round.
         bound: what bounds the ratio a / b.
-        limit: the ratio that this bound allows; None if it has no number.
+        limit: the ratio that this bound allows; None if it has no number. A larger ratio counts as all of it.
     """
 
     part: str
@@ -83,7 +83,7 @@ class Row:
         return {
             "part": self.part, "case": self.case, "way_a": self.way_a, "way_b": self.way_b, "unit": self.unit,
             "a": statistics.median(self.a), "b": statistics.median(self.b), "ratio": ratio, "low": low, "high": high,
-            "rounds": len(ratios), "bound": self.bound, "share": self.limit and ratio / self.limit,
+            "rounds": len(ratios), "bound": self.bound, "share": self.limit and min(ratio / self.limit, 1.0),
         }  # fmt: skip
 
 

@@ -37,9 +37,9 @@ def planning(settings: Settings) -> Iterator[Row]:
         ways = {str(shards): partial(per_job, shards) for shards in folders}
         taken = alternate(ways, settings.script_rounds)
         for shards in many:
-            case = f"{shards:,} shards, {jobs[shards]:,} jobs"
-            yield Row("planning", case, f"{few} shards, {jobs[few]} jobs", "many", "CPU ms a job", taken[str(few)],
-                      taken[str(shards)], "planning in linear time")  # fmt: skip
+            bound = f"linear time; {jobs[few]} and {jobs[shards]:,} jobs"
+            yield Row("planning", f"{shards:,} shards", f"{few} shards", f"{shards:,} shards", "CPU ms a job",
+                      taken[str(few)], taken[str(shards)], bound)  # fmt: skip
         if not settings.quick:
             shards = many[0]
             pretend(folders[shards], configs[shards])
