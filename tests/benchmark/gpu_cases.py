@@ -22,7 +22,7 @@ from gateau.training.packing import TokenRow, pack
 from gateau.work import DecoderShape, training_flops
 
 from benchmark.harness import PeakMemory, alternate
-from benchmark.passes import BATCH_TOKENS, BLOCK, SEGMENT, operations, passes, random_model
+from benchmark.passes import BATCH_TOKENS, BLOCK, EXACT, SEGMENT, operations, passes, random_model
 from benchmark.released import random_sample, released_flops, released_passes
 
 QUESTION, RESPONSE = 50, 300
@@ -198,7 +198,7 @@ def hours(result: dict[str, Any], name: str, model: Any, lengths: tuple[int, ...
     The operations are those of work.py. Each pass runs at its measured rate of the nearest length. The released
     algorithm, padded to the largest length, is counted at the rate of the long pass, although it waits for memory.
     """
-    shape, cam = DecoderShape.from_config(model), {"cam": {"segment_length": SEGMENT}}
+    shape = DecoderShape.from_config(model)
     done = [one for one in result["cases"] if one["model"] == name and one["status"] == "ok"]
     rates = {
         rule: {one["tokens"]: one["flops"] / one["seconds"] for one in done if one["case"] == rule}
@@ -218,8 +218,10 @@ def hours(result: dict[str, Any], name: str, model: Any, lengths: tuple[int, ...
             return rates[rule].get(nearest) or rates[rule][max(rates[rule])]
 
         for rule in rates:
-            spent[rule] += ScoringPass(rule, None, cam).flops(shape, sample) / rate(rule)
-        spent["truncated"] += ScoringPass("short_pass", lengths[0] // 2, cam).flops(shape, sample) / rate("short_pass")
+            spent[rule] += ScoringPass(rule, None, EXACT).flops(shape, sample) / rate(rule)
+        spent["truncated"] += ScoringPass("short_pass", lengths[0] // 2, EXACT).flops(shape, sample) / rate(
+            "short_pass"
+        )
         work = released_flops(shape, tokens, question + response, lengths[-1], SEGMENT)
         spent["released"] += work / rate("long_pass")
     whole = spent["short_pass"] + spent["long_pass"]

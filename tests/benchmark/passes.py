@@ -24,6 +24,7 @@ from benchmark.released import random_sample, released_passes
 SEGMENT = 128
 BLOCK = 16
 BATCH_TOKENS = 8192
+EXACT = {"cam": {"segment_length": SEGMENT}, "scoring": {"screen": None, "segments": None}}
 QUESTION, RESPONSE = 30, 100
 RATE = "operations of work.py at the measured rate of a large matmul"
 
@@ -143,9 +144,7 @@ def operations(rule: str, model: Any, sample: EncodedSample) -> float:
     """Return the operations of one pass over a sample, as the library counts them."""
     n_response = len(sample.response)
     lengths = SampleLength(len(sample.context), sample.n_frame, n_response)
-    return ScoringPass(rule, None, {"cam": {"segment_length": SEGMENT}}).flops(
-        DecoderShape.from_config(model.config), lengths
-    )
+    return ScoringPass(rule, None, EXACT).flops(DecoderShape.from_config(model.config), lengths)
 
 
 @torch.inference_mode()
