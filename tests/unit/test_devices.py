@@ -14,11 +14,11 @@ from gateau.errors import ModelError, SettingsError
 from gateau.evaluation.answering.generation import Generator
 from gateau.evaluation.answering.prompting import Prompter
 from gateau.evaluation.answering.questions import Question
-from gateau.experiments import check_gpus
 from gateau.model_files import ModelSpec
 from gateau.models import Runtime, input_device, load_config, load_model, load_pretrained
 from gateau.scoring.passes import LongPass, SegmentPass, ShortPass
 from gateau.scoring.settings import pass_settings
+from gateau.scoring_section import check_gpus
 from gateau.work import DecoderShape
 
 from helpers import TINY_PAIR

@@ -168,7 +168,8 @@ def test_a_judge_s_job_starts_its_judge_and_ends_it(place, tmp_path):
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGKILL, signal.SIGINT])
 def test_the_server_ends_when_its_job_is_killed(place, sent):
     code = (
-        "import sys; sys.path[:0] = sys.argv[1:3]\n"
+        "import signal, sys; sys.path[:0] = sys.argv[1:3]\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)  # shells start background jobs without it\n"
         "from pathlib import Path\n"
         "from unit.test_started_server import Place\n"
         "Place(Path(sys.argv[3])).ask('waits')\n"
