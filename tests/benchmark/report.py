@@ -165,7 +165,7 @@ def draw(path: Path, result: Mapping[str, Any]) -> None:
 def compare(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
     """Return a table of the figures that two runs share: the ratio of their ratios, marked if it exceeds the spread.
 
-    A figure has changed if the quartiles of the two runs do not overlap.
+    A figure has changed if the quartiles of the two runs do not overlap. One round has no quartiles.
     """
     old = {(row["part"], row["case"], row["way_a"], row["way_b"], row["unit"]): row for row in before["rows"]}
     rows = []
@@ -174,7 +174,12 @@ def compare(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
         if key not in old:
             continue
         was = old[key]
-        mark = "better" if row["low"] > was["high"] else "worse" if row["high"] < was["low"] else "within the spread"
+        if min(row["rounds"], was["rounds"]) < 2:
+            mark = "unknown: one round"
+        else:
+            mark = (
+                "better" if row["low"] > was["high"] else "worse" if row["high"] < was["low"] else "within the spread"
+            )
         shown = [f"{number(one['ratio'])} ({number(one['low'])} to {number(one['high'])})" for one in (was, row)]
         rows.append([row["part"], row["case"], f"{row['way_a']} / {row['way_b']}, {row['unit']}", *shown,
                      f"{row['ratio'] / was['ratio']:.2f}", mark])  # fmt: skip

@@ -76,10 +76,14 @@ def test_a_comparison_marks_what_lies_outside_the_spread():
     def run(commit, *rows):
         return {"versions": {"commit": commit}, "rows": [one.record() for one in rows]}
 
-    before = run("old", row([2, 4, 3], [1, 1, 1]), row([5, 5], [1, 1], case="d"), row([4, 5], [1, 1], case="e"))
-    after = run("new", row([8, 9, 7], [1, 1, 1]), row([2, 3], [1, 1], case="d"), row([4.6], [1], case="e"))
+    before = run("old", row([2, 4, 3], [1, 1, 1]), row([5, 5], [1, 1], case="d"), row([4, 5], [1, 1], case="e"),
+                 row([1], [1], case="f"))  # fmt: skip
+    after = run("new", row([8, 9, 7], [1, 1, 1]), row([2, 3], [1, 1], case="d"), row([4.6, 4.6], [1, 1], case="e"),
+                row([9], [1], case="f"))  # fmt: skip
     lines = compare(before, after).splitlines()[2:]
-    assert [line.split("|")[-2].strip() for line in lines] == ["better", "worse", "within the spread"]
+    assert [line.split("|")[-2].strip() for line in lines] == [
+        "better", "worse", "within the spread", "unknown: one round",
+    ]  # fmt: skip
     assert "2.67" in lines[0]
 
 
