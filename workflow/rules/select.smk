@@ -32,7 +32,7 @@ rule scores:
         " --max-non-finite-share {params.max_non_finite_share} --output {output:q} > {log:q} 2>&1"
 
 
-# Which samples get the segment pass, only if scoring.screen is set. It follows from the other two passes.
+# Of which samples all segments are read; runs only if scoring.screen is set. It needs the other two passes.
 rule screen:
     input:
         index=rules.index.output,

@@ -1,8 +1,8 @@
 """Which segments of a sample the segment pass reads, if it does not read all: the most attended ones, and drawn ones.
 
 The attention from the long pass says where the response looks. The drawn segments stand for all others, so that medians
-and sums over all segments can be estimated. They lie at even distances in the context from a place that follows from
-the content of the sample, so that the choice depends neither on shards nor on other samples.
+and sums over all segments can be estimated. They lie at even distances in the context. Where the first one lies follows
+from the content of the sample, so that the choice depends neither on shards nor on other samples.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Screening: which samples get the whole segment pass, by the scores of the short and the long pass.
+"""Screening: of which samples the segment pass reads all segments, by the scores of the short and the long pass.
 
 HMP of log perplexities, compared among samples of similar length, says before the segment pass which samples can reach
 a high score. The choice does not depend on any experiment, so that options of a selection rerun the ranking only.
