@@ -104,7 +104,10 @@ def _unknown(path: list[str], names: list[str], error: ValidationError, schema: 
     prefix = "".join(f"{part}." for part in path)
     siblings = list(error.schema.get("properties", {}))
     near = _nearest(names[0], siblings)
-    if near:
+    value = error.instance[names[0]]
+    if path and isinstance(value, Mapping) and value and set(value) <= set(siblings):
+        hint = f"write its keys directly under {'.'.join(path)}: {', '.join(value)}"
+    elif near:
         hint = f"did you mean {prefix}{near}?"
     elif elsewhere := [key for key in known_keys(schema) if key.rsplit(".", 1)[-1] == names[0] and "<" not in key]:
         hint = f"did you mean {' or '.join(elsewhere[:3])}?"

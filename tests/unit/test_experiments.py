@@ -53,6 +53,10 @@ def test_later_files_win_and_the_schema_is_checked(tmp_path):
     ("config", "message"),
     [
         ({"scoring": {"shard": 3}}, "scoring.shard: this key does not exist; did you mean scoring.shards?"),
+        (
+            {"experiments": {"best": {"selection": {"method": "cam", "alpha": 0.5}}}},
+            "experiments.best.selection: this key does not exist; write its keys directly under experiments.best: m",
+        ),
         ({"shards": 3}, "shards: this key does not exist; did you mean scoring.shards or evaluate.generate.shards?"),
         (
             {"models": {"long": {"pat": "x"}}},
