@@ -30,7 +30,7 @@ class Method:
 
 METHODS: dict[str, Method] = {
     "gateau": Method("GATEAU as in the paper, with all its options", FORMULA, segments=True),
-    "gateau_robust": Method("norms and importance settled by the planted study (docs/methods.md)", segments=True),
+    "gateau_robust": Method("HMP and the distance of the helpful segments (docs/methods.md)", segments=True),
     "hmg": Method("homologous models' guidance alone", ("hmp_norm",)),
     "cam": Method("contextual awareness alone", ("importance", "layers", "orientation"), segments=True),
     "no_norm": Method(

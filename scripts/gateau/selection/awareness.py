@@ -83,7 +83,7 @@ def far_evidence(segment_nll: ArrayLike, segment_weight: ArrayLike | None = None
     What every segment gives, such as the style of writing, therefore does not count. The score is the mean distance of
     the segments from the response (0 at the response, 1 at the start of the context), weighted by the square of their
     evidence, times 1 - exp(-largest evidence), so that pure noise scores low. This score is not part of the paper;
-    docs/methods.md reports the experiments behind it.
+    docs/findings.md reports the experiments behind it.
 
     Args:
         segment_nll: mean response NLL given each segment, nats per token, in the order of the context, float
