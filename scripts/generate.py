@@ -49,6 +49,7 @@ _CODE = (
 )
 
 
+_SERVER_CODE = "evaluation/answering/through_server.py"  # reads the answers of a server
 _ASKED = (
     "format", "template_options", "reasoning", "max_length", "batch_tokens", "share_prefixes", "device", "dtype",
     "attention",
@@ -68,7 +69,8 @@ def main() -> None:
     if start := Start.from_config(args.server or {}):
         settings |= {"server": args.server, "backend": start.backend}
         logging.info("%s%s", ANSWERED_BY, start.backend)
-    finished = Finished(Path(args.progress_dir, "finished"), settings, spec, _CODE)
+    code = (*_CODE, _SERVER_CODE) if start else _CODE
+    finished = Finished(Path(args.progress_dir, "finished"), settings, spec, code)
     if finished.take(share, args.output):
         return
     with finished.claimed(share, WAIT_SECONDS):
@@ -117,12 +119,17 @@ class Asked:
         }
         self._runtime = Runtime(args.device, args.dtype, args.attention, "evaluate.generate", args.gpus_per_job)
 
-    def through_server(self, share: Share, output: str | Path, started: StartedServer | None = None) -> None:
-        """Write a share's answers of the model's server, which this job starts if ``started`` is given."""
+    def through_server(
+        self, share: Share, output: str | Path, started: StartedServer | None = None, *, ahead: bool = False
+    ) -> None:
+        """Write a share's answers of the model's server, which this job starts if ``started`` is given.
+
+        Ahead, the last question is asked first: should the share's own job start now, the two meet in the middle.
+        """
         from gateau.evaluation.answering.through_server import ModelServer, answer_through
 
         questions = self._questions(share)
-        numbers = list(range(share.shard, len(questions), share.shards))
+        numbers = list(range(share.shard, len(questions), share.shards))[:: -1 if ahead else 1]
         server, calls = ModelServer.from_config(self._args.server), Path(self._args.progress_dir, "calls")
         asked = [questions[number] for number in numbers]
         answers = answer_through(server, asked, self._prompter, self._settings, calls, started)
@@ -139,7 +146,10 @@ class Asked:
             finished.keep(share, self._args.output)
             if server.is_started:
                 run_ahead(
-                    finished, others, lambda other, output, _: self.through_server(other, output, server), math.inf
+                    finished,
+                    others,
+                    lambda other, output, _: self.through_server(other, output, server, ahead=True),
+                    math.inf,
                 )
 
     def in_process(self, share: Share, output: str | Path, watch: Callable[..., Iterator[Any]]) -> None:

@@ -30,7 +30,7 @@ from gateau.evaluation.judging.judge import (
 )
 from gateau.evaluation.judging.requests import JudgeRequest
 from gateau.files import write_json
-from gateau.model_files import ModelSpec, weights_fingerprint
+from gateau.model_files import ModelSpec
 from gateau.provenance import ANSWERED_BY
 
 
@@ -43,9 +43,9 @@ def main() -> None:
     start = Start.from_config(args.start)
     spec = resolved(ModelSpec(args.model)) if start else ModelSpec(args.model)
     settings = JudgeSettings(
-        # ratings of a judge that this job starts are known by its weights, wherever they lie
+        # ratings of a judge that this job starts are known by its files, wherever they lie
         model=args.name or args.model,
-        salt=f"{weights_fingerprint(spec.path, spec.revision)} {start.key}" if start else "",
+        salt=f"{json.dumps(spec.identity(), sort_keys=True)} {start.key}" if start else "",
         base_url=args.base_url,
         # the key of another judge is not sent to it
         key_variable="MODEL_SERVER_KEY" if start else args.key_variable,

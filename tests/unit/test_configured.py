@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 
@@ -78,6 +79,8 @@ def test_identity_follows_files_and_options_but_not_the_place(tmp_path):
         ({"longbench": {"data_sets": ["trec", "lcc"]}, "benchmarks": ["longbench", "mt_bench"]}, ["mt_bench"],
          ["longbench", "mt_bench"]),
         ({"longbench": {"data_sets": ["trec", "vcsum"]}, "benchmarks": ["longbench"]}, ["longbench"], ["longbench"]),
+        ({"longbench": {"extended": "only"}, "benchmarks": ["longbench"]}, [], ["longbench"]),
+        ({"longbench": {"extended": True}, "benchmarks": ["longbench"]}, ["longbench"], ["longbench"]),
         ({"benchmarks": ["mt_bench"], "judge": {"benchmarks": ["needle"]}}, [], []),
     ],
 )  # fmt: skip
@@ -149,12 +152,28 @@ def test_what_can_run_is_accepted(evaluate):
     evaluation(**evaluate).check()
 
 
+def test_a_job_that_only_calls_a_server_needs_little_memory():
+    found = evaluation(models={"there": "base", "here": "base"}, servers={"there": SERVER, "here": {"start": "vllm"}})
+    assert [found.memory_mb(name) for name in ("there", "here", "one")] == [8000, 64000, 64000]
+
+
 def test_a_judge_that_is_started_takes_gpus_and_is_named_after_its_folder():
     assert evaluation(judge=JUDGE).judge_gpus == 4
     assert evaluation(judge=JUDGE).judge_name == "long"
     assert evaluation(judge={**JUDGE, "model": "owner/judge"}).judge_name == "owner/judge"
     assert evaluation().judge_gpus == 0
     assert evaluation().judge_name == "gpt-4"
+
+
+def test_ratings_follow_the_files_of_a_judge_that_is_started(tmp_path):
+    for name in ("moved", "edited"):
+        shutil.copytree(TINY_PAIR / "long", tmp_path / name)
+    (tmp_path / "edited/chat_template.jinja").write_text("{{ messages }}")
+    moved, edited = (
+        evaluation(judge={**JUDGE, "model": str(tmp_path / name)}).judge_served for name in ("moved", "edited")
+    )
+    assert moved == evaluation(judge=JUDGE).judge_served != edited
+    assert evaluation().judge_served == "elsewhere"
 
 
 def test_planned_turns_of_the_needle_follow_from_its_options():

@@ -27,6 +27,7 @@ from gateau.evaluation.judging.judge import (
 from helpers import ROOT, write_jsonl
 from unit.scripted_server import KEY, ScriptedServer, status
 
+ZEROS = {"prompt_tokens": 0, "completion_tokens": 0}  # of a server that does not count
 FAST = ("--backoff-seconds", 0.02, "--tries", 4, "--max-tokens", 16)
 
 
@@ -103,6 +104,10 @@ def judgments(directory):
         ("mt_bench", "Rating: [4]", 4),
         ("mt_bench", "[[0]]", None),
         ("mt_bench", "Rating: 4", None),
+        ("mt_bench", '<think>The format is "[[rating]]", e.g. "[[5]]".</think> Rating: [[8]]', 8),
+        ("mt_bench", "e.g. [[5]] </think>[[8]] because </think> is a mark", 8),
+        ("longbench_qa", "<think>[[3]] or rather [[2]]", None),
+        ("longbench_qa", "[[3]] as <think> is no reasoning here", 3),
     ],
 )
 def test_ratings_are_read_as_each_benchmark_reads_them(name, text, rating):
@@ -260,6 +265,14 @@ def test_retry_after_holds_back_every_worker(tmp_path, server):
     assert len(times) == 41
 
 
+@pytest.mark.parametrize("wait", ["0", format_datetime(datetime(2020, 1, 1, tzinfo=UTC), usegmt=True)])
+def test_a_server_that_asks_for_no_pause_gets_one(tmp_path, server, wait):
+    server.script = {"question 0000": [status(429, headers={"Retry-After": wait})] * 3 + ["[[1]]"]}
+    questions(tmp_path, *numbered(1))
+    assert run_judge(tmp_path, server, "--backoff-seconds", 0.2).returncode == 0
+    assert server.times[-1] - server.times[0] >= (0.2 + 0.4 + 0.8) / 2
+
+
 def test_retry_after_may_be_a_date_but_not_a_day_off(tmp_path, server):
     def in_two_seconds():
         return {"Retry-After": format_datetime(datetime.now(UTC) + timedelta(seconds=2), usegmt=True)}
@@ -347,9 +360,19 @@ def test_too_many_nulls_are_an_error_and_a_rerun_can_still_write_them(tmp_path, 
     assert [row["rating"] for row in judgments(tmp_path)] == [None] * 3 + [3] * 17
 
 
-@pytest.mark.parametrize("counted", [True, False])
+def test_a_refused_connection_costs_nothing(tmp_path, server):
+    server.shutdown()
+    server.server_close()
+    questions(tmp_path, "q")
+    result = run_judge(tmp_path, server, "--budget-tokens", 130)
+    assert result.returncode == 1
+    assert "(ConnectError)" in result.stderr
+    assert "raise the budget" not in result.stderr
+
+
+@pytest.mark.parametrize("counted", [True, False, "zeros"])
 def test_a_budget_is_never_exceeded_and_what_is_done_stays(tmp_path, server, counted):
-    server.usage = {"prompt_tokens": 60, "completion_tokens": 16} if counted else None
+    server.usage = {True: {"prompt_tokens": 60, "completion_tokens": 16}, "zeros": ZEROS}.get(counted)
     server.delay = 0.02
     budget = 2000
     questions(tmp_path, *numbered(40))
@@ -358,7 +381,7 @@ def test_a_budget_is_never_exceeded_and_what_is_done_stays(tmp_path, server, cou
     assert "raise the budget" in result.stderr
     done = len(server.calls)
     bound = 9 + 13 + 2 * 16 + 64 + 16  # bytes of both messages, what a template may add, the answer
-    if counted:
+    if counted is True:
         assert budget - bound < done * 76 <= budget, "calls that settle below their bound make room for others"
     else:
         assert budget - bound < done * bound <= budget

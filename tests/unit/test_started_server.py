@@ -1,6 +1,8 @@
 """Servers that a job starts: ready when asked, ended with all their processes, and clear about failures."""
 
+import fcntl
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -189,6 +191,25 @@ def wait_until(condition):
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.05)
+
+
+def test_the_lease_of_a_job_lasts_until_its_server_has_ended(place, tmp_path):
+    def is_leased():
+        with (tmp_path / "lease").open() as other:
+            try:
+                fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                return True
+        return False
+
+    lease = (tmp_path / "lease").open("w")
+    os.set_inheritable(lease.fileno(), True)
+    fcntl.flock(lease, fcntl.LOCK_EX)
+    with place.server() as server:
+        server.base_url()
+        lease.close()  # as when the job is killed
+        assert is_leased()
+    assert not is_leased()
 
 
 def test_commands():

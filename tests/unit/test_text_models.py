@@ -118,6 +118,13 @@ def test_finished_samples_are_not_computed_again_and_bad_ones_are(reward_model, 
     assert asked == ["s4"]
 
 
+def test_numbers_of_other_rope_parameters_are_kept_apart(reward_model):
+    settings = [
+        text_model_settings(ModelSpec(str(reward_model), rope_parameters=rope), CPU) for rope in ({}, {"rope_theta": 5})
+    ]
+    assert settings[0] != settings[1]
+
+
 def test_clusters_are_those_of_direction():
     random = np.random.default_rng(0)
     centres = np.eye(5, 16)

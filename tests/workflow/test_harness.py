@@ -18,7 +18,7 @@ from gateau.evaluation.harness.configured import check_harness
 from gateau.evaluation.harness.index import INSTALL, TaskIndex, own_tasks
 from gateau.evaluation.harness.measures import measures_of
 from gateau.evaluation.harness.running import LoadedTask, clamped_lengths
-from gateau.evaluation.results.measures import OWN_UNIT
+from gateau.evaluation.results.measures import OWN_UNIT, read_items
 
 from helpers import (
     ROOT,
@@ -84,6 +84,20 @@ def choice_by_hand(model, question):
     return totals.index(max(totals))
 
 
+def text_by_hand(model, text, window):
+    """The log-likelihood of a text, in windows; the last one also reads what precedes it.
+
+    The harness begins with BOS, and the tokenizer adds another one.
+    """
+    ids = [model.tokenizer.bos_token_id, *model.tokenizer.encode(text)]
+    total, done = 0.0, 1
+    while done < len(ids):
+        end = min(done + window, len(ids))
+        total += sum(log_likelihoods(model, ids[max(end - window - 1, 0) : end])[0][-(end - done) :])
+        done = end
+    return total
+
+
 def answer_by_hand(model, question, tokens):
     """The greedy answer's first line."""
     ids = model.torch.tensor([encoded(model, asked(model, question))])
@@ -93,7 +107,7 @@ def answer_by_hand(model, question, tokens):
 
 @pytest.fixture(scope="module")
 def own(tmp_path_factory, model):
-    """A folder with tasks of our own: a choice, an answer, a prompt beyond the window, a group and a tag."""
+    """A folder with tasks of our own: a choice, an answer, a perplexity, a prompt beyond the window, a group, a tag."""
     folder = tmp_path_factory.mktemp("own tasks")
     right = [number % 2 for number in range(len(QUESTIONS))]
     said = [
@@ -123,6 +137,8 @@ def own(tmp_path_factory, model):
             "metadata": {"version": 3},
         },
         "answer": {"include": "_shared.yaml", "task": "own_answer", "output_type": "generate_until", **answers},
+        "text": {**shared, "task": "own_text", "tag": [], "output_type": "loglikelihood_rolling", "doc_to_text": "",
+                 "doc_to_target": "{{question * (300 if right else 1)}}", "metadata": {"version": 2}},
         "long": {**shared, **answers, "task": "own_long", "tag": [], "output_type": "generate_until",
                  "doc_to_text": "note falcon " * 1000},
         "group": {"group": "own_group", "task": ["own_choice", "own_answer"]},
@@ -147,7 +163,7 @@ def measures_by_task(results):
 
 def test_own_tasks_and_a_ruler_task_run_offline_and_stand_in_the_leaderboard(tmp_path, cache, own, model):
     options = {"lengths": [600, 4096], "limit": 4}
-    tasks = ["own_choice", "own_answer", "niah_single_1"]
+    tasks = ["own_choice", "own_answer", "own_text", "niah_single_1"]
     result = snakemake(tmp_path, config_of(tmp_path, cache, own, *tasks, **options), "evaluated")
     assert result.returncode == 0, result.stdout
     found = measures_by_task(tmp_path / "results")
@@ -155,6 +171,7 @@ def test_own_tasks_and_a_ruler_task_run_offline_and_stand_in_the_leaderboard(tmp
     assert set(found) == {
         ("own_choice version 3", "acc"), ("own_answer version 1", "exact_match"),
         ("niah_single_1 version 1.0", "600 tokens"), ("niah_single_1 version 1.0", f"{longest} tokens"),
+        *(("own_text version 2", name) for name in ("word_perplexity", "byte_perplexity", "bits_per_byte")),
     }  # fmt: skip
     assert {row["unit"] for row in found.values()} == {OWN_UNIT}
     assert {row["n"] for row in found.values()} == {"4"}, "the limit is of each length"
@@ -163,6 +180,7 @@ def test_own_tasks_and_a_ruler_task_run_offline_and_stand_in_the_leaderboard(tmp
     assert float(found["own_answer version 1", "exact_match"]["score"]) == 0.5, (
         "two answers of four are the model's own"
     )
+    assert read_items(tmp_path / "results/harness/tiny/own_text/items.jsonl") == [], "a perplexity is no mean of items"
     folder = tmp_path / "results/harness/tiny/niah_single_1"
     answers = [json.loads(line) for line in (folder / "answers.jsonl").open()]
     contained = [answer["target"][0] in answer["answers"][0][0] for answer in answers]
@@ -199,9 +217,9 @@ class Server(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, model, failing=0, probabilities=True):
+    def __init__(self, model, failing=0, probabilities=True, refusing=None):
         super().__init__(("127.0.0.1", 0), _Handler)
-        self.model, self.failing, self.probabilities = model, failing, probabilities
+        self.model, self.failing, self.probabilities, self.refusing = model, failing, probabilities, refusing
         self.prompts, self.keys, self.lock = [], set(), threading.Lock()
         threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
 
@@ -224,7 +242,7 @@ class _Handler(BaseHTTPRequestHandler):
             server.prompts.append(body)
             server.keys.add(self.headers["Authorization"])
             fails = len(server.generated()) <= server.failing and not body.get("echo")
-        self.send_response(500 if fails else 200)
+        self.send_response(server.refusing or (500 if fails else 200))
         self.send_header("Content-Type", "application/json")
         self.end_headers()
         self.wfile.write(json.dumps({"choices": [{"index": 0, **self.answer(body)}]}).encode())
@@ -280,6 +298,29 @@ def test_a_server_with_prompt_probabilities_scores_choices_as_in_process(tmp_pat
     assert result.returncode == 0, result.stderr
     by_hand = [choice_by_hand(model, question) == number % 2 for number, question in enumerate(QUESTIONS)]
     assert scores == {"acc": (pytest.approx(sum(by_hand) / len(QUESTIONS)), len(QUESTIONS))}
+
+
+def test_a_perplexity_agrees_with_one_counted_by_hand(tmp_path, cache, own, model):
+    texts = [QUESTIONS[0], QUESTIONS[1] * 300]
+    # through a server, the harness keeps room for one new token
+    for server, window in ((Server(model).section, WINDOW - 1), (None, WINDOW)):
+        result, scores = run_task(tmp_path, cache, own, "own_text", server, limit=2)
+        assert result.returncode == 0, result.stderr
+        expected = math.exp(
+            -sum(text_by_hand(model, text, window) for text in texts) / sum(len(text.encode()) for text in texts)
+        )
+        assert scores["byte_perplexity"] == (pytest.approx(expected, rel=1e-5), 2)
+
+
+@pytest.mark.parametrize("status", [401, 503])
+def test_a_server_that_refuses_is_not_said_to_lack_probabilities(tmp_path, cache, own, model, monkeypatch, status):
+    monkeypatch.setenv("MODEL_SERVER_KEY", "sk-never-to-be-seen\n")  # as in a mounted secret
+    server = Server(model, refusing=status)
+    result, _ = run_task(tmp_path, cache, own, "own_choice", server.section)
+    assert result.returncode == 1
+    assert f"answered {status}; check the model's name, its key_variable" in result.stderr
+    assert server.keys == {"Bearer sk-never-to-be-seen"}
+    assert "never-to-be-seen" not in result.stdout + result.stderr
 
 
 def test_a_server_without_prompt_probabilities_is_asked_no_question(tmp_path, cache, own, model):

@@ -118,6 +118,12 @@ def selection_inputs(wildcards):
     return {name: f"{RESULTS}/{file}" for name, file in needed.items() if file}
 
 
+def compares_samples(wildcards):
+    """Return whether the experiment compares samples with each other, which takes more memory and time than ranking."""
+    experiment = CONFIGURED.experiments[wildcards.experiment]
+    return experiment.leaves_out_near_duplicates or experiment.takes_of_each_cluster
+
+
 def nothing_to_compare(wildcards):
     """End planning where a comparison is asked for and there is nothing to compare."""
     stop(

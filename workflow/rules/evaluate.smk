@@ -44,7 +44,7 @@ rule generate:
     threads: config["evaluate"]["generate"]["threads"]
     resources:
         gpu=lambda wildcards: EVALUATION.gpus(wildcards.model),
-        mem_mb=lambda wildcards, attempt: 64000 * attempt,
+        mem_mb=lambda wildcards, attempt: EVALUATION.memory_mb(wildcards.model) * attempt,
         runtime=lambda wildcards, attempt: 720 * attempt,
     params:
         script=script("generate"),
@@ -140,7 +140,7 @@ rule judge:
         script=script("judge"),
         code=lambda wildcards: code_digest("judge.py", all_benchmarks.module_of(wildcards.benchmark)),
         start=lambda wildcards, input: stand_in_start(),
-        served=no_wildcards(JUDGE_START.identity if JUDGE_START else "elsewhere"),
+        served=no_wildcards(EVALUATION.judge_served),
         lease=lambda wildcards, input: lease(EVALUATION.judge_gpus),
         asked=no_wildcards(judge_arguments(*JUDGE_ASKED)),
         # not compared: how the judge is reached changes nothing

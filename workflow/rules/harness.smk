@@ -19,7 +19,7 @@ rule harness:
     threads: config["evaluate"]["generate"]["threads"]
     resources:
         gpu=lambda wildcards: EVALUATION.gpus(wildcards.model),
-        mem_mb=lambda wildcards, attempt: 64000 * attempt,
+        mem_mb=lambda wildcards, attempt: EVALUATION.memory_mb(wildcards.model) * attempt,
         runtime=lambda wildcards, attempt: 720 * attempt,
     params:
         script=script("harness"),

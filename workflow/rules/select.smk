@@ -129,8 +129,8 @@ rule selection:
     conda:
         "../../envs/gateau.yaml"
     resources:
-        mem_mb=lambda wildcards, attempt: 8000 * attempt,
-        runtime=60,
+        mem_mb=lambda wildcards, attempt: (32000 if compares_samples(wildcards) else 8000) * attempt,
+        runtime=lambda wildcards, attempt: (720 if compares_samples(wildcards) else 60) * attempt,
     params:
         script=script("selection"),
         code=code_digest("selection.py"),

@@ -63,6 +63,11 @@ class Evaluation:
         server: dict[str, Any] | None = self.section["servers"].get(model)
         return server
 
+    def memory_mb(self, model: str) -> int:
+        """Return the memory of one job that asks a model. A job that only calls a server needs little."""
+        server = self.server(model)
+        return 8000 if server and Start.from_config(server) is None else 64000
+
     def gpus(self, model: str) -> int:
         """Return the number of GPUs that one job of ``generate`` takes for a model."""
         server, generate = self.server(model), self.section["generate"]
@@ -90,6 +95,14 @@ class Evaluation:
     def identity(self, model: str) -> str:
         """Return what a given model is, wherever it lies, as JSON."""
         return json.dumps(ModelSpec.from_config(self.given[model]).identity(), sort_keys=True)
+
+    @property
+    def judge_served(self) -> str:
+        """What may change a rating: of a judge that the jobs start, its server and its files, wherever they lie."""
+        if self.judge_start is None:
+            return "elsewhere"
+        files = ModelSpec(self.section["judge"]["model"]).identity()
+        return f"{self.judge_start.identity} {json.dumps(files, sort_keys=True)}"
 
     @property
     def benchmarks(self) -> list[str]:

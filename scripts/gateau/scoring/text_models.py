@@ -78,6 +78,7 @@ def text_model_settings(spec: ModelSpec, runtime: Runtime) -> Mapping[str, Any]:
         "weights": weights_fingerprint(spec.path, spec.revision),
         "tokenizer": tokenizer_fingerprint(spec.path, spec.revision),
         "window": spec.window,
+        "rope_parameters": spec.rope_parameters,
         "dtype": str(runtime.resolved_dtype()),
         "attention": runtime.attention,
         "code": meaning_digest([Path(__file__)]),

@@ -40,10 +40,11 @@ def duplicates_of(ids: Sequence[str], signatures: Iterable[NDArray[np.uint32]], 
     """
     # the index only proposes candidates, so a lower threshold makes sure that it misses none
     index = MinHashLSH(threshold=0.9 * similarity, num_perm=PERMUTATIONS, weights=(0.1, 0.9))
+    permutations = MinHash(num_perm=PERMUTATIONS, seed=1, scheme=_SCHEME).permutations  # else each makes its own
     kept: dict[str, MinHash] = {}
     found: dict[str, str] = {}
     for row_id, values in zip(ids, signatures, strict=True):
-        hashed = MinHash(num_perm=PERMUTATIONS, seed=1, scheme=_SCHEME, hashvalues=np.asarray(values))
+        hashed = MinHash(seed=1, scheme=_SCHEME, hashvalues=np.asarray(values), permutations=permutations)
         alike = {other: kept[other].jaccard(hashed) for other in index.query(hashed)}
         best = max(sorted(alike), key=alike.__getitem__, default=None)
         if best is not None and alike[best] >= similarity:

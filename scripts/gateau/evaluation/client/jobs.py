@@ -276,8 +276,8 @@ class _Run(Generic[Result]):
                 raise
             finally:
                 await self._budget.settle(bound, used)
-            if wait is not None:
-                self._resume_at = max(self._resume_at, time.monotonic() + wait)  # all workers wait
+            if wait is not None:  # all workers wait, and a server that asks for no pause gets one too
+                self._resume_at = max(self._resume_at, time.monotonic() + max(wait, backoff))
             elif tried + 1 < self._settings.tries:
                 await self._wait_until(time.monotonic() + backoff)
         raise _GaveUp(reason)

@@ -30,6 +30,7 @@ if TYPE_CHECKING:  # imported where a server is called, because scorers and --he
 _LONGEST_WAIT = 600.0  # seconds; if a server asks for a longer pause, the run stops and can be repeated later
 _SHORTEST_SECRET = 8  # characters; hiding a dummy key such as "none" would garble texts
 # fields that decide what is asked, so settings must not change them
+_NEVER_CONNECTED = {"ConnectError", "ConnectTimeout"}  # nothing was sent, so nothing was paid for
 _RESERVED = {"model", "messages", "prompt", "stream", "n"}
 
 
@@ -125,7 +126,7 @@ class Server:
 
         self._settings, self._started = settings, started
         self._model = started.model if started else settings.model
-        self._key = _key_from_environment(settings.key_variable)
+        self._key = key_from_environment(settings.key_variable)
         self.place = f"the server {started.start.start}" if started else settings.base_url
         self._trusted = create_ssl_context()  # shared by all clients, because reading the certificates takes 20 ms
         self._idle: list[AsyncOpenAI] = []
@@ -185,7 +186,8 @@ class Server:
             raise TryAgain(f"no answer within {seconds:g} s") from error
         except APIConnectionError as error:
             await self._check_started()
-            raise TryAgain(f"connection lost or refused ({type(error.__cause__).__name__})") from error
+            cause = type(error.__cause__).__name__
+            raise TryAgain(f"connection lost or refused ({cause})", free=cause in _NEVER_CONNECTED) from error
         except APIStatusError as error:
             # the library's error contains the request and its key, so it must not be chained
             raise self._refusal(error, name, call.endpoint) from None
@@ -209,7 +211,8 @@ class Server:
         except (ValueError, LookupError, TypeError, AttributeError) as error:
             raise TryAgain(f"the answer is not a completion: {self._hide(body)[:100]!r}") from error
         prompt, completion = counted.get("prompt_tokens"), counted.get("completion_tokens")
-        if isinstance(prompt, int) and isinstance(completion, int):
+        # a prompt without a token means that the server did not count; the budget would then never be spent
+        if isinstance(prompt, int) and isinstance(completion, int) and prompt > 0 and completion >= 0:
             return Answer(text, finish_reason, Usage(prompt, completion), reasoning)
         return Answer(text, finish_reason, call.estimated_usage(text + reasoning), reasoning)
 
@@ -252,7 +255,12 @@ def _reasoning(message: Mapping[str, Any]) -> str:
     return found if isinstance(found, str) else ""
 
 
-def _key_from_environment(variable: str) -> str | None:
+def key_from_environment(variable: str) -> str | None:
+    """Return the API key in an environment variable, or None if there is none.
+
+    Raises:
+        SettingsError: it cannot be sent in an HTTP header. The message does not show it.
+    """
     key = os.environ.get(variable, "").strip()
     if not key.isascii() or not key.isprintable() or " " in key:
         raise SettingsError(

@@ -108,6 +108,7 @@ class StartedServer:
             self._guardian = subprocess.Popen(
                 [sys.executable, str(_GUARDIAN), str(self.log), *command],
                 stdin=subprocess.PIPE,
+                close_fds=False,  # the guardian inherits the lease, so the GPUs stay taken until the server has ended
                 start_new_session=True,  # Ctrl-C ends this process, whose end the guardian notices
             )
             self._base_url = f"http://127.0.0.1:{port}/v1"

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +17,7 @@ from lm_eval.models.openai_completions import LocalChatCompletion, LocalCompleti
 from lm_eval.models.utils import normalize_gen_kwargs
 
 from gateau.errors import ServerError, SettingsError
+from gateau.evaluation.client.server import key_from_environment
 
 if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 
 _DEFAULT_WINDOW = 2048  # of a model that does not define one, as in the harness
 _LOGITS = 2**29  # values of 4 bytes; the harness computes those of the whole vocabulary for every token of a batch
+_TELLS_NOTHING = {401, 403, 404, 408, 429}  # statuses that say nothing about log-probabilities
+_WINDOWS = "loglikelihood_rolling"  # whole documents, which the harness cuts into windows by design
 _PROBE_TEXT = "The sky is blue."
 
 
@@ -59,6 +61,9 @@ def in_process(
 
     def check(kind: str, asked: Sequence[Instance]) -> None:
         longest = 1
+        if kind == _WINDOWS:
+            lm.batch_size_per_gpu = max(1, min(batch_tokens, _LOGITS // len(tokenizer)) // lm.max_length)
+            return
         for one in asked:
             if kind == "generate_until":
                 prompt, answer = len(lm.tok_encode(one.args[0])), new_tokens(one, lm.max_gen_toks)
@@ -91,7 +96,7 @@ def through_server(
         name: name of the model on the server.
         tokenizer, window, template_options, end_of_reasoning: see :func:`in_process`.
     """
-    key = os.environ.get(server.get("key_variable") or "MODEL_SERVER_KEY")
+    key = key_from_environment(server.get("key_variable") or "MODEL_SERVER_KEY")
     logging.getLogger("lm_eval.models.api_models").addFilter(_hides_headers)
     send_tokens = server.get("send") == "tokens"
     limit = window or _DEFAULT_WINDOW
@@ -114,6 +119,8 @@ def through_server(
                 f"{asked[0].task_name}: this task needs the log-probabilities of its prompts, which this server does "
                 "not give; evaluate the model in process, or through vLLM with send: tokens"
             )
+        if kind == _WINDOWS:
+            return
         for one in asked:
             if kind == "generate_until":
                 if not send_tokens and json.loads(one.args[0].prompt)[-1]["role"] == "assistant":
@@ -140,7 +147,7 @@ def check_before(lm: Any, check: Callable[[str, Sequence[Instance]], None]) -> N
 
         return asked
 
-    for kind in ("generate_until", "loglikelihood"):
+    for kind in ("generate_until", "loglikelihood", _WINDOWS):
         setattr(lm, kind, checked(kind, getattr(lm, kind)))
 
 
@@ -164,14 +171,19 @@ def gives_prompt_probabilities(base_url: str, model: str, header: Mapping[str, s
     """Return whether a server returns the log-probability of each token of a prompt.
 
     Raises:
-        ServerError: the server cannot be reached.
+        ServerError: the server cannot be reached, or refuses the key or the model.
     """
     body: Any = {"model": model, "prompt": _PROBE_TEXT, "max_tokens": 1, "temperature": 0, "echo": True, "logprobs": 1}
     try:
         answer = requests.post(f"{base_url}/completions", json=body, headers=dict(header), timeout=600)
+        if answer.status_code in _TELLS_NOTHING or answer.status_code >= 500:
+            raise ServerError(
+                f"{base_url} answered {answer.status_code}; check the model's name, its key_variable in "
+                "evaluate.servers, and that the server is ready"
+            )
         found = answer.json()["choices"][0]["logprobs"]["token_logprobs"]
         return answer.ok and len(found) > 2
-    except requests.exceptions.ConnectionError as error:
+    except (requests.exceptions.ConnectionError, requests.exceptions.Timeout) as error:
         raise ServerError(f"{base_url} cannot be reached ({error}); check that the server runs") from error
     except (requests.exceptions.RequestException, ValueError, LookupError, TypeError):
         return False
@@ -180,6 +192,17 @@ def gives_prompt_probabilities(base_url: str, model: str, header: Mapping[str, s
 def _hides_headers(record: logging.LogRecord) -> bool:
     """Leave out the records of failed calls that show their headers, and so the key. Another record has the reason."""
     return not record.getMessage().startswith("Exception:")
+
+
+class _WholeRequests:
+    """The harness's cache, for whole requests only: a window of a document has no key."""
+
+    def __init__(self, hook: Any) -> None:
+        self._hook = hook
+
+    def add_partial(self, kind: str, key: Any, answer: Any) -> None:
+        if key is not None:
+            self._hook.add_partial(kind, key, answer)
 
 
 class _Server:
@@ -197,6 +220,9 @@ class _Server:
             self.tokenizer, self.tokenizer_backend, self.tokenized_requests = tokenizer, "huggingface", True
         elif template_options:
             self.extra_body = {"chat_template_kwargs": template_options, **extra_body}
+
+    def set_cache_hook(self, cache_hook: Any) -> None:
+        super().set_cache_hook(_WholeRequests(cache_hook))  # type: ignore[misc]
 
     def tok_encode(self, string: Any, left_truncate_len: Any = None, **options: Any) -> Any:
         if not isinstance(string, str):

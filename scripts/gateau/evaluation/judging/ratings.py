@@ -6,6 +6,8 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
+_REASONING_BEGINS, _REASONING_ENDS = "<think>", "</think>"
+
 
 @dataclass(frozen=True)
 class Rating:
@@ -22,8 +24,15 @@ class Rating:
     find: Callable[[str], str | None]
 
     def read(self, text: str) -> float | None:
-        """Return the rating in ``text``, or None if it is missing or outside the scale."""
-        found = self.find(text)
+        """Return the rating in ``text``, or None if it is missing or outside the scale.
+
+        A judge may send its reasoning in the text. Numbers in there are no ratings, and neither are those of reasoning
+        that was cut.
+        """
+        reasoning, end, answer = text.partition(_REASONING_ENDS)
+        if not end:
+            answer = "" if reasoning.lstrip().startswith(_REASONING_BEGINS) else reasoning
+        found = self.find(answer)
         if found is None:
             return None
         rating = float(found)

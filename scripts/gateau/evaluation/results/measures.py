@@ -154,5 +154,7 @@ def read_measures(path: str | Path) -> list[Measure]:
 
 
 def read_items(path: str | Path) -> list[ScoredItem]:
-    """Return the items that :func:`write_items` wrote."""
+    """Return the items that :func:`write_items` wrote; none if no measure is a mean of items, such as a perplexity."""
+    if not Path(path).stat().st_size:
+        return []
     return [ScoredItem(**row) for _, row in read_jsonl(path)]

@@ -21,7 +21,9 @@ def _unpack(places: Mapping[str, Path], folder: Path) -> None:
 
 
 def _is_rated(options: Options) -> bool:
-    """Return whether a chosen data set is one of questions or summaries."""
+    """Return whether a chosen data set is one of questions or summaries. LongBench-E is not rated."""
+    if options.get("extended") == "only":
+        return False
     chosen = DATA_SETS if options["data_sets"] == "all" else options["data_sets"]
     return any(DATA_SETS[name].category in RATED_CATEGORIES for name in chosen)
 
