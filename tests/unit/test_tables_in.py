@@ -1,6 +1,8 @@
 """Raw rows in every file format: the same samples from each, and what is wrong with a table."""
 
 import csv
+import datetime
+import decimal
 import gzip
 import json
 import random
@@ -127,6 +129,26 @@ def test_null_values_inside_messages_are_absent(tmp_path):
     assert [json.loads(sample["messages"]) for sample in samples(tmp_path / "a.parquet")] == [
         one["messages"], other["messages"],
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (datetime.datetime(2023, 4, 9, 0, 2, 53, tzinfo=datetime.UTC), "2023-04-09 00:02:53+00:00"),
+        (datetime.date(2023, 4, 9), "2023-04-09"),
+        (decimal.Decimal("0.50"), "0.50"),
+        (b"x", "b'x'"),
+    ],
+)
+def test_further_values_of_messages_that_json_does_not_know_become_texts(tmp_path, value, text):
+    one = row("a\n\nq")
+    one["messages"][0]["further"] = value
+    write_parquet(tmp_path / "a.parquet", [one])
+    (sample,) = samples(tmp_path / "a.parquet")
+    one["messages"][0]["further"] = text
+    write_jsonl(tmp_path / "a.jsonl", [one])
+    assert samples(tmp_path / "a.jsonl") == [sample]
+    assert json.loads(sample["messages"]) == one["messages"]
 
 
 def test_numbers_and_duplicates_as_ids(tmp_path):

@@ -18,7 +18,6 @@ import pyarrow as pa
 from gateau.data.columns import Columns
 from gateau.data.messages import InvalidRow, Message, checked_text
 from gateau.data.readers import Origin, Record, Rejection, read_records
-from gateau.digests import settings_digest
 from gateau.tables import Row
 
 _EXAMPLES = 10
@@ -219,8 +218,8 @@ def _own_id(raw: Any) -> str | None:
 
 def _table_row(origin: Origin, raw: Mapping[str, Any], kind: RowKind, own_id: str | None) -> Row:
     messages, columns = kind.read(raw)
-    # fields other than role and content are unchecked and may contain anything, even a lone surrogate
-    serialised = checked_text(json.dumps(messages, ensure_ascii=False), "messages")
+    # fields other than role and content are unchecked and may contain anything, even a lone surrogate or a date
+    serialised = checked_text(json.dumps(messages, ensure_ascii=False, default=str), "messages")
     dataset = raw.get("dataset")
     return {
         "id": own_id if own_id is not None else f"sha256-{_messages_digest(messages)[:24]}",
@@ -233,4 +232,4 @@ def _table_row(origin: Origin, raw: Mapping[str, Any], kind: RowKind, own_id: st
 
 
 def _messages_digest(messages: list[Message]) -> str:
-    return settings_digest(messages)
+    return hashlib.sha256(json.dumps(messages, sort_keys=True, default=str).encode()).hexdigest()
