@@ -1,5 +1,6 @@
 """From rows to samples: splitting, validation, ids and duplicates."""
 
+import itertools
 import json
 import resource
 import signal
@@ -7,6 +8,7 @@ import signal
 import pytest
 from transformers import AutoTokenizer
 
+from gateau.boundaries import parted_at_first, parted_at_last
 from gateau.data.intake import Intake
 from gateau.data.readers import Origin, Record, Rejection
 from gateau.data.samples import LONG_ROWS, long_intake
@@ -47,6 +49,11 @@ def turns(*contents):
         ("no blank line", "", "no blank line"),
         ("\n\nquestion", "", "question"),
         ("a ### Response: b\n\nquestion", "a ### Response: b", "question"),
+        ("one\r\n\r\ntwo\r\n\r\nquestion\r\nmore", "one\r\n\r\ntwo", "question\r\nmore"),
+        ("odd\r\n\r\n\r\nquestion", "odd\r\n", "question"),
+        ("mixed\r\n\nquestion", "mixed", "question"),
+        ("mixed\n\r\n\nquestion", "mixed\n", "question"),
+        ("doc\r\n\r\nquestion\r\n\r\n", "doc", "question\r\n\r\n"),
     ],
 )
 def test_the_last_blank_line_separates_context_and_instruction(user, context, instruction):
@@ -121,6 +128,9 @@ def test_own_names_hide_the_known_ones():
         ("first_blank_line", "q", "", "q"),
         ("first_line", "q\ndoc\n\nend", "doc\n\nend", "q"),
         ("last_line", "doc\n\nend\nq\n", "doc\n\nend", "q\n"),
+        ("first_blank_line", "\r\nq\r\n\r\ndoc\n\nend", "doc\n\nend", "\r\nq"),
+        ("first_line", "q\r\ndoc\nend", "doc\nend", "q"),
+        ("last_line", "doc\r\nend\r\nq", "doc\r\nend", "q"),
         ("none", "doc\n\nq", "", "doc\n\nq"),
         ({"regex": r"(?s)<(?P<context>.*)> (?P<instruction>.*)"}, "see <a\n\nb> what", "a\n\nb", "what"),
         ({"regex": r"(?P<instruction>[^:]*):(?P<context>.+)?"}, "q:", "", "q"),
@@ -132,6 +142,13 @@ def test_the_user_turn_is_split_as_asked_for(split, user, context, instruction):
     (fields,) = long_intake({"split": split}).read([Record(Origin("f", 1), {"prompt": user, "answer": "a"})])
     assert fields["digest"] == sample["digest"]
     assert json.loads(fields["messages"]) == row(user, "a")["messages"]
+
+
+def test_lines_that_end_with_a_line_feed_are_parted_as_ever():
+    for text in map("".join, itertools.product("a\n", repeat=7)):
+        for kind, boundary in (("blank_line", "\n\n"), ("line", "\n")):
+            assert parted_at_first(text, kind) == text.partition(boundary)
+            assert parted_at_last(text, kind) == text.rpartition(boundary)
 
 
 @pytest.mark.parametrize(

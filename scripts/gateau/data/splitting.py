@@ -1,7 +1,8 @@
 r"""How a row is split into context, instruction and response.
 
 The last assistant turn is the response. The user turn before it is split into context and instruction. Earlier turns
-belong to the context. By default the boundary is the **last blank line** (``\n\n``, which belongs to neither part).
+belong to the context. By default the boundary is the **last blank line** (``\n\n`` or ``\r\n\r\n``, which belongs to neither
+part).
 
 ====================  ==============================================
 ``data.split``        what of the user turn is the instruction
@@ -21,9 +22,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from gateau.boundaries import parted_at_first, parted_at_last
 from gateau.data.messages import InvalidRow, Message
-
-_BOUNDARIES = {"blank_line": "\n\n", "line": "\n"}
 
 
 @dataclass(frozen=True)
@@ -81,11 +81,11 @@ class Splitter:
         else:
             side, _, kind = self.split.partition("_")
             if side == "last":
-                context, boundary, _ = user.rstrip().rpartition(_BOUNDARIES[kind])
+                context, boundary, _ = parted_at_last(user.rstrip(), kind)
                 instruction = user[len(context) + len(boundary) :]
             else:
                 start = len(user) - len(user.lstrip())
-                instruction, _, context = user[start:].partition(_BOUNDARIES[kind])
+                instruction, _, context = parted_at_first(user[start:], kind)
                 instruction = user[:start] + instruction
         if not instruction.strip():
             raise InvalidRow(
