@@ -268,7 +268,7 @@ def test_a_folder_of_mixed_formats_and_one_file_that_does_not_fit(rows, tmp_path
     write_parquet(folder / "a.parquet", rows[:10])
     write_csv(folder / "inner/b.csv", [as_text(one) for one in rows[10:20]])
     write_jsonl(folder / "c.jsonl", rows[20:])
-    for name in ("README.md", "dataset_info.json", ".hidden.jsonl"):
+    for name in ("README.md", "dataset_info.json", ".hidden.jsonl", "cache-0123456789abcdef.arrow"):
         (folder / name).write_text("no rows")
     assert [json.loads(one["messages"]) for one in samples(folder)] == [
         one["messages"] for one in [*rows[:10], *rows[20:], *rows[10:20]]
@@ -276,6 +276,21 @@ def test_a_folder_of_mixed_formats_and_one_file_that_does_not_fit(rows, tmp_path
     pq.write_table(pa.table({"text": ["other"]}), folder / "d.parquet")
     with pytest.raises(DataError, match=r"d\.parquet: its columns make no row: text: string"):
         samples(folder)
+
+
+def test_a_folder_with_links_to_folders(rows, tmp_path):
+    """Links are followed, a loop ends, and the files keep the order of their names."""
+    folder, disk = tmp_path / "data", tmp_path / "disk"
+    for place in (folder, folder / "z", disk / "inner"):
+        place.mkdir(parents=True)
+    for path in (folder / "m.jsonl", folder / "z/a.jsonl", disk / "inner/b.jsonl"):
+        write_jsonl(path, rows[:1])
+    (folder / "a").symlink_to(disk)
+    (folder / "z/up").symlink_to(folder)
+    (folder / "z/itself").symlink_to("itself")
+    (disk / "inner/again").symlink_to(disk)
+    expected = [f"{folder}/{name}" for name in ("a/inner/b.jsonl", "m.jsonl", "z/a.jsonl")]
+    assert expanded([str(folder)], "data.long") == expected
 
 
 def test_globs(rows, tmp_path):
