@@ -79,6 +79,10 @@ def test_explicit_fields_and_their_aliases():
         ({"instruction": "doc\n\nq", "input": "", "output": "a"}, ("doc", "q", "a")),
         ({"instruction": "q", "input": "doc", "output": "a"}, ("doc", "q", "a")),
         ({"context": "doc", "input": "q", "output": "a"}, ("doc", "q", "a")),
+        ({"instruction": "q", "context": "", "input": "doc", "output": "a"}, ("doc", "q", "a")),
+        ({"instruction": " ", "question": "q", "response": "", "output": "a"}, ("", "q", "a")),
+        ({"instruction": "", "input": "doc\n\nq", "output": "a"}, ("doc", "q", "a")),
+        ({"instruction": "", "context": "doc", "input": "q", "output": "a"}, ("doc", "q", "a")),
         ({"messages": json.dumps(turns("doc\n\nq", "a")["messages"])}, ("doc", "q", "a")),
         ({"messages": {"role": ["user", "assistant"], "content": ["doc\n\nq", "a"]}}, ("doc", "q", "a")),
         (

@@ -17,7 +17,7 @@ which order.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 Message = dict[str, Any]
@@ -67,13 +67,14 @@ def read_messages(row: Mapping[str, Any]) -> list[Message] | None:
 def read_fields(row: Mapping[str, Any]) -> tuple[str, str, str]:
     """Return context, instruction and response of a row that has them as texts of their own.
 
-    The context is empty if the row has none. Without an instruction, ``input`` is the instruction.
+    If several names of a field are in the row, the first with any text counts. The context is empty if the row has
+    none. Without an instruction, ``input`` is the instruction.
 
     Raises:
         InvalidRow: if instruction or response are missing or a field is no valid text.
     """
-    instruction = _first_of(row, "instruction") or ("input" if "input" in row else None)
-    response, context = _first_of(row, "response"), _first_of(row, "context")
+    instruction = _first_of(row, (*TEXT_FIELDS["instruction"], "input"))
+    response, context = (_first_of(row, TEXT_FIELDS[name]) for name in ("response", "context"))
     if instruction is None or response is None:
         wanted = "instruction" if instruction is None else "response"
         raise InvalidRow(
@@ -86,8 +87,10 @@ def read_fields(row: Mapping[str, Any]) -> tuple[str, str, str]:
     return texts[0], texts[1], texts[2]
 
 
-def _first_of(row: Mapping[str, Any], field: str) -> str | None:
-    return next((name for name in TEXT_FIELDS[field] if name in row), None)
+def _first_of(row: Mapping[str, Any], names: Sequence[str]) -> str | None:
+    """Return the first of the names that has a value with any text, or else the first that the row has."""
+    present = [name for name in names if name in row]
+    return next((name for name in present if row[name] and not str(row[name]).isspace()), next(iter(present), None))
 
 
 def one_turn(context: str, instruction: str, response: str) -> list[Message]:

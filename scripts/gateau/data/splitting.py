@@ -1,8 +1,8 @@
 r"""How a row is split into context, instruction and response.
 
 The last assistant turn is the response. The user turn before it is split into context and instruction. Earlier turns
-belong to the context. By default the boundary is the **last blank line** (``\n\n`` or ``\r\n\r\n``, which belongs to neither
-part).
+belong to the context. By default the boundary is the **last blank line** (``\n\n`` or ``\r\n\r\n``), which belongs to
+neither part.
 
 ====================  ==============================================
 ``data.split``        what of the user turn is the instruction
