@@ -252,6 +252,14 @@ def test_an_integer_id_is_an_id():
     assert one(row("a\n\nq", id=0))["id"] == "0"
 
 
+@pytest.mark.parametrize(
+    ("length", "expected"),
+    [(7, 7), (7.0, 7), (7.5, None), (float("nan"), None), (True, None), ("7", None), (2.0**63, None)],
+)
+def test_a_length_is_a_whole_number(length, expected):
+    assert one(row("a\n\nq", length=length))["length"] == expected
+
+
 def test_duplicates_are_counted_and_the_first_is_kept():
     rows = [row("a\n\nq", id="1"), row("a\n\nq", id="2"), row("b\n\nq", id="1"), row("c\n\nq", id="3")]
     outcomes, intake = read(*rows)
@@ -275,6 +283,15 @@ def test_kept_duplicates_without_ids_get_ids_of_their_own():
     outcomes, intake = read(row("a\n\nq"), row("a\n\nq"), row("a\n\nq"), keep_duplicate_content=True)
     assert len({outcome["id"] for outcome in outcomes}) == 3
     assert intake.n_duplicate_content == 2
+
+
+def test_the_ids_of_many_kept_duplicates_are_found_in_linear_time(monkeypatch):
+    keys = []
+    monkeypatch.setattr("gateau.data.intake._id_key", lambda name: keys.append(name) or name.encode())
+    first = one(row("a\n\nq"))["id"]
+    outcomes, _ = read(row("a\n\nq", id=f"{first}-3"), *[row("a\n\nq")] * 200, keep_duplicate_content=True)
+    assert [outcome["id"] for outcome in outcomes[1:]] == [first, *(f"{first}-{n}" for n in (2, *range(4, 202)))]
+    assert len(keys) < 10 * 200
 
 
 def test_a_file_given_twice_is_all_duplicates(tmp_path):

@@ -161,6 +161,15 @@ def test_numbers_and_duplicates_as_ids(tmp_path):
     assert fourth["id"].startswith("sha256-")
 
 
+def test_whole_numbers_of_pandas_are_lengths(tmp_path):
+    table = pa.table({"question": list("abc"), "answer": list("rst"), "length": [7.0, None, 7.5]})
+    pq.write_table(table, tmp_path / "a.parquet")
+    pa.csv.write_csv(table, tmp_path / "a.csv")
+    (tmp_path / "b.csv").write_text("question,answer,length\na,r,7.0\nb,s,\nc,t,7.5\n")
+    for name in ("a.parquet", "a.csv", "b.csv"):
+        assert [one["length"] for one in samples(tmp_path / name)] == [7, None, None]
+
+
 def reasons(path, **options):
     intake = long_intake(options)
     return [one.reason if isinstance(one, Rejection) else "kept" for one in intake.read_files([str(path)])]

@@ -163,6 +163,7 @@ class _KeptRows:
         self._keep_duplicate_content = keep_duplicate_content
         self._ids: dict[bytes, Origin] = {}
         self._contents: dict[bytes, Origin] = {}
+        self._numbers: dict[str, int] = {}  # the last one given, by derived id
 
     def has_content(self, candidate: _Candidate) -> bool:
         """Tell whether a kept row has the candidate's content."""
@@ -192,10 +193,12 @@ class _KeptRows:
 
     def _free_id(self, derived: str) -> str:
         """Return ``derived`` if no kept row has that id, else ``derived`` with the first free number from 2 on."""
-        name, number = derived, 1
+        name, number = derived, self._numbers.get(derived, 1)
         while _id_key(name) in self._ids:
             number += 1
             name = f"{derived}-{number}"
+        if number > 1:
+            self._numbers[derived] = number
         return name
 
 
@@ -207,10 +210,17 @@ def _content_key(row: Row) -> bytes:
     return bytes.fromhex(row["digest"])[:16]
 
 
+def whole(value: Any) -> Any:
+    """Return a float without a fraction as an integer, and any other value as it is.
+
+    Tables store whole numbers beside nulls as floats.
+    """
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 def _own_id(raw: Any) -> str | None:
-    """Return a row's own id, a text or a whole number, as text. Tables store whole numbers beside nulls as floats."""
-    if isinstance(raw, float) and raw.is_integer():
-        raw = int(raw)
+    """Return a row's own id, a text or a whole number, as text."""
+    raw = whole(raw)
     if isinstance(raw, bool) or not isinstance(raw, str | int) or raw == "":
         return None
     return str(raw).encode("utf-8", "replace").decode()

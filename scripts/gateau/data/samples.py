@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 from gateau.data.columns import Columns
-from gateau.data.intake import Intake, RowKind
+from gateau.data.intake import Intake, RowKind, whole
 from gateau.data.messages import InvalidRow, Message, one_turn, read_fields, read_messages
 from gateau.data.splitting import Splitter
 from gateau.digests import settings_digest
@@ -32,7 +32,7 @@ def _read_sample(splitter: Splitter, raw: Mapping[str, Any]) -> tuple[list[Messa
     for name, text in (("instruction", instruction), ("response", response)):
         if not text.strip():
             raise InvalidRow(f"empty_{name}", f"the {name} is empty or only white space; drop the row or mend it")
-    length = raw.get("length")
+    length = whole(raw.get("length"))
     return messages, {
         "length": length if isinstance(length, int) and not isinstance(length, bool) and abs(length) < 2**63 else None,
         "context": context,

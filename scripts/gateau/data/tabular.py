@@ -168,8 +168,9 @@ def rows_of_csv(
             row: dict[str, Any] = {
                 name: cell or None for name, cell in zip(header, cells, strict=True) if name in wanted
             }
-            if columns.number is not None and str(row.get(columns.number)).isdecimal():
-                row[columns.number] = int(row[columns.number])
+            if columns.number is not None:
+                digits = str(row.get(columns.number)).removesuffix(".0")  # as pandas writes it beside nulls
+                row |= {columns.number: int(digits)} if digits.isdecimal() else {}
             yield start, row
     if n_rows < 2:
         raise DataError(f"{path}: the table is empty")
