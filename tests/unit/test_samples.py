@@ -38,6 +38,14 @@ def turns(*contents):
     return {"messages": [{"role": role, "content": text} for role, text in zip(roles, contents, strict=False)]}
 
 
+def calling(content, **call):
+    """A row whose second message has a call beside its content."""
+    value = turns("doc\n\nq", content, "result", "a")
+    value["messages"][1] |= call
+    value["messages"][2]["role"] = "tool"
+    return value
+
+
 @pytest.mark.parametrize(
     ("user", "context", "instruction"),
     [
@@ -219,6 +227,10 @@ def test_conversations_as_sharegpt_writes_them_are_read_too():
         ({"messages": [{"role": "observation", "content": "x"}]}, "bad_role"),
         ({"messages": [{"role": ["user"], "content": "x"}]}, "bad_role"),
         ({"conversations": [{"from": "observation", "value": "x"}]}, "bad_role"),
+        (calling(None, tool_calls=[{"function": {"name": "f", "arguments": "{}"}}]), "tool_calls"),
+        (calling("", tool_calls='[{"name": "f"}]'), "tool_calls"),
+        (calling("text", function_call={"name": "f"}), "tool_calls"),
+        ({"conversations": calling("", tool_calls=[{"name": "f"}])["messages"]}, "tool_calls"),
         ({"messages": [{"role": "user", "content": ["x"]}]}, "content_not_text"),
         ({"messages": [{"role": "user", "content": None}]}, "content_not_text"),
         ({"messages": [{"role": "user", "content": "only a question"}]}, "no_response"),
@@ -238,6 +250,11 @@ def test_bad_rows_are_rejected_with_reason_and_advice(value, reason):
     assert isinstance(outcome, Rejection)
     assert outcome.reason == reason
     assert outcome.advice
+
+
+def test_messages_without_a_call_stay_untouched():
+    value = calling("call", tool_calls=[], function_call=None)
+    assert json.loads(one(value)["messages"])[1] == value["messages"][1]
 
 
 def test_missing_ids_come_from_the_content_and_do_not_depend_on_the_place():

@@ -33,6 +33,7 @@ TEXT_FIELDS = {
     "instruction": ("instruction", "instruct", "question", "query", "prompt"),
     "response": ("response", "output", "answer", "completion"),
 }
+_CALLS = ("tool_calls", "function_call")  # fields of a message that hold calls beside its text
 _FORMS = {"messages": "{role, content}", "conversations": "{from, value}"}
 
 
@@ -134,6 +135,12 @@ def _checked_entries(value: Any, name: str) -> list[Mapping[str, Any]]:
     for number, entry in enumerate(value, start=1):
         if not isinstance(entry, Mapping):
             raise InvalidRow("bad_message", f"message {number} is not an object; write {form}")
+        if call := next((key for key in _CALLS if entry.get(key)), None):
+            raise InvalidRow(
+                "tool_calls",
+                f"message {number} has {call}, which training would not learn; write the call into the message's text, "
+                "or drop the row",
+            )
     return value
 
 
