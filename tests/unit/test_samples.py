@@ -192,6 +192,58 @@ def test_where_a_system_message_goes(system, expected):
     assert json.loads(sample["messages"]) == value["messages"]
 
 
+HISTORY = [["q1", "a1"], ["q2", "a2"]]
+EARLIER = ("s", "q1", "a1", "q2", "a2")
+
+
+@pytest.mark.parametrize(
+    ("value", "expected", "contents"),
+    [
+        ({"system_prompt": "s", "question": "doc\n\nq", "response": "a"}, ("s\n\ndoc", "q"), ("s", "doc\n\nq", "a")),
+        (
+            {"instruction": "q\n\nmore", "input": "doc", "output": "a", "system": "s", "history": HISTORY},
+            ("s\n\nq1\n\na1\n\nq2\n\na2\n\ndoc", "q\n\nmore"), (*EARLIER, "doc\n\nq\n\nmore", "a"),
+        ),
+        (
+            {"input": "doc\n\nq", "output": "a", "system": "", "system_prompt": "s", "history": json.dumps(HISTORY)},
+            ("s\n\nq1\n\na1\n\nq2\n\na2\n\ndoc", "q"), (*EARLIER, "doc\n\nq", "a"),
+        ),
+        ({"instruction": "q", "output": "a", "system": " ", "history": ""}, ("", "q"), ("q", "a")),
+        (
+            {"conversations": [{"from": "human", "value": "doc\n\nq"}, {"from": "gpt", "value": "a"}], "system": "s"},
+            ("s\n\ndoc", "q"), ("s", "doc\n\nq", "a"),
+        ),
+        (
+            {"messages": [{"role": "system", "content": "own"}, *turns("q", "a")["messages"]], "system": "s"},
+            ("own", "q"), ("own", "q", "a"),
+        ),
+    ],
+)  # fmt: skip
+def test_system_and_history_beside_the_texts_come_first(value, expected, contents):
+    context, instruction, _ = parts(value)
+    assert (context, instruction) == expected
+    messages = json.loads(one(value)["messages"])
+    assert tuple(message["content"] for message in messages) == contents
+    assert ("system" in [message["role"] for message in messages]) == (contents[0] in ("s", "own"))
+
+
+@pytest.mark.parametrize(("system", "expected"), [("frame", ("doc", "s\n\nq")), ("drop", ("doc", "q"))])
+def test_a_system_message_beside_fields_goes_where_it_is_asked_for(system, expected):
+    value = {"system": "s", "context": "doc", "question": "q", "answer": "a"}
+    (sample,) = long_intake({"system": system}).read([Record(Origin("f", 1), value)])
+    assert (sample["context"], sample["instruction"]) == expected
+    (empty,) = long_intake({"system": system}).read([Record(Origin("f", 1), {**value, "question": ""})])
+    assert empty.reason == "empty_instruction"
+
+
+def test_a_column_that_holds_a_text_of_another_name_is_not_read_twice():
+    value = {"history": "doc", "input": "q", "response": "a"}
+    (sample,) = long_intake({"columns": {"context": "history", "instruction": "input"}}).read(
+        [Record(Origin("f", 1), value)]
+    )
+    assert (sample["context"], sample["instruction"]) == ("doc", "q")
+
+
 def test_of_several_turns_the_last_is_scored_and_all_are_kept():
     value = turns("doc\n\nfirst?", "one", "more\n\nsecond?", "two")
     assert parts(value) == ("doc\n\nfirst?\n\none\n\nmore", "second?", "two")
@@ -243,6 +295,12 @@ def test_conversations_as_sharegpt_writes_them_are_read_too():
         ({"context": "c", "instruction": "i"}, "missing_fields"),
         ({"context": "c", "instruction": "i", "response": 5}, "content_not_text"),
         ({"id": "x"}, "missing_fields"),
+        *(
+            ({"question": "q", "answer": "a", "history": history}, "bad_history")
+            for history in ("text", [["q"]], ["qa"], [{"q": "a"}], 5)
+        ),
+        ({"question": "q", "answer": "a", "history": [["q", None]]}, "content_not_text"),
+        ({"question": "q", "answer": "a", "system": 5}, "content_not_text"),
     ],
 )
 def test_bad_rows_are_rejected_with_reason_and_advice(value, reason):

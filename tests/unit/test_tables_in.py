@@ -105,6 +105,15 @@ def test_every_format_gives_the_same_samples(rows, name, tmp_path):
 
 
 @pytest.mark.parametrize("name", OWN_FORMATS)
+def test_system_and_history_are_read_from_every_format(name, tmp_path):
+    value = {"instruction": "q", "output": "a", "system": "s", "history": [["q1", "a1"]]}
+    cells = {**value, "history": json.dumps(value["history"])} if name == "own.csv" else value
+    OWN_FORMATS[name](tmp_path / name, [cells])
+    (sample,) = samples(tmp_path / name)
+    assert (sample["context"], sample["instruction"]) == ("s\n\nq1\n\na1", "q")
+
+
+@pytest.mark.parametrize("name", OWN_FORMATS)
 def test_columns_of_other_names_give_the_same_samples(rows, name, tmp_path):
     expected = samples(write_jsonl(tmp_path / "plain.jsonl", rows))
     OWN_FORMATS[name](tmp_path / name, [{**explicit(one), "response": "not this", "extra": 1.5} for one in rows])

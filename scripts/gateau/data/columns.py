@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from gateau.data.messages import TEXT_FIELDS, InvalidRow
+from gateau.data.messages import SYSTEM_FIELDS, TEXT_FIELDS, InvalidRow
 from gateau.errors import DataError
 
 _LISTS = {"messages": ("messages",), "conversations": ("conversations",)}
-_KNOWN = {**_LISTS, **TEXT_FIELDS, "id": ("id",), "dataset": ("dataset",), "length": ("length",)}
+_KNOWN = {**_LISTS, **TEXT_FIELDS, **{name: (name,) for name in ("id", "dataset", "length", "history")}}
+_KNOWN["system"] = SYSTEM_FIELDS
 _NEEDED = {*_LISTS, "instruction", "response"}
 _SHOWN = 30  # columns that an error lists
 
@@ -78,9 +79,10 @@ class Columns:
         return found
 
     def _hidden(self) -> set[str]:
-        """Return the known names that the user's own names replace."""
-        fields = [*self.own, *(_LISTS if self.own.keys() & (_LISTS.keys() | TEXT_FIELDS.keys()) else ())]
-        return {name for field_name in fields for name in _KNOWN[field_name]}
+        """Return the known names that the user's own names replace, and the columns that hold the user's own texts."""
+        texts = self.own.keys() & (_LISTS.keys() | TEXT_FIELDS.keys())
+        fields = [*self.own, *(_LISTS if texts else ())]
+        return {name for field_name in fields for name in _KNOWN[field_name]} | {self.own[name] for name in texts}
 
 
 def _suggested(types: Mapping[str, str]) -> str:

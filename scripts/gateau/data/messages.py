@@ -4,8 +4,11 @@
 ``messages``         ``[{"role", "content"}, …]`` as in LongAlign; kept unchanged for training, except that other
                      names of roles are replaced and texts in parts are joined
 ``conversations``    ``[{"from", "value"}, …]`` as in ShareGPT; only role and content are kept
-fields               a response, an instruction and often a context, under the names of :data:`TEXT_FIELDS`
+fields               a response, an instruction and often a context, under the names of :data:`TEXT_FIELDS`, and
+                     earlier turns in ``history``
 ===================  =====================================================================================
+
+A system message may also be a text beside them, under the names of :data:`SYSTEM_FIELDS`.
 
 A list of messages may also be JSON text, or an object of lists as the library datasets stores it. An entry may have
 role and content or from and value in both formats.
@@ -18,6 +21,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 Message = dict[str, Any]
@@ -34,6 +38,7 @@ TEXT_FIELDS = {
     "response": ("response", "output", "answer", "completion"),
 }
 _CALLS = ("tool_calls", "function_call")  # fields of a message that hold calls beside its text
+SYSTEM_FIELDS = ("system", "system_prompt")
 _FORMS = {"messages": "{role, content}", "conversations": "{from, value}"}
 
 
@@ -48,7 +53,8 @@ class InvalidRow(Exception):
 def read_messages(row: Mapping[str, Any]) -> list[Message] | None:
     """Return the messages of a row, or None if it has no list of messages.
 
-    ``prompt`` and ``completion`` may be lists of messages, too; they are then read one after the other.
+    ``prompt`` and ``completion`` may be lists of messages, too; they are then read one after the other. A system
+    message that the row has as a text comes first, unless the messages begin with one.
 
     Raises:
         InvalidRow: if there is no message, or a message has an unknown role or a content that is no valid text.
@@ -62,7 +68,33 @@ def read_messages(row: Mapping[str, Any]) -> list[Message] | None:
         entries = _checked_entries([*row["prompt"], *row["completion"]], "messages")
     else:
         return None
-    return [_message(entry, number) for number, entry in enumerate(entries, start=1)]
+    messages = [_message(entry, number) for number, entry in enumerate(entries, start=1)]
+    return messages if messages[0]["role"] == "system" else [*_system_message(row), *messages]
+
+
+def _system_message(row: Mapping[str, Any]) -> list[Message]:
+    """Return the system message that a row has as a text, if it has any."""
+    name = _first_of(row, SYSTEM_FIELDS)
+    text = _text(row[name], name) if name else ""
+    return [{"role": "system", "content": text}] if text.strip() else []
+
+
+def read_earlier(row: Mapping[str, Any]) -> list[Message]:
+    """Return what precedes the turn of :func:`read_fields`: a system message, and the turns of ``history``.
+
+    Raises:
+        InvalidRow: if ``history`` is not a list of pairs of texts, nor such a list as JSON text.
+    """
+    history = row.get("history") or []
+    if isinstance(history, str):
+        with suppress(ValueError, RecursionError):
+            history = json.loads(history)
+    if not isinstance(history, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in history):
+        raise InvalidRow("bad_history", "history must be a list of [question, answer]; correct it or drop the row")
+    messages = _system_message(row)
+    for number, pair in enumerate(history, start=1):
+        messages += one_turn("", *(_text(text, f"turn {number} of history") for text in pair))
+    return messages
 
 
 def read_fields(row: Mapping[str, Any]) -> tuple[str, str, str]:

@@ -39,14 +39,18 @@ class Splitter:
     split: str | Mapping[str, str] = "last_blank_line"
     system: str = "context"
 
-    def split_messages(self, messages: list[Message]) -> tuple[str, str, str]:
+    def split_messages(self, messages: list[Message], own: tuple[str, str] | None = None) -> tuple[str, str, str]:
         """Return context, instruction and response of a conversation, split as the module docstring describes.
 
         Turns after the last assistant turn are ignored.
 
+        Args:
+            messages: all messages.
+            own: context and instruction of the last user turn, if the row has a text of its own for each.
+
         Raises:
-            InvalidRow: if there is no assistant turn, if the last one does not follow a user turn, or if there is no
-                instruction.
+            InvalidRow: if there is no assistant turn, if the last one does not follow a user turn, or if it cannot be
+                split or has no instruction.
         """
         last = max((n for n, message in enumerate(messages) if message["role"] == "assistant"), default=-1)
         if last < 0:
@@ -57,19 +61,23 @@ class Splitter:
         earlier = [
             one["content"] for one in messages[: last - 1] if self.system == "context" or one["role"] != "system"
         ]
-        context, instruction = self.split_text(messages[last - 1]["content"])
+        context, instruction = own or self._split_text(messages[last - 1]["content"])
+        if not instruction.strip():
+            raise InvalidRow(
+                "empty_instruction", "the instruction is empty or only white space; drop the row or mend it"
+            )
         context = "\n\n".join(filter(None, (*earlier, context)))
         if self.system == "frame":
             instruction = "\n\n".join(filter(None, (*frame, instruction)))
         return context, instruction, messages[last]["content"]
 
-    def split_text(self, user: str) -> tuple[str, str]:
+    def _split_text(self, user: str) -> tuple[str, str]:
         """Return context and instruction of a user turn.
 
         White space at its end, or at its start if the instruction comes first, is no boundary.
 
         Raises:
-            InvalidRow: if the regular expression does not match, or if there is no instruction.
+            InvalidRow: if the regular expression does not match.
         """
         if isinstance(self.split, Mapping):
             found = re.search(self.split["regex"], user)
@@ -87,8 +95,4 @@ class Splitter:
                 start = len(user) - len(user.lstrip())
                 instruction, _, context = parted_at_first(user[start:], kind)
                 instruction = user[:start] + instruction
-        if not instruction.strip():
-            raise InvalidRow(
-                "empty_instruction", "the instruction is empty or only white space; drop the row or mend it"
-            )
         return context, instruction
