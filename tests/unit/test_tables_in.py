@@ -251,7 +251,7 @@ def test_an_empty_table(rows, name, tmp_path):
         else:
             with pa.OSFile(str(tmp_path / name), "wb") as sink, pa.ipc.new_stream(sink, table.schema):
                 pass
-    with pytest.raises(DataError, match="the table is empty"):
+    with pytest.raises(DataError, match="the file is empty; write the rows again"):
         samples(tmp_path / name)
 
 
