@@ -12,6 +12,7 @@ from gateau.boundaries import parted_at_first, parted_at_last
 from gateau.data.intake import Intake
 from gateau.data.readers import Origin, Record, Rejection
 from gateau.data.samples import LONG_ROWS, long_intake
+from gateau.errors import DataError
 from gateau.schemas import SAMPLES
 from gateau.tables import read_rows
 
@@ -130,6 +131,23 @@ def test_own_names_hide_the_known_ones():
     assert (kept["id"], kept["context"], kept["instruction"], kept["response"]) == ("7", "doc", "q", "a")
     assert absent.reason == "missing_fields"
     assert "the row has no reply, which is the response by data.columns" in absent.advice
+
+
+@pytest.mark.parametrize("name", ["in.jsonl", "in.json"])
+def test_a_name_of_a_column_that_no_row_has_stops_the_run(tmp_path, name):
+    rows = [{"document": "doc", "question": f"q{n}", "answer": "a", **({"key": n} if n == 2 else {})} for n in range(3)]
+    (tmp_path / name).write_text(json.dumps(rows) if name == "in.json" else "\n".join(map(json.dumps, rows)))
+    complaint = (
+        "data.long: no row has documnet, which is the context by data.columns; write one of the names that rows have: "
+        "document, question, answer, key"
+    )
+    options = {"columns": {"context": "documnet"}}
+    with pytest.raises(DataError, match=complaint):
+        list(long_intake(options).read_files([str(tmp_path / name)]))
+    result = run_samples(tmp_path / name, tmp_path, "--options", json.dumps(options))
+    assert (result.returncode, complaint in result.stderr) == (1, True)
+    intake = long_intake({"columns": {"context": "document", "id": "key"}})
+    assert [one["id"] for one in intake.read_files([str(tmp_path / name)])][2:] == ["2"]  # one row is enough
 
 
 @pytest.mark.parametrize(

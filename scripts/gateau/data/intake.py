@@ -18,6 +18,7 @@ import pyarrow as pa
 from gateau.data.columns import Columns
 from gateau.data.messages import InvalidRow, Message, checked_text
 from gateau.data.readers import Origin, Record, Rejection, read_records
+from gateau.errors import DataError
 from gateau.tables import Row
 
 _EXAMPLES = 10
@@ -63,6 +64,7 @@ class Intake:
         rejected: number of rejected rows by reason.
         datasets: number of kept rows by data set.
         first_rejections: the first rejected rows, as examples.
+        keys: names of the fields of the rows, until the rows have had all of the user's own names.
     """
 
     kind: RowKind
@@ -78,6 +80,7 @@ class Intake:
     rejected: Counter[str] = field(default_factory=Counter)
     datasets: Counter[str] = field(default_factory=Counter)
     first_rejections: list[Rejection] = field(default_factory=list)
+    keys: dict[str, None] = field(default_factory=dict)
 
     def read(self, records: Iterable[Record | Rejection]) -> Iterator[Row | Rejection]:
         """Yield, in order, a row of the kind's schema or a rejection for each record.
@@ -106,8 +109,18 @@ class Intake:
         return Intake(self.kind, self.keep_duplicate_content, self.columns, self.check, drawn)
 
     def read_files(self, paths: Sequence[str]) -> Iterator[Row | Rejection]:
-        """Yield what :meth:`read` yields for the records of raw files."""
-        return self.read(read_records(paths, self.kind.setting, self.columns))
+        """Yield what :meth:`read` yields for the records of raw files.
+
+        Raises:
+            DataError: the files cannot be read, or none of their rows has a field that the user named.
+        """
+        yield from self.read(read_records(paths, self.kind.setting, self.columns))
+        self.check_columns()
+
+    def check_columns(self) -> None:
+        """Raise DataError if a field that the user named was in none of the rows that have been read."""
+        if fault := self.columns.misnamed(self.keys):
+            raise DataError(f"{self.kind.setting}: {fault}")
 
     def _candidate(self, record: Record) -> _Candidate | Rejection:
         own_id = None
@@ -115,6 +128,8 @@ class Intake:
             if not isinstance(record.value, Mapping):
                 kind = type(record.value).__name__
                 raise InvalidRow("not_an_object", f"the row is a JSON {kind}; write an object with messages")
+            if any(own not in self.keys for own in self.columns.own.values()):
+                self.keys |= dict.fromkeys(record.value)
             own_id = _own_id(record.value.get(self.columns.own.get("id", "id")))
             row = _table_row(record.origin, self.columns.fields_of(record.value), self.kind, own_id)
             if self.check:

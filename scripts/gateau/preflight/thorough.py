@@ -115,12 +115,14 @@ def _check_rows(configuration: Configuration, source: str, path: str, is_only_on
         text = f"{path}: the file is empty; write its rows again, or leave it out"
         return [Finding(ERROR if is_only_one else WARNING, key, text)]
     which = f"the first {read}" if read == _ROWS else f"all {read}"
+    fault = intake.columns.misnamed(intake.keys)  # another file may have the field
+    found = [Finding(WARNING, key, f"{path}, {which} rows: {fault}")] if fault else []
     if not rejected:
-        return [Finding(OK, key, f"{path}: {which} rows can be used")]
+        return [*found, Finding(OK, key, f"{path}: {which} rows can be used")]
     reasons = ", ".join(f"{reason} {count}" for reason, count in intake.rejected.most_common())
     first = intake.first_rejections[0]
     text = f"{path}: {rejected} of {which} rows would be rejected ({reasons}); line {first.origin.line}: {first.advice}"
-    return [Finding(ERROR if rejected > data["max_rejected_share"] * read else WARNING, key, text)]
+    return [*found, Finding(ERROR if rejected > data["max_rejected_share"] * read else WARNING, key, text)]
 
 
 def preview_rows(configuration: Configuration) -> str:
