@@ -52,7 +52,7 @@ class Columns:
         return {name: value for name, value in row.items() if value is not None}
 
     def misnamed(self, keys: Collection[str]) -> str | None:
-        """Return which own name is not among the keys of the rows, and what to do; None if all are or there is no row."""
+        """Return which own name is not among the keys of the rows, and what to do. None if all are, or without rows."""
         for name, own in self.own.items() if keys else ():
             if own not in keys:
                 return (
