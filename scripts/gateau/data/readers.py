@@ -90,9 +90,9 @@ def read_records(
         n_empty += 1
         if len(files) > 1:
             logger.warning("%s: the file is empty and is left out; write it again if it should have rows", path)
-    if n_empty == len(files):
+    if 0 < n_empty == len(files):
         fault = f"{files[0][0]}: the file is empty" if n_empty == 1 else f"{setting}: all {n_empty} files are empty"
-        raise DataError(f"{fault}; write the rows again, or name files that have rows")
+        raise DataError(f"{fault}; write the rows again, or set {setting} to files that have rows")
 
 
 def read_file(path: str, name: str, columns: Columns) -> Iterator[Record | Rejection]:
