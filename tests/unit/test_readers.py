@@ -166,7 +166,7 @@ def test_an_empty_file_among_others_is_left_out_with_a_warning(tmp_path, caplog)
         name != str(full) for name in names
     ]
     names.remove(str(full))
-    with pytest.raises(DataError, match=r"data\.long: all 4 files are empty; write the rows again, or set data\.long to files"):
+    with pytest.raises(DataError, match=r"data\.long: all 4 files are empty; .*, or set data\.long to files"):
         list(read_records(names))
 
 
