@@ -30,7 +30,7 @@ import warnings
 from pathlib import Path
 
 _PRELOADED = (
-    "numpy", "pandas", "pyarrow.parquet", "pyarrow.compute", "torch", "tqdm", "safetensors.torch", "ijson", "yaml",
+    "numpy", "pandas", "pyarrow.parquet", "pyarrow.compute", "torch", "tqdm", "safetensors.torch", "yaml",
     "matplotlib.pyplot", "scipy.stats", "jieba", "openai", "transformers.models.llama.modeling_llama",
     "transformers.models.auto.modeling_auto", "transformers.models.auto.tokenization_auto",
     "transformers.generation.utils",

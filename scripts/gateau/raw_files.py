@@ -5,7 +5,8 @@ An entry is a file, a folder, a glob, or the list of files that rule ``hub_data`
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from glob import glob, has_magic
 from pathlib import Path, PurePath
 
@@ -45,8 +46,7 @@ def _files_of(entry: str, setting: str) -> list[str]:
     if path.is_file():
         return [entry]
     if path.is_dir():
-        files = (file for file in sorted(path.rglob("*")) if is_data(file.relative_to(path)) and file.is_file())
-        if found := [str(file) for file in files]:
+        if found := [str(file) for file in sorted(_files_below(path)) if is_data(file.relative_to(path))]:
             return found
         raise DataError(
             f"{entry}: the folder has no data files ({ENDINGS}); set {setting} to a folder that has, or name the "
@@ -68,9 +68,28 @@ def _files_of(entry: str, setting: str) -> list[str]:
     return matches
 
 
+def _files_below(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
+    """Yield the files below a folder. Hidden folders and links to a folder around them are left out."""
+    place = folder.resolve()
+    if place in above:
+        return
+    with suppress(PermissionError):  # of folders like lost+found
+        for path in folder.iterdir():
+            if path.is_dir() and path.name[0] != ".":
+                yield from _files_below(path, (*above, place))
+            elif path.is_file():
+                yield path
+
+
 def is_data(path: PurePath) -> bool:
-    """Return whether a path inside a folder looks like a data file: a known ending, and no hidden part."""
+    """Return whether a path inside a folder looks like a data file: a known ending, and no hidden part.
+
+    Files that the library datasets caches beside a saved data set, ``cache-<fingerprint>.arrow``, are none: they hold
+    its rows once more, or those of another.
+    """
     name = path.name
+    if name.startswith("cache-") and name.endswith(".arrow"):
+        return False
     for ending in _COMPRESSED:
         name = name.removesuffix(ending)
     return name.endswith(_ENDINGS) and name not in _NOT_ROWS and not any(part[0] == "." for part in path.parts)

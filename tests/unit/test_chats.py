@@ -87,6 +87,12 @@ def test_explicit_fields_are_one_turn_and_the_context_may_be_missing():
     assert messages({"instruction": "do it", "output": "done"}) == expected
 
 
+def test_system_and_history_beside_fields_are_earlier_messages():
+    value = {"instruction": "q", "output": "a", "system": "s", "history": [["q1", "a1"]]}
+    spoken_first = [("system", "s"), ("user", "q1"), ("assistant", "a1")]
+    assert messages(value) == written(*spoken_first, ("user", "q"), ("assistant", "a"))["messages"]
+
+
 @pytest.mark.parametrize(
     "entries",
     [

@@ -265,6 +265,9 @@ def test_cells_of_csv_stay_texts_and_types_of_tables_are_united(tmp_path):
     )
     pq.write_table(pa.table({"n": pa.array([0.5], pa.float32()), "m": pa.nulls(1)}), tmp_path / "c.parquet")
     pq.write_table(pa.table({"m": pa.array([2**63], pa.uint64())}), tmp_path / "d.parquet")
+    (tmp_path / "e.csv").write_text("instruction,response\n")  # empty files are left out
+    (tmp_path / "f.json").write_text("[]")
+    pq.write_table(pa.table({"n": pa.array([], pa.int16())}), tmp_path / "g.parquet")
     rows = WholeRows.of([str(tmp_path)])
     found = [one for _, table in rows.batches() for one in table.to_pylist()]
     assert rows.texts == {"length"}

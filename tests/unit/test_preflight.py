@@ -85,6 +85,10 @@ FAULTS = {
         {"data": {"split": {"regex": "(?P<context>.*)<x>(?P<instruction>.*)"}}}, "data.long",
         "20 of all 20 rows would be rejected (not_split 20); line 1: data.split.regex does not match the user turn",
     ),
+    "no such column": (
+        {"data": {"columns": {"id": "key"}}}, "data.long",
+        "no row has key, which is the id by data.columns; write one of the names that rows have: messages, id",
+    ),
     "limit": ({"data": {"limit": 21}}, "data.long", "data.limit is 21, but only 20 of the 20 rows of data.long can be"),
     "window too short": (
         {"scoring": {"max_length": 4000}}, "scoring.max_length", "a window of 1024 tokens: lower it to 1024 or scale",
@@ -185,6 +189,23 @@ def test_rows_are_shown_as_they_are_split(sound, tmp_path):
     columns = {"context": "doc", "instruction": "ask", "response": "said"}
     shown = preview_rows(configured(sound, {"data": {"long": "more/other.csv", "columns": columns}}))
     assert "--- context\n<text>\n--- instruction\nwhat\n--- response\nthat\n" in shown
+
+
+def test_among_the_first_rows_an_absent_column_or_an_empty_file_is_a_warning(sound, tmp_path):
+    write_jsonl(tmp_path / "a.jsonl", [{"document": "doc", "question": "q", "answer": "a"}])
+    write_jsonl(tmp_path / "b.jsonl", [{"question": "q", "answer": "a"}])
+    (tmp_path / "c.json").write_text("[]")
+    change = {"data": {"columns": {"context": "document"}, "long": ["a.jsonl", "b.jsonl", "c.json"]}}
+    findings = [one for one in thorough.check_rows(configured(sound, change)) if one.subject == "data.long"]
+    assert [(one.level, one.text) for one in findings] == [
+        ("ok", "a.jsonl: all 1 rows can be used"),
+        ("warning", "b.jsonl, all 1 rows: no row has document, which is the context by data.columns; write one of the "
+         "names that rows have: question, answer"),
+        ("ok", "b.jsonl: all 1 rows can be used"),
+        ("warning", "c.json: the file is empty; write its rows again, or leave it out"),
+    ]  # fmt: skip
+    alone, _ = thorough.check_rows(configured(sound, {"data": {"long": "c.json"}}))
+    assert (alone.level, alone.subject) == ("error", "data.long")
 
 
 def test_tokenizers_must_agree(sound, tmp_path):

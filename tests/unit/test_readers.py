@@ -5,6 +5,7 @@ import json
 import tracemalloc
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from gateau.data.readers import Record, Rejection, _WithoutByteOrderMark, read_records
@@ -47,13 +48,61 @@ def test_json_array(tmp_path):
 
 
 def test_a_long_text_of_a_json_array_is_not_scanned_again_and_again(tmp_path, monkeypatch):
-    """The parser scans a text from its start with every block, so that blocks must be large."""
+    """An element is parsed from its start with every block, so that blocks must be large."""
     text, blocks = "word " * 4_000_000, []
     read = _WithoutByteOrderMark.read
     monkeypatch.setattr(_WithoutByteOrderMark, "read", lambda *given: blocks.append(given) or read(*given))
     (tmp_path / "a.json").write_text(json.dumps([text]))
     assert values(tmp_path / "a.json") == [text]
-    assert len(blocks) < 10
+    assert len(blocks) < 12
+
+
+ARRAY = [
+    *({"text": text, "n": number, "nested": [[], {}, [None, True, False, -1.5e-7]]} for text, number in [
+        ("a\ud800b", 1), ("\udc00\ud800", 2**80), ("\U0001f642 é \\u0041 \\ \" /", -(2**64)), ("", 1e300),
+        ("x" * 99, 0),
+    ]),
+    12345, -0.25, "text", None, [1, [2]], float("inf"), {"é": {}},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("is_ascii", [True, False])
+@pytest.mark.parametrize("block", [1, 2, 7, 1 << 22])
+def test_an_array_is_read_as_lines_are_however_it_is_cut_into_blocks(tmp_path, monkeypatch, block, is_ascii):
+    monkeypatch.setattr("gateau.data.arrays._BLOCK", block)
+    path = tmp_path / "a.json"
+    lines = [json.dumps(one, ensure_ascii=is_ascii or "ud800" in json.dumps(one)) for one in ARRAY]
+    path.write_text(" [ " + " ,\n".join(lines) + "\r\n ] \n", encoding="utf-8")
+    assert values(path) == ARRAY == values(write_jsonl(tmp_path / "a.jsonl", lines))
+
+
+def test_a_number_of_thousands_of_digits_only_loses_its_element(tmp_path, monkeypatch):
+    monkeypatch.setattr("gateau.data.arrays._BLOCK", 64)
+    path = tmp_path / "a.json"
+    path.write_text(f'[{{"n": {"9" * 5000}}}, {json.dumps(ROWS[0])}]')
+    first, second = read_records([str(path)])
+    assert (first.reason, first.origin.line) == ("not_json", 1)
+    assert "plain JSON object" in first.advice
+    assert (second.value, second.origin.line) == (ROWS[0], 2)
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("[1, 2", "after element 2 .'the end' instead of , or ]"),
+        ("[1, 2}", "after element 2 .'}' instead of , or ]"),
+        ("[1, ]", "after element 1 .Expecting value"),
+        ('[1, {"a": tru}, 3]', "after element 1 .Expecting value"),
+        ("[1] [2]", r"after element 1 .'\[' follows the array"),
+        (f"[1, {'[' * 200_000}", "after element 1 .maximum recursion"),
+        ('[1, "\xff"]', "after element 1 .'utf-8' codec can't decode"),
+    ],
+)
+def test_a_broken_array_stops_after_the_elements_before(tmp_path, text, complaint):
+    path = tmp_path / "a.json"
+    path.write_bytes(text.encode("latin-1"))
+    with pytest.raises(DataError, match=complaint):
+        values(path)
 
 
 def test_several_files_in_order(tmp_path):
@@ -104,6 +153,21 @@ def test_empty_file(tmp_path, content):
     path.write_bytes(content)
     with pytest.raises(DataError, match="empty"):
         values(path)
+
+
+def test_an_empty_file_among_others_is_left_out_with_a_warning(tmp_path, caplog):
+    full = write_jsonl(tmp_path / "b.jsonl", ROWS)
+    for name, content in (("a.json", "[]"), ("c.csv", "question,answer\n"), ("d.jsonl", "")):
+        (tmp_path / name).write_text(content)
+    pq.write_table(pa.table({"question": ["q"], "answer": ["a"]})[:0], tmp_path / "e")
+    names = [str(tmp_path / name) for name in ("a.json", "b.jsonl", "c.csv", "d.jsonl", "e")]
+    assert [record.value for record in read_records(names)] == ROWS
+    assert [f"{name}: the file is empty and is left out" in caplog.text for name in names] == [
+        name != str(full) for name in names
+    ]
+    names.remove(str(full))
+    with pytest.raises(DataError, match=r"data\.long: all 4 files are empty; .*, or set data\.long to files"):
+        list(read_records(names))
 
 
 def test_missing_file(tmp_path):

@@ -1,5 +1,6 @@
 """From rows to samples: splitting, validation, ids and duplicates."""
 
+import itertools
 import json
 import resource
 import signal
@@ -7,9 +8,11 @@ import signal
 import pytest
 from transformers import AutoTokenizer
 
+from gateau.boundaries import parted_at_first, parted_at_last
 from gateau.data.intake import Intake
 from gateau.data.readers import Origin, Record, Rejection
 from gateau.data.samples import LONG_ROWS, long_intake
+from gateau.errors import DataError
 from gateau.schemas import SAMPLES
 from gateau.tables import read_rows
 
@@ -36,6 +39,14 @@ def turns(*contents):
     return {"messages": [{"role": role, "content": text} for role, text in zip(roles, contents, strict=False)]}
 
 
+def calling(content, **call):
+    """A row whose second message has a call beside its content."""
+    value = turns("doc\n\nq", content, "result", "a")
+    value["messages"][1] |= call
+    value["messages"][2]["role"] = "tool"
+    return value
+
+
 @pytest.mark.parametrize(
     ("user", "context", "instruction"),
     [
@@ -47,6 +58,11 @@ def turns(*contents):
         ("no blank line", "", "no blank line"),
         ("\n\nquestion", "", "question"),
         ("a ### Response: b\n\nquestion", "a ### Response: b", "question"),
+        ("one\r\n\r\ntwo\r\n\r\nquestion\r\nmore", "one\r\n\r\ntwo", "question\r\nmore"),
+        ("odd\r\n\r\n\r\nquestion", "odd\r\n", "question"),
+        ("mixed\r\n\nquestion", "mixed", "question"),
+        ("mixed\n\r\n\nquestion", "mixed\n", "question"),
+        ("doc\r\n\r\nquestion\r\n\r\n", "doc", "question\r\n\r\n"),
     ],
 )
 def test_the_last_blank_line_separates_context_and_instruction(user, context, instruction):
@@ -72,6 +88,10 @@ def test_explicit_fields_and_their_aliases():
         ({"instruction": "doc\n\nq", "input": "", "output": "a"}, ("doc", "q", "a")),
         ({"instruction": "q", "input": "doc", "output": "a"}, ("doc", "q", "a")),
         ({"context": "doc", "input": "q", "output": "a"}, ("doc", "q", "a")),
+        ({"instruction": "q", "context": "", "input": "doc", "output": "a"}, ("doc", "q", "a")),
+        ({"instruction": " ", "question": "q", "response": "", "output": "a"}, ("", "q", "a")),
+        ({"instruction": "", "input": "doc\n\nq", "output": "a"}, ("doc", "q", "a")),
+        ({"instruction": "", "context": "doc", "input": "q", "output": "a"}, ("doc", "q", "a")),
         ({"messages": json.dumps(turns("doc\n\nq", "a")["messages"])}, ("doc", "q", "a")),
         ({"messages": {"role": ["user", "assistant"], "content": ["doc\n\nq", "a"]}}, ("doc", "q", "a")),
         (
@@ -113,6 +133,23 @@ def test_own_names_hide_the_known_ones():
     assert "the row has no reply, which is the response by data.columns" in absent.advice
 
 
+@pytest.mark.parametrize("name", ["in.jsonl", "in.json"])
+def test_a_name_of_a_column_that_no_row_has_stops_the_run(tmp_path, name):
+    rows = [{"document": "doc", "question": f"q{n}", "answer": "a", **({"key": n} if n == 2 else {})} for n in range(3)]
+    (tmp_path / name).write_text(json.dumps(rows) if name == "in.json" else "\n".join(map(json.dumps, rows)))
+    complaint = (
+        "data.long: no row has documnet, which is the context by data.columns; write one of the names that rows have: "
+        "document, question, answer, key"
+    )
+    options = {"columns": {"context": "documnet"}}
+    with pytest.raises(DataError, match=complaint):
+        list(long_intake(options).read_files([str(tmp_path / name)]))
+    result = run_samples(tmp_path / name, tmp_path, "--options", json.dumps(options))
+    assert (result.returncode, complaint in result.stderr) == (1, True)
+    intake = long_intake({"columns": {"context": "document", "id": "key"}})
+    assert [one["id"] for one in intake.read_files([str(tmp_path / name)])][2:] == ["2"]  # one row is enough
+
+
 @pytest.mark.parametrize(
     ("split", "user", "context", "instruction"),
     [
@@ -121,6 +158,9 @@ def test_own_names_hide_the_known_ones():
         ("first_blank_line", "q", "", "q"),
         ("first_line", "q\ndoc\n\nend", "doc\n\nend", "q"),
         ("last_line", "doc\n\nend\nq\n", "doc\n\nend", "q\n"),
+        ("first_blank_line", "\r\nq\r\n\r\ndoc\n\nend", "doc\n\nend", "\r\nq"),
+        ("first_line", "q\r\ndoc\nend", "doc\nend", "q"),
+        ("last_line", "doc\r\nend\r\nq", "doc\r\nend", "q"),
         ("none", "doc\n\nq", "", "doc\n\nq"),
         ({"regex": r"(?s)<(?P<context>.*)> (?P<instruction>.*)"}, "see <a\n\nb> what", "a\n\nb", "what"),
         ({"regex": r"(?P<instruction>[^:]*):(?P<context>.+)?"}, "q:", "", "q"),
@@ -132,6 +172,13 @@ def test_the_user_turn_is_split_as_asked_for(split, user, context, instruction):
     (fields,) = long_intake({"split": split}).read([Record(Origin("f", 1), {"prompt": user, "answer": "a"})])
     assert fields["digest"] == sample["digest"]
     assert json.loads(fields["messages"]) == row(user, "a")["messages"]
+
+
+def test_lines_that_end_with_a_line_feed_are_parted_as_ever():
+    for text in map("".join, itertools.product("a\n", repeat=7)):
+        for kind, boundary in (("blank_line", "\n\n"), ("line", "\n")):
+            assert parted_at_first(text, kind) == text.partition(boundary)
+            assert parted_at_last(text, kind) == text.rpartition(boundary)
 
 
 @pytest.mark.parametrize(
@@ -161,6 +208,58 @@ def test_where_a_system_message_goes(system, expected):
     (sample,) = long_intake({"system": system}).read([Record(Origin("f", 1), value)])
     assert (sample["context"], sample["instruction"]) == expected
     assert json.loads(sample["messages"]) == value["messages"]
+
+
+HISTORY = [["q1", "a1"], ["q2", "a2"]]
+EARLIER = ("s", "q1", "a1", "q2", "a2")
+
+
+@pytest.mark.parametrize(
+    ("value", "expected", "contents"),
+    [
+        ({"system_prompt": "s", "question": "doc\n\nq", "response": "a"}, ("s\n\ndoc", "q"), ("s", "doc\n\nq", "a")),
+        (
+            {"instruction": "q\n\nmore", "input": "doc", "output": "a", "system": "s", "history": HISTORY},
+            ("s\n\nq1\n\na1\n\nq2\n\na2\n\ndoc", "q\n\nmore"), (*EARLIER, "doc\n\nq\n\nmore", "a"),
+        ),
+        (
+            {"input": "doc\n\nq", "output": "a", "system": "", "system_prompt": "s", "history": json.dumps(HISTORY)},
+            ("s\n\nq1\n\na1\n\nq2\n\na2\n\ndoc", "q"), (*EARLIER, "doc\n\nq", "a"),
+        ),
+        ({"instruction": "q", "output": "a", "system": " ", "history": ""}, ("", "q"), ("q", "a")),
+        (
+            {"conversations": [{"from": "human", "value": "doc\n\nq"}, {"from": "gpt", "value": "a"}], "system": "s"},
+            ("s\n\ndoc", "q"), ("s", "doc\n\nq", "a"),
+        ),
+        (
+            {"messages": [{"role": "system", "content": "own"}, *turns("q", "a")["messages"]], "system": "s"},
+            ("own", "q"), ("own", "q", "a"),
+        ),
+    ],
+)  # fmt: skip
+def test_system_and_history_beside_the_texts_come_first(value, expected, contents):
+    context, instruction, _ = parts(value)
+    assert (context, instruction) == expected
+    messages = json.loads(one(value)["messages"])
+    assert tuple(message["content"] for message in messages) == contents
+    assert ("system" in [message["role"] for message in messages]) == (contents[0] in ("s", "own"))
+
+
+@pytest.mark.parametrize(("system", "expected"), [("frame", ("doc", "s\n\nq")), ("drop", ("doc", "q"))])
+def test_a_system_message_beside_fields_goes_where_it_is_asked_for(system, expected):
+    value = {"system": "s", "context": "doc", "question": "q", "answer": "a"}
+    (sample,) = long_intake({"system": system}).read([Record(Origin("f", 1), value)])
+    assert (sample["context"], sample["instruction"]) == expected
+    (empty,) = long_intake({"system": system}).read([Record(Origin("f", 1), {**value, "question": ""})])
+    assert empty.reason == "empty_instruction"
+
+
+def test_a_column_that_holds_a_text_of_another_name_is_not_read_twice():
+    value = {"history": "doc", "input": "q", "response": "a"}
+    (sample,) = long_intake({"columns": {"context": "history", "instruction": "input"}}).read(
+        [Record(Origin("f", 1), value)]
+    )
+    assert (sample["context"], sample["instruction"]) == ("doc", "q")
 
 
 def test_of_several_turns_the_last_is_scored_and_all_are_kept():
@@ -198,6 +297,10 @@ def test_conversations_as_sharegpt_writes_them_are_read_too():
         ({"messages": [{"role": "observation", "content": "x"}]}, "bad_role"),
         ({"messages": [{"role": ["user"], "content": "x"}]}, "bad_role"),
         ({"conversations": [{"from": "observation", "value": "x"}]}, "bad_role"),
+        (calling(None, tool_calls=[{"function": {"name": "f", "arguments": "{}"}}]), "tool_calls"),
+        (calling("", tool_calls='[{"name": "f"}]'), "tool_calls"),
+        (calling("text", function_call={"name": "f"}), "tool_calls"),
+        ({"conversations": calling("", tool_calls=[{"name": "f"}])["messages"]}, "tool_calls"),
         ({"messages": [{"role": "user", "content": ["x"]}]}, "content_not_text"),
         ({"messages": [{"role": "user", "content": None}]}, "content_not_text"),
         ({"messages": [{"role": "user", "content": "only a question"}]}, "no_response"),
@@ -210,6 +313,12 @@ def test_conversations_as_sharegpt_writes_them_are_read_too():
         ({"context": "c", "instruction": "i"}, "missing_fields"),
         ({"context": "c", "instruction": "i", "response": 5}, "content_not_text"),
         ({"id": "x"}, "missing_fields"),
+        *(
+            ({"question": "q", "answer": "a", "history": history}, "bad_history")
+            for history in ("text", [["q"]], ["qa"], [{"q": "a"}], 5)
+        ),
+        ({"question": "q", "answer": "a", "history": [["q", None]]}, "content_not_text"),
+        ({"question": "q", "answer": "a", "system": 5}, "content_not_text"),
     ],
 )
 def test_bad_rows_are_rejected_with_reason_and_advice(value, reason):
@@ -217,6 +326,11 @@ def test_bad_rows_are_rejected_with_reason_and_advice(value, reason):
     assert isinstance(outcome, Rejection)
     assert outcome.reason == reason
     assert outcome.advice
+
+
+def test_messages_without_a_call_stay_untouched():
+    value = calling("call", tool_calls=[], function_call=None)
+    assert json.loads(one(value)["messages"])[1] == value["messages"][1]
 
 
 def test_missing_ids_come_from_the_content_and_do_not_depend_on_the_place():
@@ -229,6 +343,14 @@ def test_missing_ids_come_from_the_content_and_do_not_depend_on_the_place():
 def test_an_integer_id_is_an_id():
     assert one(row("a\n\nq", id=17))["id"] == "17"
     assert one(row("a\n\nq", id=0))["id"] == "0"
+
+
+@pytest.mark.parametrize(
+    ("length", "expected"),
+    [(7, 7), (7.0, 7), (7.5, None), (float("nan"), None), (True, None), ("7", None), (2.0**63, None)],
+)
+def test_a_length_is_a_whole_number(length, expected):
+    assert one(row("a\n\nq", length=length))["length"] == expected
 
 
 def test_duplicates_are_counted_and_the_first_is_kept():
@@ -254,6 +376,15 @@ def test_kept_duplicates_without_ids_get_ids_of_their_own():
     outcomes, intake = read(row("a\n\nq"), row("a\n\nq"), row("a\n\nq"), keep_duplicate_content=True)
     assert len({outcome["id"] for outcome in outcomes}) == 3
     assert intake.n_duplicate_content == 2
+
+
+def test_the_ids_of_many_kept_duplicates_are_found_in_linear_time(monkeypatch):
+    keys = []
+    monkeypatch.setattr("gateau.data.intake._id_key", lambda name: keys.append(name) or name.encode())
+    first = one(row("a\n\nq"))["id"]
+    outcomes, _ = read(row("a\n\nq", id=f"{first}-3"), *[row("a\n\nq")] * 200, keep_duplicate_content=True)
+    assert [outcome["id"] for outcome in outcomes[1:]] == [first, *(f"{first}-{n}" for n in (2, *range(4, 202)))]
+    assert len(keys) < 10 * 200
 
 
 def test_a_file_given_twice_is_all_duplicates(tmp_path):

@@ -1,6 +1,8 @@
 """Raw rows in every file format: the same samples from each, and what is wrong with a table."""
 
 import csv
+import datetime
+import decimal
 import gzip
 import json
 import random
@@ -103,6 +105,15 @@ def test_every_format_gives_the_same_samples(rows, name, tmp_path):
 
 
 @pytest.mark.parametrize("name", OWN_FORMATS)
+def test_system_and_history_are_read_from_every_format(name, tmp_path):
+    value = {"instruction": "q", "output": "a", "system": "s", "history": [["q1", "a1"]]}
+    cells = {**value, "history": json.dumps(value["history"])} if name == "own.csv" else value
+    OWN_FORMATS[name](tmp_path / name, [cells])
+    (sample,) = samples(tmp_path / name)
+    assert (sample["context"], sample["instruction"]) == ("s\n\nq1\n\na1", "q")
+
+
+@pytest.mark.parametrize("name", OWN_FORMATS)
 def test_columns_of_other_names_give_the_same_samples(rows, name, tmp_path):
     expected = samples(write_jsonl(tmp_path / "plain.jsonl", rows))
     OWN_FORMATS[name](tmp_path / name, [{**explicit(one), "response": "not this", "extra": 1.5} for one in rows])
@@ -129,6 +140,26 @@ def test_null_values_inside_messages_are_absent(tmp_path):
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (datetime.datetime(2023, 4, 9, 0, 2, 53, tzinfo=datetime.UTC), "2023-04-09 00:02:53+00:00"),
+        (datetime.date(2023, 4, 9), "2023-04-09"),
+        (decimal.Decimal("0.50"), "0.50"),
+        (b"x", "b'x'"),
+    ],
+)
+def test_further_values_of_messages_that_json_does_not_know_become_texts(tmp_path, value, text):
+    one = row("a\n\nq")
+    one["messages"][0]["further"] = value
+    write_parquet(tmp_path / "a.parquet", [one])
+    (sample,) = samples(tmp_path / "a.parquet")
+    one["messages"][0]["further"] = text
+    write_jsonl(tmp_path / "a.jsonl", [one])
+    assert samples(tmp_path / "a.jsonl") == [sample]
+    assert json.loads(sample["messages"]) == one["messages"]
+
+
 def test_numbers_and_duplicates_as_ids(tmp_path):
     table = pa.table({"id": [1.0, None, 1.0, 2.5], "context": list("abcd"), "question": ["q"] * 4, "answer": ["r"] * 4})
     pq.write_table(table, tmp_path / "a.parquet")
@@ -137,6 +168,15 @@ def test_numbers_and_duplicates_as_ids(tmp_path):
     assert second["id"].startswith("sha256-")
     assert third.reason == "duplicate_id"
     assert fourth["id"].startswith("sha256-")
+
+
+def test_whole_numbers_of_pandas_are_lengths(tmp_path):
+    table = pa.table({"question": list("abc"), "answer": list("rst"), "length": [7.0, None, 7.5]})
+    pq.write_table(table, tmp_path / "a.parquet")
+    pa.csv.write_csv(table, tmp_path / "a.csv")
+    (tmp_path / "b.csv").write_text("question,answer,length\na,r,7.0\nb,s,\nc,t,7.5\n")
+    for name in ("a.parquet", "a.csv", "b.csv"):
+        assert [one["length"] for one in samples(tmp_path / name)] == [7, None, None]
 
 
 def reasons(path, **options):
@@ -211,7 +251,7 @@ def test_an_empty_table(rows, name, tmp_path):
         else:
             with pa.OSFile(str(tmp_path / name), "wb") as sink, pa.ipc.new_stream(sink, table.schema):
                 pass
-    with pytest.raises(DataError, match="the table is empty"):
+    with pytest.raises(DataError, match="the file is empty; write the rows again"):
         samples(tmp_path / name)
 
 
@@ -246,7 +286,7 @@ def test_a_folder_of_mixed_formats_and_one_file_that_does_not_fit(rows, tmp_path
     write_parquet(folder / "a.parquet", rows[:10])
     write_csv(folder / "inner/b.csv", [as_text(one) for one in rows[10:20]])
     write_jsonl(folder / "c.jsonl", rows[20:])
-    for name in ("README.md", "dataset_info.json", ".hidden.jsonl"):
+    for name in ("README.md", "dataset_info.json", ".hidden.jsonl", "cache-0123456789abcdef.arrow"):
         (folder / name).write_text("no rows")
     assert [json.loads(one["messages"]) for one in samples(folder)] == [
         one["messages"] for one in [*rows[:10], *rows[20:], *rows[10:20]]
@@ -254,6 +294,21 @@ def test_a_folder_of_mixed_formats_and_one_file_that_does_not_fit(rows, tmp_path
     pq.write_table(pa.table({"text": ["other"]}), folder / "d.parquet")
     with pytest.raises(DataError, match=r"d\.parquet: its columns make no row: text: string"):
         samples(folder)
+
+
+def test_a_folder_with_links_to_folders(rows, tmp_path):
+    """Links are followed, a loop ends, and the files keep the order of their names."""
+    folder, disk = tmp_path / "data", tmp_path / "disk"
+    for place in (folder, folder / "z", disk / "inner"):
+        place.mkdir(parents=True)
+    for path in (folder / "m.jsonl", folder / "z/a.jsonl", disk / "inner/b.jsonl"):
+        write_jsonl(path, rows[:1])
+    (folder / "a").symlink_to(disk)
+    (folder / "z/up").symlink_to(folder)
+    (folder / "z/itself").symlink_to("itself")
+    (disk / "inner/again").symlink_to(disk)
+    expected = [f"{folder}/{name}" for name in ("a/inner/b.jsonl", "m.jsonl", "z/a.jsonl")]
+    assert expanded([str(folder)], "data.long") == expected
 
 
 def test_globs(rows, tmp_path):

@@ -49,6 +49,12 @@ def test_truncate_right_loses_the_answer_as_released(tiny_tokenizer):
     assert "truncated_right" in cut.changes
 
 
+def test_truncate_context_keeps_the_question_after_a_blank_line_of_windows(tiny_tokenizer):
+    row = chat_row(f"{CONTEXT}\r\n\r\nWhat does note falcon say?", "Note falcon balor.")
+    outcome = encode(tiny_tokenizer, row, 200, "truncate_context")
+    assert "\r\n\r\nWhat does note falcon say?" in tiny_tokenizer.decode(outcome.input_ids)
+
+
 @pytest.mark.parametrize("limit", [60, 200, 555])
 def test_truncate_context_keeps_question_answer_and_the_end_of_the_context(tiny_tokenizer, limit):
     outcome = encode(tiny_tokenizer, LONG, limit, "truncate_context")

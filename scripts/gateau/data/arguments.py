@@ -57,7 +57,8 @@ def run_intake(intake: Intake, args: argparse.Namespace, preview: Preview | None
         preview: what draws a few of the kept rows.
 
     Raises:
-        DataError: if the data cannot be read, no row is usable, or too many rows are rejected.
+        DataError: if the data cannot be read, no row has a field that the user named, no row is usable, or too many
+            rows are rejected.
     """
     from gateau.data.readers import Rejection, read_records
     from gateau.tables import write_rows
@@ -77,6 +78,7 @@ def run_intake(intake: Intake, args: argparse.Namespace, preview: Preview | None
 
         rows = preview.watch(kept()) if preview else kept()
         write_rows(args.table, kind.schema, rows)
+        intake.check_columns()
     summary = {"files": args.input, **intake.summary()}
     write_json(args.summary, summary)
     logging.info("%s", json.dumps(summary, ensure_ascii=False))

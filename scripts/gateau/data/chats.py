@@ -12,7 +12,7 @@ from typing import Any
 
 from gateau.data.columns import Columns
 from gateau.data.intake import Intake, RowKind
-from gateau.data.messages import InvalidRow, Message, one_turn, read_fields, read_messages
+from gateau.data.messages import InvalidRow, Message, one_turn, read_earlier, read_fields, read_messages
 from gateau.digests import settings_digest
 from gateau.schemas import CHATS
 from gateau.tables import Row
@@ -22,7 +22,7 @@ def _read_chat(raw: Mapping[str, Any]) -> tuple[list[Message], Row]:
     """Return the messages of a raw row and its ``digest`` column. Raise InvalidRow if it is not a chat."""
     messages = read_messages(raw)
     if messages is None:
-        messages = one_turn(*read_fields(raw))
+        messages = [*read_earlier(raw), *one_turn(*read_fields(raw))]
     for role, name in (("user", "user"), ("assistant", "response")):
         texts = [message["content"] for message in messages if message["role"] == role]
         if not texts:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from gateau.data.messages import TEXT_FIELDS, InvalidRow
+from gateau.data.messages import SYSTEM_FIELDS, TEXT_FIELDS, InvalidRow
 from gateau.errors import DataError
 
 _LISTS = {"messages": ("messages",), "conversations": ("conversations",)}
-_KNOWN = {**_LISTS, **TEXT_FIELDS, "id": ("id",), "dataset": ("dataset",), "length": ("length",)}
+_KNOWN = {**_LISTS, **TEXT_FIELDS, **{name: (name,) for name in ("id", "dataset", "length", "history")}}
+_KNOWN["system"] = SYSTEM_FIELDS
 _NEEDED = {*_LISTS, "instruction", "response"}
 _SHOWN = 30  # columns that an error lists
 
@@ -50,6 +51,16 @@ class Columns:
             row = {**{name: value for name, value in row.items() if name not in hidden}, **named}
         return {name: value for name, value in row.items() if value is not None}
 
+    def misnamed(self, keys: Collection[str]) -> str | None:
+        """Return which own name is not among the keys of the rows, and what to do. None if all are, or without rows."""
+        for name, own in self.own.items() if keys else ():
+            if own not in keys:
+                return (
+                    f"no row has {own}, which is the {name} by {self.setting}; write one of the names that rows have: "
+                    f"{_listed(keys)}"
+                )
+        return None
+
     def of_table(self, path: str, types: Mapping[str, str]) -> list[str]:
         """Return the columns of a table that hold fields.
 
@@ -60,8 +71,7 @@ class Columns:
         Raises:
             DataError: the table lacks a column with an own name, or its columns make no row.
         """
-        listed = ", ".join(f"{name}: {kind}" for name, kind in list(types.items())[:_SHOWN])
-        listed += f" and {len(types) - _SHOWN} more" if len(types) > _SHOWN else ""
+        listed = _listed([f"{name}: {kind}" for name, kind in types.items()])
         for name, own in self.own.items():
             if own not in types:
                 raise DataError(f"{path}: has no column {own}, which is the {name} by {self.setting}; it has {listed}")
@@ -78,9 +88,15 @@ class Columns:
         return found
 
     def _hidden(self) -> set[str]:
-        """Return the known names that the user's own names replace."""
-        fields = [*self.own, *(_LISTS if self.own.keys() & (_LISTS.keys() | TEXT_FIELDS.keys()) else ())]
-        return {name for field_name in fields for name in _KNOWN[field_name]}
+        """Return the known names that the user's own names replace, and the columns that hold the user's own texts."""
+        texts = self.own.keys() & (_LISTS.keys() | TEXT_FIELDS.keys())
+        fields = [*self.own, *(_LISTS if texts else ())]
+        return {name for field_name in fields for name in _KNOWN[field_name]} | {self.own[name] for name in texts}
+
+
+def _listed(names: Collection[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(list(names)[:_SHOWN]) + more
 
 
 def _suggested(types: Mapping[str, str]) -> str:

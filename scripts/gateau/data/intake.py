@@ -18,7 +18,7 @@ import pyarrow as pa
 from gateau.data.columns import Columns
 from gateau.data.messages import InvalidRow, Message, checked_text
 from gateau.data.readers import Origin, Record, Rejection, read_records
-from gateau.digests import settings_digest
+from gateau.errors import DataError
 from gateau.tables import Row
 
 _EXAMPLES = 10
@@ -64,6 +64,7 @@ class Intake:
         rejected: number of rejected rows by reason.
         datasets: number of kept rows by data set.
         first_rejections: the first rejected rows, as examples.
+        keys: names of the fields of the rows, until the rows have had all of the user's own names.
     """
 
     kind: RowKind
@@ -79,6 +80,7 @@ class Intake:
     rejected: Counter[str] = field(default_factory=Counter)
     datasets: Counter[str] = field(default_factory=Counter)
     first_rejections: list[Rejection] = field(default_factory=list)
+    keys: dict[str, None] = field(default_factory=dict)
 
     def read(self, records: Iterable[Record | Rejection]) -> Iterator[Row | Rejection]:
         """Yield, in order, a row of the kind's schema or a rejection for each record.
@@ -107,8 +109,18 @@ class Intake:
         return Intake(self.kind, self.keep_duplicate_content, self.columns, self.check, drawn)
 
     def read_files(self, paths: Sequence[str]) -> Iterator[Row | Rejection]:
-        """Yield what :meth:`read` yields for the records of raw files."""
-        return self.read(read_records(paths, self.kind.setting, self.columns))
+        """Yield what :meth:`read` yields for the records of raw files.
+
+        Raises:
+            DataError: the files cannot be read, or none of their rows has a field that the user named.
+        """
+        yield from self.read(read_records(paths, self.kind.setting, self.columns))
+        self.check_columns()
+
+    def check_columns(self) -> None:
+        """Raise DataError if a field that the user named was in none of the rows that have been read."""
+        if fault := self.columns.misnamed(self.keys):
+            raise DataError(f"{self.kind.setting}: {fault}")
 
     def _candidate(self, record: Record) -> _Candidate | Rejection:
         own_id = None
@@ -116,6 +128,8 @@ class Intake:
             if not isinstance(record.value, Mapping):
                 kind = type(record.value).__name__
                 raise InvalidRow("not_an_object", f"the row is a JSON {kind}; write an object with messages")
+            if any(own not in self.keys for own in self.columns.own.values()):
+                self.keys |= dict.fromkeys(record.value)
             own_id = _own_id(record.value.get(self.columns.own.get("id", "id")))
             row = _table_row(record.origin, self.columns.fields_of(record.value), self.kind, own_id)
             if self.check:
@@ -164,6 +178,7 @@ class _KeptRows:
         self._keep_duplicate_content = keep_duplicate_content
         self._ids: dict[bytes, Origin] = {}
         self._contents: dict[bytes, Origin] = {}
+        self._numbers: dict[str, int] = {}  # the last one given, by derived id
 
     def has_content(self, candidate: _Candidate) -> bool:
         """Tell whether a kept row has the candidate's content."""
@@ -193,10 +208,12 @@ class _KeptRows:
 
     def _free_id(self, derived: str) -> str:
         """Return ``derived`` if no kept row has that id, else ``derived`` with the first free number from 2 on."""
-        name, number = derived, 1
+        name, number = derived, self._numbers.get(derived, 1)
         while _id_key(name) in self._ids:
             number += 1
             name = f"{derived}-{number}"
+        if number > 1:
+            self._numbers[derived] = number
         return name
 
 
@@ -208,10 +225,17 @@ def _content_key(row: Row) -> bytes:
     return bytes.fromhex(row["digest"])[:16]
 
 
+def whole(value: Any) -> Any:
+    """Return a float without a fraction as an integer, and any other value as it is.
+
+    Tables store whole numbers beside nulls as floats.
+    """
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 def _own_id(raw: Any) -> str | None:
-    """Return a row's own id, a text or a whole number, as text. Tables store whole numbers beside nulls as floats."""
-    if isinstance(raw, float) and raw.is_integer():
-        raw = int(raw)
+    """Return a row's own id, a text or a whole number, as text."""
+    raw = whole(raw)
     if isinstance(raw, bool) or not isinstance(raw, str | int) or raw == "":
         return None
     return str(raw).encode("utf-8", "replace").decode()
@@ -219,8 +243,8 @@ def _own_id(raw: Any) -> str | None:
 
 def _table_row(origin: Origin, raw: Mapping[str, Any], kind: RowKind, own_id: str | None) -> Row:
     messages, columns = kind.read(raw)
-    # fields other than role and content are unchecked and may contain anything, even a lone surrogate
-    serialised = checked_text(json.dumps(messages, ensure_ascii=False), "messages")
+    # fields other than role and content are unchecked and may contain anything, even a lone surrogate or a date
+    serialised = checked_text(json.dumps(messages, ensure_ascii=False, default=str), "messages")
     dataset = raw.get("dataset")
     return {
         "id": own_id if own_id is not None else f"sha256-{_messages_digest(messages)[:24]}",
@@ -233,4 +257,4 @@ def _table_row(origin: Origin, raw: Mapping[str, Any], kind: RowKind, own_id: st
 
 
 def _messages_digest(messages: list[Message]) -> str:
-    return settings_digest(messages)
+    return hashlib.sha256(json.dumps(messages, sort_keys=True, default=str).encode()).hexdigest()

@@ -4,8 +4,11 @@
 ``messages``         ``[{"role", "content"}, …]`` as in LongAlign; kept unchanged for training, except that other
                      names of roles are replaced and texts in parts are joined
 ``conversations``    ``[{"from", "value"}, …]`` as in ShareGPT; only role and content are kept
-fields               a response, an instruction and often a context, under the names of :data:`TEXT_FIELDS`
+fields               a response, an instruction and often a context, under the names of :data:`TEXT_FIELDS`, and
+                     earlier turns in ``history``
 ===================  =====================================================================================
+
+A system message may also be a text beside them, under the names of :data:`SYSTEM_FIELDS`.
 
 A list of messages may also be JSON text, or an object of lists as the library datasets stores it. An entry may have
 role and content or from and value in both formats.
@@ -17,7 +20,8 @@ which order.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 Message = dict[str, Any]
@@ -33,6 +37,8 @@ TEXT_FIELDS = {
     "instruction": ("instruction", "instruct", "question", "query", "prompt"),
     "response": ("response", "output", "answer", "completion"),
 }
+_CALLS = ("tool_calls", "function_call")  # fields of a message that hold calls beside its text
+SYSTEM_FIELDS = ("system", "system_prompt")
 _FORMS = {"messages": "{role, content}", "conversations": "{from, value}"}
 
 
@@ -47,7 +53,8 @@ class InvalidRow(Exception):
 def read_messages(row: Mapping[str, Any]) -> list[Message] | None:
     """Return the messages of a row, or None if it has no list of messages.
 
-    ``prompt`` and ``completion`` may be lists of messages, too; they are then read one after the other.
+    ``prompt`` and ``completion`` may be lists of messages, too; they are then read one after the other. A system
+    message that the row has as a text comes first, unless the messages begin with one.
 
     Raises:
         InvalidRow: if there is no message, or a message has an unknown role or a content that is no valid text.
@@ -61,19 +68,46 @@ def read_messages(row: Mapping[str, Any]) -> list[Message] | None:
         entries = _checked_entries([*row["prompt"], *row["completion"]], "messages")
     else:
         return None
-    return [_message(entry, number) for number, entry in enumerate(entries, start=1)]
+    messages = [_message(entry, number) for number, entry in enumerate(entries, start=1)]
+    return messages if messages[0]["role"] == "system" else [*_system_message(row), *messages]
+
+
+def _system_message(row: Mapping[str, Any]) -> list[Message]:
+    """Return the system message that a row has as a text, if it has any."""
+    name = _first_of(row, SYSTEM_FIELDS)
+    text = _text(row[name], name) if name else ""
+    return [{"role": "system", "content": text}] if text.strip() else []
+
+
+def read_earlier(row: Mapping[str, Any]) -> list[Message]:
+    """Return what precedes the turn of :func:`read_fields`: a system message, and the turns of ``history``.
+
+    Raises:
+        InvalidRow: if ``history`` is not a list of pairs of texts, nor such a list as JSON text.
+    """
+    history = row.get("history") or []
+    if isinstance(history, str):
+        with suppress(ValueError, RecursionError):
+            history = json.loads(history)
+    if not isinstance(history, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in history):
+        raise InvalidRow("bad_history", "history must be a list of [question, answer]; correct it or drop the row")
+    messages = _system_message(row)
+    for number, pair in enumerate(history, start=1):
+        messages += one_turn("", *(_text(text, f"turn {number} of history") for text in pair))
+    return messages
 
 
 def read_fields(row: Mapping[str, Any]) -> tuple[str, str, str]:
     """Return context, instruction and response of a row that has them as texts of their own.
 
-    The context is empty if the row has none. Without an instruction, ``input`` is the instruction.
+    If several names of a field are in the row, the first with any text counts. The context is empty if the row has
+    none. Without an instruction, ``input`` is the instruction.
 
     Raises:
         InvalidRow: if instruction or response are missing or a field is no valid text.
     """
-    instruction = _first_of(row, "instruction") or ("input" if "input" in row else None)
-    response, context = _first_of(row, "response"), _first_of(row, "context")
+    instruction = _first_of(row, (*TEXT_FIELDS["instruction"], "input"))
+    response, context = (_first_of(row, TEXT_FIELDS[name]) for name in ("response", "context"))
     if instruction is None or response is None:
         wanted = "instruction" if instruction is None else "response"
         raise InvalidRow(
@@ -86,8 +120,10 @@ def read_fields(row: Mapping[str, Any]) -> tuple[str, str, str]:
     return texts[0], texts[1], texts[2]
 
 
-def _first_of(row: Mapping[str, Any], field: str) -> str | None:
-    return next((name for name in TEXT_FIELDS[field] if name in row), None)
+def _first_of(row: Mapping[str, Any], names: Sequence[str]) -> str | None:
+    """Return the first of the names that has a value with any text, or else the first that the row has."""
+    present = [name for name in names if name in row]
+    return next((name for name in present if row[name] and not str(row[name]).isspace()), next(iter(present), None))
 
 
 def one_turn(context: str, instruction: str, response: str) -> list[Message]:
@@ -131,6 +167,12 @@ def _checked_entries(value: Any, name: str) -> list[Mapping[str, Any]]:
     for number, entry in enumerate(value, start=1):
         if not isinstance(entry, Mapping):
             raise InvalidRow("bad_message", f"message {number} is not an object; write {form}")
+        if call := next((key for key in _CALLS if entry.get(key)), None):
+            raise InvalidRow(
+                "tool_calls",
+                f"message {number} has {call}, which training would not learn; write the call into the message's text, "
+                "or drop the row",
+            )
     return value
 
 

@@ -9,25 +9,27 @@ from __future__ import annotations
 
 import gzip
 import json
+import logging
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO, cast
 
-import ijson
 import pyarrow as pa
 
+from gateau.data.arrays import elements_of_array
 from gateau.data.columns import Columns
 from gateau.data.messages import InvalidRow
 from gateau.data.tabular import TABLES, rows_of_csv, rows_of_table
 from gateau.errors import DataError
 from gateau.raw_files import named
 
+logger = logging.getLogger(__name__)
+
 _MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
 _DAMAGED = (OSError, EOFError, zlib.error)
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _WHITESPACE = b" \t\r\n"
-_BLOCK = 1 << 22  # bytes of a JSON array that are parsed at once: a text is scanned from its start with every block
 
 
 @dataclass(frozen=True)
@@ -74,15 +76,27 @@ def read_records(
         columns: which columns of a table hold the fields; None finds them by their known names.
 
     Raises:
-        DataError: if a file is missing or empty, if its data are damaged, if a JSON array cannot be parsed, or if the
-            columns of a table make no row.
+        DataError: if a file is missing, if its data are damaged, if a JSON array cannot be parsed, if the columns of a
+            table make no row, or if no file has a row.
     """
-    for path, name in named(paths, setting):
-        yield from _read_file(path, name, columns or Columns())
+    files = named(paths, setting)
+    n_empty = 0
+    for path, name in files:
+        records = read_file(path, name, columns or Columns())
+        if (first := next(records, None)) is not None:
+            yield first
+            yield from records
+            continue
+        n_empty += 1
+        if len(files) > 1:
+            logger.warning("%s: the file is empty and is left out; write it again if it should have rows", path)
+    if 0 < n_empty == len(files):
+        fault = f"{files[0][0]}: the file is empty" if n_empty == 1 else f"{setting}: all {n_empty} files are empty"
+        raise DataError(f"{fault}; write the rows again, or set {setting} to files that have rows")
 
 
-def _read_file(path: str, name: str, columns: Columns) -> Iterator[Record | Rejection]:
-    """Yield the records of a file, whose origins have its name."""
+def read_file(path: str, name: str, columns: Columns) -> Iterator[Record | Rejection]:
+    """Yield the records of a file, whose origins have its name; none if it is empty."""
     if kind := table_kind(path):
         for number, row in enumerate(rows_of_table(path, kind, columns), start=1):
             yield Record(Origin(name, number), row)
@@ -128,14 +142,14 @@ def _open(path: str) -> BinaryIO:
 
 
 def _first_byte(path: str, stream: BinaryIO) -> bytes:
-    """Return the first byte that is neither white space nor part of a byte-order mark."""
+    """Return the first byte that is neither white space nor part of a byte-order mark, if there is one."""
     while block := stream.read(1 << 16):
         if kind := next((kind for prefix, kind in TABLES.items() if block.startswith(prefix)), None):
             raise DataError(f"{path}: a table ({kind}) that is compressed as a whole is not read; decompress the file")
         stripped = block.removeprefix(_BYTE_ORDER_MARK).lstrip(_WHITESPACE)
         if stripped:
             return stripped[:1]
-    raise DataError(f"{path}: the file is empty")
+    return b""
 
 
 def _lines(stream: BinaryIO) -> Iterator[bytes]:
@@ -191,7 +205,7 @@ def _read_lines(path: str, stream: BinaryIO) -> Iterator[Record | Rejection]:
 
 
 class _WithoutByteOrderMark:
-    """Wraps a binary stream and skips a byte-order mark at its start, which ijson does not accept."""
+    """Wraps a binary stream and skips a byte-order mark at its start."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
@@ -207,16 +221,17 @@ class _WithoutByteOrderMark:
         return self._stream.read(size)
 
 
-def _read_array(path: str, stream: BinaryIO) -> Iterator[Record]:
+def _read_array(path: str, stream: BinaryIO) -> Iterator[Record | Rejection]:
     number = 0
     try:
-        values = ijson.items(_WithoutByteOrderMark(stream), "item", use_float=True, buf_size=_BLOCK)
-        for number, value in enumerate(values, start=1):
-            yield Record(Origin(path, number), value)
-    except (ijson.JSONError, UnicodeDecodeError) as error:
+        for number, value in enumerate(elements_of_array(cast(BinaryIO, _WithoutByteOrderMark(stream))), start=1):
+            origin = Origin(path, number)
+            if isinstance(value, InvalidRow):
+                yield Rejection(origin, None, value.reason, value.advice)
+            else:
+                yield Record(origin, value)
+    except (ValueError, RecursionError) as error:
         raise DataError(
             f"{path}: the JSON array cannot be read after element {number} ({error}); correct the file, or convert it "
             "to jsonl with one object per line, where a broken line only loses its own row"
         ) from error
-    if number == 0:
-        raise DataError(f"{path}: the JSON array is empty")

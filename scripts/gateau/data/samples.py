@@ -11,8 +11,8 @@ from functools import partial
 from typing import Any
 
 from gateau.data.columns import Columns
-from gateau.data.intake import Intake, RowKind
-from gateau.data.messages import InvalidRow, Message, one_turn, read_fields, read_messages
+from gateau.data.intake import Intake, RowKind, whole
+from gateau.data.messages import InvalidRow, Message, one_turn, read_earlier, read_fields, read_messages
 from gateau.data.splitting import Splitter
 from gateau.digests import settings_digest
 from gateau.schemas import SAMPLES
@@ -22,17 +22,15 @@ from gateau.tables import Row
 def _read_sample(splitter: Splitter, raw: Mapping[str, Any]) -> tuple[list[Message], Row]:
     """Return the messages of a raw row and the columns of its sample. Raise InvalidRow if it is not a sample."""
     messages = read_messages(raw)
+    own = None
     if messages is None:
-        context, instruction, response = read_fields(raw)
-        messages = one_turn(context, instruction, response)
-        if not context:
-            context, instruction = splitter.split_text(instruction)
-    else:
-        context, instruction, response = splitter.split_messages(messages)
-    for name, text in (("instruction", instruction), ("response", response)):
-        if not text.strip():
-            raise InvalidRow(f"empty_{name}", f"the {name} is empty or only white space; drop the row or mend it")
-    length = raw.get("length")
+        fields = read_fields(raw)
+        messages = [*read_earlier(raw), *one_turn(*fields)]
+        own = fields[:2] if fields[0] else None
+    context, instruction, response = splitter.split_messages(messages, own)
+    if not response.strip():
+        raise InvalidRow("empty_response", "the response is empty or only white space; drop the row or mend it")
+    length = whole(raw.get("length"))
     return messages, {
         "length": length if isinstance(length, int) and not isinstance(length, bool) and abs(length) < 2**63 else None,
         "context": context,

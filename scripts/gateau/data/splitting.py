@@ -1,7 +1,8 @@
 r"""How a row is split into context, instruction and response.
 
 The last assistant turn is the response. The user turn before it is split into context and instruction. Earlier turns
-belong to the context. By default the boundary is the **last blank line** (``\n\n``, which belongs to neither part).
+belong to the context. By default the boundary is the **last blank line** (``\n\n`` or ``\r\n\r\n``), which belongs to
+neither part.
 
 ====================  ==============================================
 ``data.split``        what of the user turn is the instruction
@@ -21,9 +22,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from gateau.boundaries import parted_at_first, parted_at_last
 from gateau.data.messages import InvalidRow, Message
-
-_BOUNDARIES = {"blank_line": "\n\n", "line": "\n"}
 
 
 @dataclass(frozen=True)
@@ -39,14 +39,18 @@ class Splitter:
     split: str | Mapping[str, str] = "last_blank_line"
     system: str = "context"
 
-    def split_messages(self, messages: list[Message]) -> tuple[str, str, str]:
+    def split_messages(self, messages: list[Message], own: tuple[str, str] | None = None) -> tuple[str, str, str]:
         """Return context, instruction and response of a conversation, split as the module docstring describes.
 
         Turns after the last assistant turn are ignored.
 
+        Args:
+            messages: all messages.
+            own: context and instruction of the last user turn, if the row has a text of its own for each.
+
         Raises:
-            InvalidRow: if there is no assistant turn, if the last one does not follow a user turn, or if there is no
-                instruction.
+            InvalidRow: if there is no assistant turn, if the last one does not follow a user turn, or if it cannot be
+                split or has no instruction.
         """
         last = max((n for n, message in enumerate(messages) if message["role"] == "assistant"), default=-1)
         if last < 0:
@@ -57,19 +61,23 @@ class Splitter:
         earlier = [
             one["content"] for one in messages[: last - 1] if self.system == "context" or one["role"] != "system"
         ]
-        context, instruction = self.split_text(messages[last - 1]["content"])
+        context, instruction = own or self._split_text(messages[last - 1]["content"])
+        if not instruction.strip():
+            raise InvalidRow(
+                "empty_instruction", "the instruction is empty or only white space; drop the row or mend it"
+            )
         context = "\n\n".join(filter(None, (*earlier, context)))
         if self.system == "frame":
             instruction = "\n\n".join(filter(None, (*frame, instruction)))
         return context, instruction, messages[last]["content"]
 
-    def split_text(self, user: str) -> tuple[str, str]:
+    def _split_text(self, user: str) -> tuple[str, str]:
         """Return context and instruction of a user turn.
 
         White space at its end, or at its start if the instruction comes first, is no boundary.
 
         Raises:
-            InvalidRow: if the regular expression does not match, or if there is no instruction.
+            InvalidRow: if the regular expression does not match.
         """
         if isinstance(self.split, Mapping):
             found = re.search(self.split["regex"], user)
@@ -81,14 +89,10 @@ class Splitter:
         else:
             side, _, kind = self.split.partition("_")
             if side == "last":
-                context, boundary, _ = user.rstrip().rpartition(_BOUNDARIES[kind])
+                context, boundary, _ = parted_at_last(user.rstrip(), kind)
                 instruction = user[len(context) + len(boundary) :]
             else:
                 start = len(user) - len(user.lstrip())
-                instruction, _, context = user[start:].partition(_BOUNDARIES[kind])
+                instruction, _, context = parted_at_first(user[start:], kind)
                 instruction = user[:start] + instruction
-        if not instruction.strip():
-            raise InvalidRow(
-                "empty_instruction", "the instruction is empty or only white space; drop the row or mend it"
-            )
         return context, instruction

@@ -35,7 +35,7 @@ def rows_of_table(path: str, kind: str, columns: Columns) -> Iterator[dict[str, 
         columns: which columns hold the fields.
 
     Raises:
-        DataError: the file is damaged or has no rows, or its columns make no row.
+        DataError: the file is damaged, or its columns make no row.
     """
     number = 0
     for batch in batches_of_table(path, kind, columns):
@@ -51,7 +51,7 @@ def batches_of_table(path: str, kind: str, columns: Columns) -> Iterator[pa.Reco
     """Yield the record batches of a Parquet or Arrow file, with the columns that hold fields.
 
     Raises:
-        DataError: the file is damaged or has no rows, or its columns make no row.
+        DataError: the file is damaged, or its columns make no row.
     """
     number = 0
     batches = (_parquet if kind == "parquet" else _arrow)(path, kind, columns)
@@ -62,8 +62,6 @@ def batches_of_table(path: str, kind: str, columns: Columns) -> Iterator[pa.Reco
             break
         number += batch.num_rows
         yield batch
-    if number == 0:
-        raise DataError(f"{path}: the table is empty")
 
 
 def schema_of_table(path: str, kind: str) -> pa.Schema:
@@ -135,13 +133,12 @@ def rows_of_csv(
     An empty cell is a null value, and all others are text, except for whole numbers in the column of the length.
 
     Raises:
-        DataError: the quotes are broken, the file has no rows, or its columns make no row.
+        DataError: the quotes are broken, or its columns make no row.
     """
     csv.field_size_limit(2**31 - 1)
     reader = csv.reader((line.decode("utf-8", "surrogateescape") for line in lines), strict=True)
     header: list[str] = []
     wanted: list[str] = []
-    n_rows = 0
     while True:
         start = reader.line_num + 1
         try:
@@ -155,7 +152,6 @@ def rows_of_csv(
             break
         if not cells:  # a blank line
             continue
-        n_rows += 1
         if not header:
             header = cells
             wanted = columns.of_table(path, dict.fromkeys(header, "string"))
@@ -168,8 +164,7 @@ def rows_of_csv(
             row: dict[str, Any] = {
                 name: cell or None for name, cell in zip(header, cells, strict=True) if name in wanted
             }
-            if columns.number is not None and str(row.get(columns.number)).isdecimal():
-                row[columns.number] = int(row[columns.number])
+            if columns.number is not None:
+                digits = str(row.get(columns.number)).removesuffix(".0")  # as pandas writes it beside nulls
+                row |= {columns.number: int(digits)} if digits.isdecimal() else {}
             yield start, row
-    if n_rows < 2:
-        raise DataError(f"{path}: the table is empty")

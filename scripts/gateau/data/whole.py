@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from gateau.data.columns import Columns
 from gateau.data.inference import Kind, arrow_type, can_be_encoded, common_kind, common_type, kind_of
-from gateau.data.readers import Origin, Record, Rejection, read_records, table_kind
+from gateau.data.readers import Origin, Record, Rejection, read_file, table_kind
 from gateau.data.tabular import batches_of_table, schema_of_table
 from gateau.raw_files import named
 
@@ -43,24 +43,22 @@ class WholeRows:
 
     Attributes:
         files: path and name of each file, in order. Both are the same, except for files of the hub.
-        setting: the configuration key that lists them, for error messages.
         schema: the columns of all files.
         texts: the columns that hold each value as JSON, because the values have no common type.
     """
 
     files: Sequence[tuple[str, str]]
-    setting: str
     schema: pa.Schema
     texts: frozenset[str]
 
     @classmethod
-    def of(cls, entries: Sequence[str], setting: str = "data.long") -> WholeRows:
+    def of(cls, entries: Sequence[str]) -> WholeRows:
         """Find the columns of raw files. JSON files are read in full for this, one row in memory at a time.
 
         Raises:
             DataError: a file is missing or damaged.
         """
-        files = named(entries, setting)
+        files = named(entries, "data.long")
         found: dict[str, list[pa.DataType | None]] = {}
         kinds: dict[str, Kind] = {}
         for path, _ in files:
@@ -68,7 +66,7 @@ class WholeRows:
                 for field in schema_of_table(path, kind):
                     found.setdefault(field.name, []).append(field.type)
                 continue
-            for record in read_records([path], setting, AllColumns()):
+            for record in read_file(path, path, AllColumns()):
                 for name, value in _columns_of(record).items():
                     found.setdefault(name, [])
                     kinds[name] = common_kind(kinds.get(name), kind_of(value))
@@ -76,7 +74,7 @@ class WholeRows:
             found[name].append(arrow_type(one) if one is not None or not found[name] else pa.null())
         types = {name: _one_type(several) for name, several in found.items()}
         schema = pa.schema([(name, pa.string() if one is None else one) for name, one in types.items()])
-        return cls(files, setting, schema, frozenset(name for name, one in types.items() if one is None))
+        return cls(files, schema, frozenset(name for name, one in types.items() if one is None))
 
     def batches(self) -> Iterator[tuple[list[Origin], pa.Table]]:
         """Yield the rows as small tables with the schema of all files, and the origin of each row.
@@ -87,13 +85,13 @@ class WholeRows:
             if kind := table_kind(path):
                 yield from self._batches_of_table(path, name, kind)
                 continue
-            records = read_records([path], self.setting, AllColumns())
+            records = read_file(path, name, AllColumns())
             while some := list(islice(records, _ROWS)):
                 rows = [_columns_of(record) for record in some]
                 columns = {
                     field.name: self._array(field, [row.get(field.name) for row in rows]) for field in self.schema
                 }
-                yield [Origin(name, record.origin.line) for record in some], pa.table(columns, schema=self.schema)
+                yield [record.origin for record in some], pa.table(columns, schema=self.schema)
 
     def _batches_of_table(self, path: str, name: str, kind: str) -> Iterator[tuple[list[Origin], pa.Table]]:
         number = 0

@@ -62,8 +62,9 @@ def check_rows(configuration: Configuration) -> list[Finding]:
     found = []
     needed = [*["long"] * configuration.needs_rows, *["short"] * ("short" in configuration.sources)]
     for source in needed:
-        for path in raw_paths(configuration, source):
-            found += _check_rows(configuration, source, path)
+        paths = raw_paths(configuration, source)
+        for path in paths:
+            found += _check_rows(configuration, source, path, is_only_one=len(paths) == 1)
     return found
 
 
@@ -94,29 +95,34 @@ def raw_paths(configuration: Configuration, source: str) -> list[str]:
 def first_rows(configuration: Configuration, source: str, path: str) -> tuple[Intake, list[Row]]:
     """Return the first rows of a raw file that can be used, and their intake, which has counted the others."""
     from gateau.data.chats import short_intake
-    from gateau.data.readers import read_records
+    from gateau.data.readers import read_file
     from gateau.data.samples import long_intake
 
     keeps_duplicates = configuration.config["data"]["duplicate_content"] == "keep"
     intake = (long_intake if source == "long" else short_intake)(configuration.intake_options(source), keeps_duplicates)
-    rows = intake.read(islice(read_records([path], f"data.{source}", intake.columns), _ROWS))
+    rows = intake.read(islice(read_file(path, path, intake.columns), _ROWS))
     return intake, [row for row in rows if isinstance(row, dict)]
 
 
-def _check_rows(configuration: Configuration, source: str, path: str) -> list[Finding]:
+def _check_rows(configuration: Configuration, source: str, path: str, is_only_one: bool) -> list[Finding]:
     data, key = configuration.config["data"], f"data.{source}"
     try:
         intake, _ = first_rows(configuration, source, path)
     except DataError as error:
         return [Finding(ERROR, key, str(error))]
     rejected, read = sum(intake.rejected.values()), intake.n_rows
+    if not read:
+        text = f"{path}: the file is empty; write its rows again, or leave it out"
+        return [Finding(ERROR if is_only_one else WARNING, key, text)]
     which = f"the first {read}" if read == _ROWS else f"all {read}"
+    fault = intake.columns.misnamed(intake.keys)  # another file may have the field
+    found = [Finding(WARNING, key, f"{path}, {which} rows: {fault}")] if fault else []
     if not rejected:
-        return [Finding(OK, key, f"{path}: {which} rows can be used")]
+        return [*found, Finding(OK, key, f"{path}: {which} rows can be used")]
     reasons = ", ".join(f"{reason} {count}" for reason, count in intake.rejected.most_common())
     first = intake.first_rejections[0]
     text = f"{path}: {rejected} of {which} rows would be rejected ({reasons}); line {first.origin.line}: {first.advice}"
-    return [Finding(ERROR if rejected > data["max_rejected_share"] * read else WARNING, key, text)]
+    return [*found, Finding(ERROR if rejected > data["max_rejected_share"] * read else WARNING, key, text)]
 
 
 def preview_rows(configuration: Configuration) -> str:

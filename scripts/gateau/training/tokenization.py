@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
+from gateau.boundaries import parted_at_last
 from gateau.conversations import Conversation, Turn, UnusableConversation, read_conversation
 from gateau.errors import DataError
 from gateau.formats import IGNORED, ChatFormat, EncodedConversation, FormatSettings, chat_format
@@ -219,7 +220,7 @@ class RowEncoder:
         """
         place = max(range(len(conversation.turns)), key=lambda number: len(conversation.turns[number].user))
         user, assistant = conversation.turns[place].user, conversation.turns[place].assistant
-        context = user.rstrip().rpartition("\n\n")[0]
+        context = parted_at_last(user.rstrip())[0]
         offsets = self._tokenizer(
             context, add_special_tokens=False, return_offsets_mapping=True, split_special_tokens=True, verbose=False
         ).offset_mapping
