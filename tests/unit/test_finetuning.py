@@ -12,7 +12,15 @@ import psutil
 import pytest
 import torch
 
-from training import Problem
+from gateau.model_files import ModelSpec
+from gateau.schemas import MIXTURE
+from gateau.tables import read_rows
+from gateau.training.checkpoints import training_digest
+from gateau.training.finetuning import _settings
+from gateau.training.options import TrainFiles, TrainOptions
+from gateau.training.plans import read_plan
+
+from training import OPTIONS, Problem
 
 STEPS = 24
 ZERO3 = {"ranks": 2, "deepspeed": "zero3", "save_steps": 6}
@@ -121,6 +129,20 @@ def test_with_a_rank_killed_it_fails_and_goes_on_to_the_same_weights(problem, ze
     assert "rank 1 was killed by SIGKILL" in log
     trained(problem, "killed", **ZERO3)
     same_as(problem, "killed", zero3)
+
+
+@pytest.mark.parametrize("change", [{"window": 512}, {"rope_parameters": {"rope_theta": 5e4}}])
+def test_the_checkpoints_of_another_window_or_rotary_scaling_are_not_found(problem, change):
+    files = {source: str(problem.folder / f"{source}.parquet") for source in ("long", "short")}
+    plan, mixture = read_plan(problem.folder / "plan.parquet"), read_rows(problem.folder / "mixture.parquet", MIXTURE)
+    one, other = (
+        _settings(
+            ModelSpec(str(problem.model), **options), TrainOptions(**OPTIONS), torch.float32, None, plan, mixture,
+            TrainFiles("", "", files, "", "", ""),
+        )
+        for options in ({}, change)
+    )  # fmt: skip
+    assert training_digest(one) != training_digest(other)
 
 
 @pytest.mark.cluster
