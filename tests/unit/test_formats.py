@@ -93,6 +93,13 @@ def test_zero_width_characters_leave_responses_only(tiny_tokenizer):
     )
 
 
+@pytest.mark.parametrize("text", ["می\u200cخواهم", "क्\u200dष", "👩\u200d👩\u200d👧"])
+def test_joiners_and_non_joiners_are_part_of_the_spelling(tiny_tokenizer, text):
+    got = encoded(tiny_tokenizer, chat("falcon", text))
+    assert got.changes == ()
+    assert tiny_tokenizer.decode(got.input_ids).endswith(f"{text}</s>")
+
+
 def test_system_turns_are_merged_and_named(tiny_tokenizer):
     got = encoded(tiny_tokenizer, chat("falcon", "otter", system="Be brief."))
     assert got.changes == ("system_merged",)
