@@ -7,6 +7,9 @@ from hypothesis import strategies as st
 from gateau.conversations import Turn, UnusableConversation, read_conversation
 from gateau.errors import SettingsError
 from gateau.formats import IGNORED, chat_format, encode_texts
+from gateau.template_format import TemplatePrompts
+
+from unit.tokenizers import python_tokenizer
 
 EOS = 1
 CHATML = (
@@ -160,6 +163,15 @@ def test_templates_that_teach_no_stop_are_refused(template_tokenizer):
     template_tokenizer.chat_template = None
     with pytest.raises(SettingsError, match="no chat template"):
         chat_format("tokenizer_template", template_tokenizer)
+
+
+def test_a_tokenizer_written_in_python_is_refused_where_places_of_tokens_are_needed():
+    tokenizer = python_tokenizer(CHATML)
+    with pytest.raises(SettingsError, match=r"set tokens\.format: longalign and tokens\.over_long: drop"):
+        chat_format("tokenizer_template", tokenizer)
+    with pytest.raises(SettingsError, match="choose --format longalign or plain"):
+        TemplatePrompts(tokenizer)
+    assert encoded(tokenizer, chat("falcon", "otter")).input_ids[-6:-1] == ids(tokenizer, "otter")
 
 
 def test_a_template_row_with_control_tokens_in_its_text_is_rejected(template_tokenizer):
