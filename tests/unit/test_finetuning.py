@@ -7,6 +7,7 @@ import resource
 import signal
 import subprocess
 import time
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -19,6 +20,7 @@ from gateau.training.checkpoints import training_digest
 from gateau.training.finetuning import _settings
 from gateau.training.options import TrainFiles, TrainOptions
 from gateau.training.plans import read_plan
+from gateau.training.trainer import SequenceMeanTrainer
 
 from training import OPTIONS, Problem
 
@@ -151,6 +153,14 @@ def test_it_goes_on_with_another_number_of_ranks(problem, single, zero3):
     assert code == 75
     assert "converting" in trained(problem, "moved", **{**ZERO3, "ranks": 1})
     assert problem.losses("moved") == pytest.approx(single, rel=1e-5)
+
+
+def test_steps_are_loaded_without_random_numbers_that_dropout_uses():
+    """A training that continues restores their state first, and then asks for its steps."""
+    trainer = SimpleNamespace(train_dataset=["first", "second", "third"], state=SimpleNamespace(global_step=1))
+    before = torch.get_rng_state()
+    assert list(SequenceMeanTrainer.get_train_dataloader(trainer)) == ["second", "third"]
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_adapters_train_alone_and_merge(problem):
