@@ -13,8 +13,9 @@ from dataclasses import dataclass
 CHAT_FORMATS = ("longalign", "tokenizer_template", "plain")  # of prompts; see gateau/chatting.py
 OVER_LONG = ("drop", "truncate_context", "truncate_right", "error")  # what becomes of a row that is too long
 _REASONING = ("reasoning_content", "reasoning", "thinking")  # fields that hold reasoning beside a response
-# zero-width space, non-joiner, joiner, word joiner and byte-order mark: invisible, but a model learns to write them
-_ZERO_WIDTH = re.compile("[\u200b\u200c\u200d\u2060\ufeff]")
+# zero-width space, word joiner and byte-order mark: invisible, but a model learns to write them. The non-joiner and the
+# joiner stay, because Persian, many Indic words and some emoji are spelt with them
+_ZERO_WIDTH = re.compile("[\u200b\u2060\ufeff]")
 
 
 class UnusableConversation(Exception):
@@ -45,8 +46,9 @@ class Conversation:
 def read_conversation(messages: Sequence[Mapping[str, str]]) -> Conversation:
     """Check the roles of messages and pair them into turns.
 
-    A user message at the end without an answer is dropped (``odd_turn_dropped``). Zero-width characters are removed
-    from responses (``zero_width_removed``). Reasoning in a field of its own is not read (``reasoning_field_left_out``).
+    A user message at the end without an answer is dropped (``odd_turn_dropped``). Zero-width spaces, word joiners and
+    byte-order marks are removed from responses (``zero_width_removed``). Reasoning in a field of its own is not read
+    (``reasoning_field_left_out``).
 
     Args:
         messages: objects with ``role`` and ``content``; a system message may come first.

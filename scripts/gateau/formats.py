@@ -229,6 +229,25 @@ def encode_texts(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> li
         backend.encode_special_tokens = before
 
 
+def check_offsets(tokenizer: PreTrainedTokenizerBase, needed_by: str, advice: str | None = None) -> None:
+    """Check that a tokenizer says which characters of a text each token covers.
+
+    Args:
+        tokenizer: the tokenizer.
+        needed_by: what needs it, for the message.
+        advice: what to do if there is no other tokenizer; None is the advice for training.
+
+    Raises:
+        SettingsError: the tokenizer is written in Python alone.
+    """
+    if not tokenizer.is_fast:
+        raise SettingsError(
+            f"{tokenizer.name_or_path}: the tokenizer is written in Python and does not say which characters a token "
+            f"covers, as {needed_by} needs; use a tokenizer with tokenizer.json, or "
+            f"{advice or 'set tokens.format: longalign and tokens.over_long: drop'}"
+        )
+
+
 def _instruction(user: str) -> str:
     return f"[INST]{user}[/INST]"
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from gateau.conversations import Conversation, Turn, UnusableConversation
 from gateau.errors import SettingsError
-from gateau.formats import IGNORED, ChatFormat, EncodedConversation, FormatSettings
+from gateau.formats import IGNORED, ChatFormat, EncodedConversation, FormatSettings, check_offsets
 from gateau.templates import ChatTemplate, Message, messages_of
 
 if TYPE_CHECKING:
@@ -28,7 +28,12 @@ class TemplatePrompts:
     def __init__(
         self, tokenizer: PreTrainedTokenizerBase, text: str | None = None, options: Mapping[str, Any] | None = None
     ) -> None:
-        """Take the same arguments as :class:`ChatTemplate`."""
+        """Take the same arguments as :class:`ChatTemplate`.
+
+        Raises:
+            SettingsError: the tokenizer is written in Python alone, or has no template that can be used.
+        """
+        check_offsets(tokenizer, "the chat format tokenizer_template", "choose --format longalign or plain")
         self._tokenizer = tokenizer
         self.template = ChatTemplate(tokenizer, text, options)
 
@@ -113,6 +118,7 @@ class TemplateFormat(ChatFormat):
     name = "tokenizer_template"
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, settings: FormatSettings) -> None:
+        check_offsets(tokenizer, "tokens.format: tokenizer_template")
         super().__init__(tokenizer, settings)
         self._prompts = TemplatePrompts(tokenizer, settings.chat_template, settings.template_options)
         self._template = self._prompts.template

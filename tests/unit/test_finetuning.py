@@ -7,12 +7,22 @@ import resource
 import signal
 import subprocess
 import time
+from types import SimpleNamespace
 
 import psutil
 import pytest
 import torch
 
-from training import Problem
+from gateau.model_files import ModelSpec
+from gateau.schemas import MIXTURE
+from gateau.tables import read_rows
+from gateau.training.checkpoints import training_digest
+from gateau.training.finetuning import _settings
+from gateau.training.options import TrainFiles, TrainOptions
+from gateau.training.plans import read_plan
+from gateau.training.trainer import SequenceMeanTrainer
+
+from training import OPTIONS, Problem
 
 STEPS = 24
 ZERO3 = {"ranks": 2, "deepspeed": "zero3", "save_steps": 6}
@@ -123,12 +133,34 @@ def test_with_a_rank_killed_it_fails_and_goes_on_to_the_same_weights(problem, ze
     same_as(problem, "killed", zero3)
 
 
+@pytest.mark.parametrize("change", [{"window": 512}, {"rope_parameters": {"rope_theta": 5e4}}])
+def test_the_checkpoints_of_another_window_or_rotary_scaling_are_not_found(problem, change):
+    files = {source: str(problem.folder / f"{source}.parquet") for source in ("long", "short")}
+    plan, mixture = read_plan(problem.folder / "plan.parquet"), read_rows(problem.folder / "mixture.parquet", MIXTURE)
+    one, other = (
+        _settings(
+            ModelSpec(str(problem.model), **options), TrainOptions(**OPTIONS), torch.float32, None, plan, mixture,
+            TrainFiles("", "", files, "", "", ""),
+        )
+        for options in ({}, change)
+    )  # fmt: skip
+    assert training_digest(one) != training_digest(other)
+
+
 @pytest.mark.cluster
 def test_it_goes_on_with_another_number_of_ranks(problem, single, zero3):
     code, _ = stopped(problem, "moved", lambda ranks: [rank.send_signal(signal.SIGTERM) for rank in ranks])
     assert code == 75
     assert "converting" in trained(problem, "moved", **{**ZERO3, "ranks": 1})
     assert problem.losses("moved") == pytest.approx(single, rel=1e-5)
+
+
+def test_steps_are_loaded_without_random_numbers_that_dropout_uses():
+    """A training that continues restores their state first, and then asks for its steps."""
+    trainer = SimpleNamespace(train_dataset=["first", "second", "third"], state=SimpleNamespace(global_step=1))
+    before = torch.get_rng_state()
+    assert list(SequenceMeanTrainer.get_train_dataloader(trainer)) == ["second", "third"]
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_adapters_train_alone_and_merge(problem):

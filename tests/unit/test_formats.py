@@ -7,6 +7,9 @@ from hypothesis import strategies as st
 from gateau.conversations import Turn, UnusableConversation, read_conversation
 from gateau.errors import SettingsError
 from gateau.formats import IGNORED, chat_format, encode_texts
+from gateau.template_format import TemplatePrompts
+
+from unit.tokenizers import python_tokenizer
 
 EOS = 1
 CHATML = (
@@ -93,6 +96,13 @@ def test_zero_width_characters_leave_responses_only(tiny_tokenizer):
     )
 
 
+@pytest.mark.parametrize("text", ["می\u200cخواهم", "क्\u200dष", "👩\u200d👩\u200d👧"])
+def test_joiners_and_non_joiners_are_part_of_the_spelling(tiny_tokenizer, text):
+    got = encoded(tiny_tokenizer, chat("falcon", text))
+    assert got.changes == ()
+    assert tiny_tokenizer.decode(got.input_ids).endswith(f"{text}</s>")
+
+
 def test_system_turns_are_merged_and_named(tiny_tokenizer):
     got = encoded(tiny_tokenizer, chat("falcon", "otter", system="Be brief."))
     assert got.changes == ("system_merged",)
@@ -153,6 +163,15 @@ def test_templates_that_teach_no_stop_are_refused(template_tokenizer):
     template_tokenizer.chat_template = None
     with pytest.raises(SettingsError, match="no chat template"):
         chat_format("tokenizer_template", template_tokenizer)
+
+
+def test_a_tokenizer_written_in_python_is_refused_where_places_of_tokens_are_needed():
+    tokenizer = python_tokenizer(CHATML)
+    with pytest.raises(SettingsError, match=r"set tokens\.format: longalign and tokens\.over_long: drop"):
+        chat_format("tokenizer_template", tokenizer)
+    with pytest.raises(SettingsError, match="choose --format longalign or plain"):
+        TemplatePrompts(tokenizer)
+    assert encoded(tokenizer, chat("falcon", "otter")).input_ids[-6:-1] == ids(tokenizer, "otter")
 
 
 def test_a_template_row_with_control_tokens_in_its_text_is_rejected(template_tokenizer):

@@ -106,6 +106,15 @@ def test_a_model_whose_packing_fails_is_refused(monkeypatch):
         SequenceMeanLoss(model)(model, pack(sequences(5, 9)))
 
 
+@pytest.mark.parametrize("trains", [True, False])
+def test_dropout_does_not_disturb_the_check_of_packing(trains):
+    model = tiny_model("llama", "sdpa", attention_dropout=0.5).train(trains)
+    loss = SequenceMeanLoss(model)
+    loss(model, pack(sequences(5, 9)))
+    assert loss._in_head
+    assert {module.training for module in model.modules()} == {trains}
+
+
 @pytest.mark.parametrize("architecture", ["llama", "gemma2_softcap", "gemma3_mixed"])
 def test_the_loss_is_the_definition(architecture):
     attention = "eager" if architecture == "gemma2_softcap" else "sdpa"

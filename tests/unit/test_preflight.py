@@ -22,7 +22,7 @@ from gateau.preflight.findings import Finding, render
 from gateau.preflight.thorough import all_checks, check_memory, preview_rows
 
 from helpers import ROOT, TINY_PAIR, merged, row, run_script, write_jsonl
-from unit.tokenizers import chat_tokenizer
+from unit.tokenizers import chat_tokenizer, python_tokenizer
 
 NEEDLE = {"lengths": [300, 500], "depths": [50], "reserve": 60, "max_new_tokens": 12}
 
@@ -235,6 +235,20 @@ def test_names_of_reserved_tokens_may_differ_but_those_of_the_frame_may_not(soun
     findings, texts = found(configured(sound, {**change, "scoring": {"format": "chat_template"}}))
     assert ("error", "scoring.format") in findings
     assert "has no chat template; set scoring.format: plain" in texts
+
+
+@pytest.mark.parametrize(
+    "tokens", [{"format": "tokenizer_template", "chat_template": "chatml"}, {"over_long": "truncate_context"}]
+)
+def test_a_tokenizer_written_in_python_is_found(sound, tmp_path, tokens):
+    shutil.copytree(TINY_PAIR / "long", tmp_path / "base", ignore=shutil.ignore_patterns("token*"))
+    python_tokenizer().save_pretrained(tmp_path / "base")
+    (tmp_path / "base/vocab.txt").touch()  # most have such a file
+    change = {"models": {"base": "./base"}, "evaluate": {"models": {}, "experiments": "none"}}
+    assert found(configured(sound, change))[0] == []
+    findings, texts = found(configured(sound, change, {"tokens": {**tokens, "stop_token": "</s>"}}))
+    assert findings == [("error", "tokens.format")]
+    assert "use a tokenizer with tokenizer.json, or set tokens.format: longalign and tokens.over_long: drop" in texts
 
 
 def test_a_missing_key_is_found(sound, monkeypatch):

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from gateau.errors import DataError
+from gateau.errors import DataError, SettingsError
 from gateau.formats import IGNORED
 from gateau.schemas import CHATS, TOKENS
 from gateau.tables import read_metadata, read_rows, write_rows
@@ -12,6 +12,7 @@ from gateau.training import tokenization
 from gateau.training.tokenization import RowEncoder, TokensOptions, TokensReport, target_runs, tokenize_rows
 
 from helpers import TINY_PAIR, run_script
+from unit.tokenizers import python_tokenizer
 
 EOS = 1
 CONTEXT = "\n".join(f"Note falcon {number} balor kemin tasir." for number in range(60))
@@ -73,6 +74,13 @@ def test_truncate_context_keeps_question_answer_and_the_end_of_the_context(tiny_
 def test_truncate_context_gives_up_on_a_row_without_context(tiny_tokenizer):
     row = chat_row("falcon " * 300, "otter")
     assert encode(tiny_tokenizer, row, 100, "truncate_context").reason == "too_long"
+
+
+def test_truncate_context_refuses_a_tokenizer_written_in_python_before_any_row():
+    tokenizer = python_tokenizer()
+    with pytest.raises(SettingsError, match=r"a token covers, as tokens\.over_long: truncate_context needs"):
+        RowEncoder(tokenizer, TokensOptions("longalign", 200, "truncate_context"))
+    assert encode(tokenizer, LONG, 200, "drop").reason == "too_long"
 
 
 def rows_of(count):

@@ -1,6 +1,6 @@
 """The committed pair's tokenizer, as the tokenizer of a chat model."""
 
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, ByT5Tokenizer
 
 from helpers import TINY_PAIR
 
@@ -14,5 +14,12 @@ def chat_tokenizer(template=CHATML, control=("<|im_start|>", "<|im_end|>"), rese
     """The committed pair's tokenizer with a chat template, its control tokens, and tokens that nothing uses."""
     tokenizer = AutoTokenizer.from_pretrained(TINY_PAIR / "long")
     tokenizer.add_special_tokens({"additional_special_tokens": [*control, *reserved]})
+    tokenizer.chat_template = template
+    return tokenizer
+
+
+def python_tokenizer(template=None):
+    """A tokenizer that is written in Python alone and has no tokenizer.json. Each byte is a token."""
+    tokenizer = ByT5Tokenizer(extra_ids=0)
     tokenizer.chat_template = template
     return tokenizer

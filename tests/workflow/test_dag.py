@@ -155,6 +155,11 @@ def test_a_copy_has_nothing_to_do(finished, tmp_path):
         ({"plan": {"token_budget": 2000}}, {"plan"} | AFTER_PLAN),
         ({"train": {"learning_rate": 5e-4}}, {"dataset"} | AFTER_PLAN),
         ({"models": {"base": "other_long"}}, {"dataset"} | AFTER_PLAN),
+        ({"models": {"base": {"path": str(TINY_PAIR / "long"), "window": 2048}}}, {"dataset"} | AFTER_PLAN),
+        (
+            {"models": {"base": {"path": str(TINY_PAIR / "long"), "rope_parameters": {"rope_theta": 5e4}}}},
+            {"dataset"} | AFTER_PLAN,
+        ),
         ({"export": {"data_hub_repository": "me/rows"}}, {"dataset"}),
         ({"train": {"nodes": 2, "ranks_per_node": 4, "save_steps": 9, "report_to": "wandb", "threads": 3}}, set()),
         ({"train": {"deepspeed": "config/deepspeed/zero2.json", "gradient_checkpointing": False}}, set()),

@@ -183,19 +183,21 @@ def check_tokenizers(configuration: Configuration) -> list[Finding]:
 
 
 def check_chat_format(configuration: Configuration) -> list[Finding]:
-    """Check that models.base can be trained in the chat format."""
-    from gateau.formats import FormatSettings, chat_format
+    """Check that models.base can be trained in the chat format, with over-long rows treated as configured."""
+    from gateau.formats import FormatSettings
     from gateau.models import load_tokenizer
+    from gateau.training.tokenization import RowEncoder, TokensOptions
 
     if not configuration.is_fine_tuned:
         return []
-    name = configuration.config["tokens"]["format"]
+    name, max_length, over_long = (configuration.config["tokens"][key] for key in ("format", "max_length", "over_long"))
     try:
         tokenizer = load_tokenizer(local_copy(ModelSpec.from_config(configuration.model("base"))))
     except ModelError:  # the check of the models says so
         return []
     try:
-        stop = chat_format(name, tokenizer, FormatSettings(**configuration.format_settings)).stop_id
+        options = TokensOptions(name, max_length, over_long, FormatSettings(**configuration.format_settings))
+        stop = RowEncoder(tokenizer, options).format.stop_id
     except SettingsError as error:
         return [Finding(ERROR, "tokens.format", str(error))]
     return [Finding(OK, "tokens.format", f"{name}; a response ends with {tokenizer.convert_ids_to_tokens(stop)}")]

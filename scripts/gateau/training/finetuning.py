@@ -192,6 +192,7 @@ def _settings(
     stage = deepspeed["zero_optimization"]["stage"] if deepspeed else None
     return {
         "weights": weights_fingerprint(spec.path, spec.revision),
+        "window": spec.window,
         "rope_parameters": spec.rope_parameters,
         "options": {**asdict(options), "dtype": str(dtype), "device": None, "attention": None},
         "engine": f"zero{stage}" if deepspeed else "plain",  # the engines' checkpoints have different formats

@@ -10,6 +10,8 @@ of 1024 targets takes 0.13 GB. All logits of 64k tokens would take 8.4 GB, and t
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -43,6 +45,7 @@ class SequenceMeanLoss:
                 f"{type(model).__name__} has no output embeddings, so it cannot be trained as a chat model"
             )
         check_mask_function(model.config)
+        self._model = model
         self._attention = str(model.config._attn_implementation)
         self._logits, self._in_head = head.forward, True
         self._targets: torch.Tensor | None = None
@@ -59,7 +62,9 @@ class SequenceMeanLoss:
             ModelError: if packed sequences attend to each other in this model.
         """
         if not self._checked:
-            self._check(model, batch.input_ids.device)
+            self._checked = True
+            with _without_dropout(self._model):
+                self._check(model, batch.input_ids.device)
         return (self._token_losses(model, batch) * batch.weights).sum()
 
     def _token_losses(self, model: Any, batch: PackedBatch) -> torch.Tensor:
@@ -96,7 +101,6 @@ class SequenceMeanLoss:
         Wrong masks give wrong losses without any error. Some models change the logits after the output layer; for these
         models, the loss is computed from the model's logits instead.
         """
-        self._checked = True
         one, other = ([3, 4, 5, 6], [7, 3, 8])
         parts = [_sequence(one), _sequence(other)]
         together = self._token_losses(model, pack(parts).to(device))
@@ -117,6 +121,17 @@ class SequenceMeanLoss:
                 f"packed sequences attend to each other under attention {self._attention} in this model (losses differ "
                 f"by {float((together - plain).abs().max()):.2g}); set plan.method: sort, or another train.attention"
             )
+
+
+@contextmanager
+def _without_dropout(model: torch.nn.Module) -> Iterator[None]:
+    """Put the model itself into evaluation mode for a while; DeepSpeed's engine around it does not know its mode."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
 
 
 def forward_arguments(batch: PackedBatch, attention: str) -> dict[str, Any]:

@@ -22,7 +22,7 @@ import pyarrow as pa
 from gateau.boundaries import parted_at_last
 from gateau.conversations import Conversation, Turn, UnusableConversation, read_conversation
 from gateau.errors import DataError
-from gateau.formats import IGNORED, ChatFormat, EncodedConversation, FormatSettings, chat_format
+from gateau.formats import IGNORED, ChatFormat, EncodedConversation, FormatSettings, chat_format, check_offsets
 from gateau.schemas import TOKENS
 
 if TYPE_CHECKING:
@@ -134,11 +134,22 @@ class _Chunk:
 
 
 class RowEncoder:
-    """Encodes rows with one tokenizer and one chat format."""
+    """Encodes rows with one tokenizer and one chat format.
+
+    Attributes:
+        format: the chat format.
+    """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, options: TokensOptions) -> None:
+        """Take a tokenizer and its settings.
+
+        Raises:
+            SettingsError: the tokenizer does not support the settings.
+        """
+        if options.over_long == "truncate_context":
+            check_offsets(tokenizer, "tokens.over_long: truncate_context")
         self._tokenizer = tokenizer
-        self._format: ChatFormat = chat_format(options.format, tokenizer, options.settings)
+        self.format: ChatFormat = chat_format(options.format, tokenizer, options.settings)
         self._options = options
 
     def encode(self, rows: Sequence[Row]) -> list[EncodedConversation | UnusableConversation]:
@@ -150,7 +161,7 @@ class RowEncoder:
         outcomes: list[Any] = [_conversation(row) for row in rows]
         usable = [place for place, outcome in enumerate(outcomes) if isinstance(outcome, Conversation)]
         conversations = [outcomes[place] for place in usable]
-        for place, encoded in zip(usable, self._format.encode_batch(conversations), strict=True):
+        for place, encoded in zip(usable, self.format.encode_batch(conversations), strict=True):
             conversation = outcomes[place]
             outcomes[place] = encoded
             if isinstance(encoded, EncodedConversation) and encoded.n_tokens > self._options.max_length:
@@ -205,7 +216,7 @@ class RowEncoder:
         shorter = conversation
         for _ in range(_MAX_CUTS):  # tokens may merge differently at the cut; rarely takes more than two rounds
             shorter = self._cut_context(shorter, encoded.n_tokens - limit)
-            encoded = self._format.encode(shorter).last_pieces(limit)
+            encoded = self.format.encode(shorter).last_pieces(limit)
             if encoded.n_tokens <= limit:
                 return replace(encoded, changes=(*encoded.changes, "truncated_context"))
         raise UnusableConversation("too_long", "its context cannot be cut to tokens.max_length; mend the row")

@@ -109,10 +109,12 @@ class SequenceMeanTrainer(Trainer):
     def get_train_dataloader(self) -> DataLoader[Any]:
         """Return a loader of whole steps.
 
-        Each step already contains only this rank's part, so accelerate must not shard the data again.
+        Each step already contains only this rank's part, so accelerate must not shard the data again. The loader draws
+        a seed that nothing uses. It has a generator of its own for it, so that a training that continues has the same
+        dropout as one that was not stopped.
         """
         steps: Any = self.train_dataset
-        return DataLoader(steps, batch_size=None, sampler=_Remaining(self, len(steps)))
+        return DataLoader(steps, batch_size=None, sampler=_Remaining(self, len(steps)), generator=torch.Generator())
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
