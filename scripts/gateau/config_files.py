@@ -21,15 +21,10 @@ def with_defaults(config: Mapping[str, Any], defaults: Path = DEFAULT_CONFIG) ->
 
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     result: dict[str, Any] = yaml.load(defaults.read_text(encoding="utf-8"), Loader=loader)
-    lay_over(result, config)
+    if "experiments" in config:
+        result["experiments"] = {}
+    _merge(result, config)
     return result
-
-
-def lay_over(config: dict[str, Any], new: Mapping[str, Any]) -> None:
-    """Replace entries of ``config`` with those of ``new``, key by key, but the section experiments as a whole."""
-    _merge(config, {key: value for key, value in new.items() if key != "experiments"})
-    if "experiments" in new:
-        config["experiments"] = deepcopy(new["experiments"])
 
 
 def _merge(config: dict[str, Any], new: Mapping[str, Any]) -> None:
@@ -41,13 +36,13 @@ def _merge(config: dict[str, Any], new: Mapping[str, Any]) -> None:
 
 
 def read_configuration(files: Sequence[str]) -> dict[str, Any]:
-    """Return the default configuration with the given files merged into it, as the workflow reads it.
+    """Return the default configuration with the given files merged into it, as Snakemake and the workflow do it.
 
     Raises:
         SettingsError: a file is missing or not a YAML mapping, or the whole does not follow the schema.
     """
     import yaml
-    from snakemake.utils import validate  # type: ignore[import-untyped]
+    from snakemake.utils import update_config, validate  # type: ignore[import-untyped]
 
     given: dict[str, Any] = {}
     for file in files:
@@ -59,7 +54,7 @@ def read_configuration(files: Sequence[str]) -> dict[str, Any]:
             raise SettingsError(f"{file}: not valid YAML ({error})") from error
         if not isinstance(content, dict):
             raise SettingsError(f"{file}: not a mapping of keys; see config/README.md")
-        lay_over(given, content)
+        update_config(given, content)
     config = completed(given)
     validate(config, str(SCHEMA))  # fills in the defaults of optional sections
     return config

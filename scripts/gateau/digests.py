@@ -129,12 +129,30 @@ def _module_files(name: str) -> list[Path]:
 
 
 def meaning_digest(paths: Iterable[Path]) -> str:
-    """Return a digest of what code does: comments, docstrings and layout do not count."""
+    """Return a digest of what code does, in every version of Python the same.
+
+    Comments, docstrings and layout do not count.
+    """
     digest = hashlib.sha256()
     for path in paths:
         tree = ast.parse(path.read_text(encoding="utf-8"))
         for node in ast.walk(tree):
             if isinstance(node, _DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
                 node.body = node.body[1:]
-        digest.update(ast.dump(tree).encode())
+        digest.update(repr(_meaning(tree)).encode())
     return digest.hexdigest()
+
+
+def _meaning(node: Any) -> Any:
+    """Return a syntax tree as lists, without what differs between versions of Python.
+
+    Newer versions have more fields, which are mostly empty. Some find empty texts in the format of an f-string.
+    """
+    if isinstance(node, list):
+        return [_meaning(part) for part in node]
+    if isinstance(node, ast.JoinedStr):
+        node.values = [part for part in node.values if not (isinstance(part, ast.Constant) and part.value == "")]
+    if not isinstance(node, ast.AST):
+        return node
+    parts = ((name, value) for name, value in ast.iter_fields(node) if value is not None and value != [])
+    return [type(node).__name__, *((name, _meaning(value)) for name, value in parts)]

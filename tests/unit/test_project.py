@@ -184,3 +184,12 @@ def test_digests_follow_contents(tmp_path, monkeypatch):
     plain, words, code = both("x = 1\n"), both('"""Words."""\nx = 1  # words\n'), both("x = 2\n")
     assert plain[0] != words[0] != code[0]
     assert plain[1] == words[1] != code[1]
+    assert len({both(f"f({given})")[1] for given in ("", "''", "[]", "None", "f'{x:{y}}'")}) == 5
+
+
+def test_what_code_does_is_the_same_in_every_version_of_python(tmp_path):
+    """The digests of finished work are found again with another Python; Debian and CI may have one only."""
+    (tmp_path / "m.py").write_text(
+        "class A:\n    def f(self, *, x: int = 0) -> str:\n        return f'{x:>{self.w}} {x!r:<{2}}'\n", encoding="utf-8"
+    )
+    assert meaning_digest([tmp_path / "m.py"]) == "a699f5e4c92ec64e44860cb5319b4588b571778e72d43ea0c28bb7d2c5154044"

@@ -128,6 +128,8 @@ def test_a_copy_has_nothing_to_do(finished, tmp_path):
         ),
         ({"selection": {"method": "reward"}, "models": {"reward": "other_long"}}, {"rewards"} | AFTER_SCORES),
         ({"selection": {"method": "random", "n_long": 3}}, AFTER_SELECTION),
+        ({"data": {"max_rejected_share": 0.9}, "scoring": {"max_non_finite_share": 0.9}}, set()),
+        ({"tokens": {"max_rejected_share": 0.9, "preview": 9}}, set()),
         ({"comparison": {"positive": ["planted/far"]}}, {"comparison", "choices", "sensitivity"}),
         ({"experiments": {"second": {"alpha": 1}}}, AFTER_SCORES),
         ({"cam": {"segment_length": 32}}, {"segment_pass", "scores"} | AFTER_SCORES),

@@ -83,7 +83,7 @@ rule samples:
         script=script("samples"),
         code=code_digest("samples.py"),
         duplicate_content=config["data"]["duplicate_content"],
-        max_rejected_share=config["data"]["max_rejected_share"],
+        max_rejected_share=lambda wildcards, input: config["data"]["max_rejected_share"],
         options=as_json(CONFIGURED.intake_options("long")),
         model=lambda wildcards, input: f"--model {shlex.quote(model_json('long')(wildcards, input))}"
         * CONFIGURED.counts_tokens,
@@ -117,7 +117,7 @@ if RAW_SHORT:
             script=script("chats"),
             code=code_digest("chats.py"),
             duplicate_content=config["data"]["duplicate_content"],
-            max_rejected_share=config["data"]["max_rejected_share"],
+            max_rejected_share=lambda wildcards, input: config["data"]["max_rejected_share"],
             options=as_json(CONFIGURED.intake_options("short")),
         shell:
             "python {params.script:q} --input {input:q} --chats {output.chats:q} --rejects {output.rejects:q}"

@@ -144,6 +144,6 @@ rule rewards:
         runtime=lambda wildcards, attempt: 720 * attempt,
     params:
         **text_model_params("reward", "rewards"),
-        own=f"--max-non-finite-share {config['scoring']['max_non_finite_share']}",
+        own=lambda wildcards, input: f"--max-non-finite-share {config['scoring']['max_non_finite_share']}",
     shell:
         TEXT_MODEL_COMMAND

@@ -23,7 +23,7 @@ rule scores:
         script=script("scores"),
         code=code_digest("scores.py"),
         lengths=f"--segment-length {config['cam']['segment_length']} {ATTENTION_BLOCK}",
-        max_non_finite_share=config["scoring"]["max_non_finite_share"],
+        max_non_finite_share=lambda wildcards, input: config["scoring"]["max_non_finite_share"],
         folders=lambda wildcards, input: shard_folders(input, "short", "long", "segments"),
         shards=lambda wildcards, input: len(SHARDS),
     shell:
@@ -78,7 +78,7 @@ rule contrast:
     params:
         script=script("contrast"),
         code=code_digest("contrast.py"),
-        max_non_finite_share=config["scoring"]["max_non_finite_share"],
+        max_non_finite_share=lambda wildcards, input: config["scoring"]["max_non_finite_share"],
         folder=lambda wildcards, input: str(Path(input.shards[0]).parent),
         shards=lambda wildcards, input: len(SHARDS),
     shell:

@@ -42,8 +42,8 @@ rule tokens:
         format_settings=as_json(CONFIGURED.format_settings),
         max_length=config["tokens"]["max_length"],
         over_long=config["tokens"]["over_long"],
-        max_rejected_share=config["tokens"]["max_rejected_share"],
-        preview=config["tokens"]["preview"],
+        max_rejected_share=lambda wildcards, input: config["tokens"]["max_rejected_share"],
+        preview=lambda wildcards, input: config["tokens"]["preview"],
     shell:
         "python {params.script:q} --rows {input:q} --source {wildcards.source} --model {params.model:q}"
         " --format {params.format} --format-settings {params.format_settings:q} --max-length {params.max_length} --over-long {params.over_long}"

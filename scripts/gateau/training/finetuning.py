@@ -89,9 +89,9 @@ def finetune(experiment: str, spec: ModelSpec, options: TrainOptions, run: RunOp
     mixture = read_rows(files.mixture, MIXTURE)
     lengths = [row["n_tokens"] for row in mixture]
     plan = read_plan(files.plan).for_world(world_size, lengths)
-    folder = Path(run.checkpoint_dir) / training_digest(
-        _settings(spec, options, dtype, deepspeed, plan, mixture, files)
-    )
+    digest = training_digest(_settings(spec, options, dtype, deepspeed, plan, mixture, files))
+    # two experiments that select the same rows are equal trainings, and may run at the same time
+    folder = Path(run.checkpoint_dir) / f"{experiment}-{digest}"
     folder.mkdir(parents=True, exist_ok=True)
     checkpoint = newest_checkpoint(folder) if run.resume == "auto" else None
     if rank == 0:
