@@ -128,6 +128,8 @@ rule train:
         # of each node; the same for every attempt, because most attempts follow a requested stop
         mem_mb=min(64000 * config["train"]["ranks_per_node"], 256000),
         runtime=2880,
+        # ten minutes before its time limit, the training saves a checkpoint and ends; a retry continues it
+        slurm_extra="--signal=USR1@600",
     params:
         script=script("train"),
         code=code_digest("train.py"),
