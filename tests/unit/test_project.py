@@ -189,7 +189,6 @@ def test_digests_follow_contents(tmp_path, monkeypatch):
 
 def test_what_code_does_is_the_same_in_every_version_of_python(tmp_path):
     """The digests of finished work are found again with another Python; Debian and CI may have one only."""
-    (tmp_path / "m.py").write_text(
-        "class A:\n    def f(self, *, x: int = 0) -> str:\n        return f'{x:>{self.w}} {x!r:<{2}}'\n", encoding="utf-8"
-    )
+    source = "class A:\n    def f(self, *, x: int = 0) -> str:\n        return f'{x:>{self.w}} {x!r:<{2}}'\n"
+    (tmp_path / "m.py").write_text(source, encoding="utf-8")
     assert meaning_digest([tmp_path / "m.py"]) == "a699f5e4c92ec64e44860cb5319b4588b571778e72d43ea0c28bb7d2c5154044"

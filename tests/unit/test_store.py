@@ -37,6 +37,24 @@ def test_results_come_back_to_the_last_bit_in_any_order(tmp_path):
     assert list(again.get(["k7", "k0", "k19"])) == [result(7), result(0), result(19)]
 
 
+def test_of_a_merged_part_only_the_rows_around_a_key_are_read(tmp_path, monkeypatch):
+    with open_store(tmp_path) as store:
+        for number in range(60):
+            store.add(f"k{number}", result(number))
+            if number % 7 == 0:
+                store.flush()
+    read, original = [], pq.ParquetFile.read_row_group
+    monkeypatch.setattr(pq, "read_table", None)
+    monkeypatch.setattr(
+        pq.ParquetFile, "read_row_group", lambda *given: read.append(original(*given).num_rows) or original(*given)
+    )
+    again = open_store(tmp_path)
+    assert len(list(again.directory.glob("part-*.parquet"))) == 1
+    numbers = [59, 0, 7, 8, 1, 33, 34, 58]
+    assert list(again.get([f"k{number}" for number in numbers])) == [result(number) for number in numbers]
+    assert 0 < sum(read) < 60
+
+
 def test_an_interrupted_job_keeps_what_was_flushed(tmp_path):
     store = open_store(tmp_path)
     store.add("a", result(1))

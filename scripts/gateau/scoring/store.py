@@ -18,10 +18,12 @@ import json
 import logging
 import time
 import uuid
+from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from itertools import accumulate
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -36,7 +38,7 @@ from gateau.files import atomic_path, write_text
 logger = logging.getLogger(__name__)
 
 _FLUSH_BYTES = 64 * 2**20
-_OPEN_PARTS = 4
+_OPEN_GROUPS = 8  # row groups in memory; each was written at once, so it has 64 MB at most
 _MAX_SCANS = 5
 _PARQUET_OPTIONS: dict[str, Any] = {"compression": "zstd", "write_page_checksum": True}
 
@@ -74,7 +76,8 @@ class ProgressStore:
         self._pending_bytes = 0
         self._flushed_at = time.monotonic()
         self._own_parts: list[Path] = []
-        self._open: OrderedDict[Path, pa.Table] = OrderedDict()
+        self._starts: dict[Path, list[int]] = {}  # the number of the first row of each row group
+        self._open: OrderedDict[tuple[Path, int], pa.Table] = OrderedDict()
         self._thread = ThreadPoolExecutor(1)
         self._writing: Future[tuple[Path, list[str]]] | None = None
         self.directory.mkdir(parents=True, exist_ok=True)
@@ -168,11 +171,10 @@ class ProgressStore:
                 keys.extend(table.column("key").to_pylist())
         self._register(target, keys)
         for part in parts:  # delete parts only after the merged one exists: a kill may leave duplicates, but no gaps
-            self._open.pop(part, None)
             part.unlink()
 
     def get(self, keys: Iterable[str]) -> Iterator[dict[str, Any]]:
-        """Yield the result of each key, in order. Parts are read as needed.
+        """Yield the result of each key, in order. Row groups of parts are read as needed.
 
         Raises:
             KeyError: if a key is not stored.
@@ -194,30 +196,41 @@ class ProgressStore:
             if key in self._where:
                 part, number = self._where[key]
                 try:
-                    return self._part(part), number
+                    return self._row(part, number)
                 except FileNotFoundError:
                     pass
             self._where = self._scan()
         raise KeyError(key)
 
-    def _part(self, path: Path) -> pa.Table:
-        if path not in self._open:
-            try:
-                self._open[path] = pq.read_table(path, schema=self._schema, page_checksum_verification=True)
-            except FileNotFoundError:
+    def _row(self, path: Path, number: int) -> tuple[pa.Table, int]:
+        """Return the row group that holds a row of a part, and the row's number in it."""
+        try:
+            if path not in self._starts:
+                groups = pq.read_metadata(path)
+                sizes = (groups.row_group(group).num_rows for group in range(groups.num_row_groups))
+                self._starts[path] = list(accumulate(sizes, initial=0))
+            group = bisect_right(self._starts[path], number) - 1
+            return self._group(path, group), number - self._starts[path][group]
+        except FileNotFoundError:
+            raise
+        except (pa.ArrowInvalid, OSError) as error:
+            if not _is_damage(error):
                 raise
-            except (pa.ArrowInvalid, OSError) as error:
-                if not _is_damage(error):
-                    raise
-                _set_aside(path)
-                raise ScoreError(
-                    f"{path} is damaged ({error}); it was renamed to *.damaged: run the same command again, which "
-                    "computes only its samples again"
-                ) from error
-            while len(self._open) > _OPEN_PARTS:
+            _set_aside(path)
+            raise ScoreError(
+                f"{path} is damaged ({error}); it was renamed to *.damaged: run the same command again, which "
+                "computes only its samples again"
+            ) from error
+
+    def _group(self, path: Path, group: int) -> pa.Table:
+        place = path, group
+        if place not in self._open:
+            with pq.ParquetFile(path, page_checksum_verification=True) as file:
+                self._open[place] = file.read_row_group(group)
+            while len(self._open) > _OPEN_GROUPS:
                 self._open.popitem(last=False)
-        self._open.move_to_end(path)
-        return self._open[path]
+        self._open.move_to_end(place)
+        return self._open[place]
 
     def _write_part(self, results: Sequence[Mapping[str, Any]]) -> tuple[Path, list[str]]:
         """Write one part. Return its path and its keys."""
