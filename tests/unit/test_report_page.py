@@ -1,6 +1,7 @@
 """The page of a run without a browser: exact counts, what is embedded, missing stages, hostile texts, sizes."""
 
 import json
+import os
 import re
 import shutil
 from dataclasses import replace
@@ -20,7 +21,9 @@ from gateau.report_page.page import as_script, make_page
 from gateau.report_page.pool import read_pool, read_rankings
 from gateau.report_page.results import Results
 from gateau.report_page.samples import far_contributions, interesting_ids, point_ids
+from gateau.schemas import MIXTURE
 from gateau.selection.awareness import far_evidence
+from gateau.tables import write_rows
 from page_results import NASTY, make_results, write_manifest
 
 from helpers import run_script
@@ -209,6 +212,43 @@ def test_a_broken_file_is_named(run, tmp_path):
     assert "selection/gateau/ranking.parquet cannot be read" in page
     assert "leaderboard/leaderboard.csv cannot be read" in page
     assert [one["name"] for one in data_of(page)["explorer"]["experiments"]] == ["gateau_robust"]
+
+
+def test_folders_of_experiments_that_are_gone_are_left_out(run, tmp_path):
+    folder = tmp_path / "results"
+    shutil.copytree(run[0], folder)
+    for name in ("selection/renamed", "selection/added"):
+        shutil.copytree(run[0] / "selection/gateau", folder / name)
+    for stage in ("mixture", "train"):
+        (folder / stage / "removed").mkdir(parents=True)
+    write_rows(
+        folder / "mixture/removed/mixture.parquet", MIXTURE,
+        [{"source": "long", "row": 0, "id": "s000001", "n_tokens": 9, "n_targets": 1, "split": "train"}],
+    )  # fmt: skip
+    write_manifest(folder, experiments={"gateau": {}, "gateau_robust": {}})
+    later_than_the_manifest = (folder / "scores/manifest.json").stat().st_mtime + 10
+    os.utime(folder / "selection/added", (later_than_the_manifest,) * 2)
+    page = make_page(folder, folder / "index.html")
+    assert [one["name"] for one in data_of(page)["explorer"]["experiments"]] == ["gateau", "gateau_robust", "added"]
+    assert "removed</" not in page
+    for name in ("selection/renamed", "mixture/removed", "train/removed"):
+        assert f"{name} is left out: the configuration has no such experiment; delete the folder" in page
+
+
+@pytest.mark.parametrize("stage", ["selection", "mixture"])
+def test_a_selection_of_samples_that_are_gone_is_left_out(run, tmp_path, stage):
+    folder = make_results(tmp_path / "results", 60)
+    shutil.rmtree(folder / "selection/gateau_robust")
+    if stage == "selection":
+        shutil.copytree(run[0] / "selection/gateau_robust", folder / "selection/gateau_robust")
+    else:
+        (folder / "mixture/gateau_robust").mkdir(parents=True)
+        row = {"source": "long", "row": 0, "id": "s000100", "n_tokens": 9, "n_targets": 1, "split": "train"}
+        write_rows(folder / "mixture/gateau_robust/mixture.parquet", MIXTURE, [row])
+    page = make_page(folder, folder / "index.html")
+    assert [one["name"] for one in data_of(page)["explorer"]["experiments"]] == ["gateau"]
+    assert f"{stage}/gateau_robust is left out: samples/samples.parquet has no sample &#39;s000" in page
+    assert "There is one experiment" in page
 
 
 def test_long_contexts_stay_below_the_largest_size(tmp_path, monkeypatch):

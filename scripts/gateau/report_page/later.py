@@ -25,7 +25,7 @@ def trainings(results: Results) -> dict[str, Any] | None:
     losses: dict[str, list[dict[str, Any]]] = {}
     speeds: list[dict[str, Any]] = []
     rows = []
-    for name in results.folders("train"):
+    for name in results.experiments("train"):
         history = results.jsonl(f"train/{name}/history.jsonl") or []
         for key in LOSSES:
             points = [(one["step"], one[key]) for one in history if key in one]
