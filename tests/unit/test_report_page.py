@@ -26,7 +26,7 @@ from gateau.selection.awareness import far_evidence
 from gateau.tables import write_rows
 from page_results import NASTY, make_results, write_manifest
 
-from helpers import run_script
+from helpers import run_script, write_jsonl
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -355,6 +355,54 @@ def test_trainings_benchmarks_and_labelled_data_are_shown(run, tmp_path):
         assert text in page, text
     for name, spec in made.items():
         assert vl_convert.vegalite_to_vega(spec)["marks"], name
+
+
+def test_every_section_shows_answers_with_the_scores_of_its_own_protocol(tmp_path):
+    """The judge's section, both turns of MT-Bench, and LongBench-E, whose answers are in the folder of LongBench."""
+    board = "model,source,benchmark,name,protocol,unit,score,low,high,n,data,judge,nulls,headline\n" + "".join(
+        f"m,measured,{benchmark},all,{protocol},u,1,1,1,4,d,{judge},0,True\n"
+        for benchmark, protocol, judge in (
+            ("needle", "containment", ""), ("needle", "judge", "j"), ("mt_bench", "fastchat single", "j"),
+            ("longbench", "strict", ""), ("longbench_e", "strict", ""), ("lm-evaluation-harness", "v1", ""),
+        )
+    )  # fmt: skip
+    items = {
+        "needle": [("n0", "needle", "containment", 100.0), ("n0", "needle", "judge", 7.0)],
+        "mt_bench": [("81-1", "mt_bench", "fastchat single", 9.0), ("81-2", "mt_bench", "fastchat single", 2.0)],
+        "longbench": [("qasper/1", "longbench", "strict", 30.0), ("qasper_e/1", "longbench_e", "strict", 40.0)],
+    }
+    said = {
+        "needle": [("n0", "a")],
+        "mt_bench": [("81", "b", "c")],
+        "longbench": [("qasper/1", "d"), ("qasper_e/1", "e")],
+    }
+    for benchmark, rows in items.items():
+        scored, answered = tmp_path / f"score_{benchmark}/m", tmp_path / f"generate/m/{benchmark}"
+        scored.mkdir(parents=True)
+        answered.mkdir(parents=True)
+        names = ("item", "benchmark", "protocol", "score")
+        write_jsonl(scored / "items.jsonl", [dict(zip(names, row, strict=True), name="all") for row in rows])
+        turns = {item: [{"text": one} for one in texts] for item, *texts in said[benchmark]}
+        write_jsonl(
+            answered / "0.jsonl", [{"item": item, "record": {}, "turns": texts} for item, texts in turns.items()]
+        )
+    cell = {"depth": 10, "length": 100, "id": "n0"}
+    rated = {"answers": [{**cell, "score": 7}, {**cell, "score": None}]}
+    write_json(tmp_path / "score_needle/m/scores.json", {"answers": [{**cell, "score": 1.0}], "judge": rated})
+    write_json(tmp_path / "score_mt_bench/m/scores.json", {"judge": "j"})
+    (tmp_path / "leaderboard").mkdir()
+    (tmp_path / "leaderboard/leaderboard.csv").write_text(board)
+    sections = later.benchmarks(Results(tmp_path))
+    shown = [
+        [(one["item"], row["answer"], row["score"]) for one in section["examples"] for row in one["rows"]]
+        for section in sections
+    ]
+    assert shown == [
+        [("n0", "a", "100")], [("n0", "a", "7.00")], [("81-2", "c", "2.00"), ("81-1", "b", "9.00")],
+        [("qasper/1", "d", "30")], [("qasper_e/1", "e", "40")], [],
+    ]  # fmt: skip
+    heatmaps = [([cell["score"] for cell in one["heatmaps"].get("m", [])], one["best"]) for one in sections]
+    assert heatmaps[:3] == [([1.0], 1), ([7], 10), ([], 10)]
 
 
 def test_intervals_mark_chance():

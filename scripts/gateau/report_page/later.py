@@ -132,6 +132,8 @@ def benchmarks(results: Results) -> list[dict[str, Any]]:
         if "note" in measured:  # runs of earlier versions have no notes
             said += dict.fromkeys(headline["note"].dropna())
         tables = [_scores(rows, differences, str(benchmark), str(protocol))]
+        folder = all_benchmarks.of_measure(benchmark).name if benchmark in titles else str(benchmark)
+        models = list(dict.fromkeys(measured["model"]))
         sections.append(
             {
                 "benchmark": titles.get(str(benchmark), str(benchmark)),
@@ -144,8 +146,9 @@ def benchmarks(results: Results) -> list[dict[str, Any]]:
                 "has_intervals": bool(headline["low"].notna().any()),
                 "measure": ", ".join(dict.fromkeys(headline["name"])) + f" ({unit})",
                 "tables": tables,
-                "heatmaps": heatmaps(results, str(benchmark), list(dict.fromkeys(measured["model"]))),
-                "examples": examples(results, str(benchmark), list(dict.fromkeys(measured["model"]))),
+                "heatmaps": heatmaps(results, folder, models, is_judged=bool(judge)),
+                "best": 10 if judge else 1,
+                "examples": examples(results, folder, models, str(benchmark), str(protocol)),
             }
         )  # fmt: skip
     return sections
@@ -200,11 +203,15 @@ def judging(results: Results) -> dict[str, Any] | None:
     return without_constants(pd.DataFrame(rows), "model") if rows else None
 
 
-def heatmaps(results: Results, benchmark: str, models: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
-    """Return by model the answers that have a length and a depth, with their score from 0 to 1."""
+def heatmaps(
+    results: Results, benchmark: str, models: Sequence[str], is_judged: bool = False
+) -> dict[str, list[dict[str, Any]]]:
+    """Return by model the answers that have a length and a depth, with their score or the judge's rating."""
     found, names = {}, ("length", "depth", "score")
     for model in models:
-        answers = (results.json(f"score_{benchmark}/{model}/scores.json") or {}).get("answers") or []
+        report = results.json(f"score_{benchmark}/{model}/scores.json") or {}
+        part = report.get("judge") if is_judged else report
+        answers = (part.get("answers") if isinstance(part, Mapping) else None) or []
         cells = [
             {name: one[name] for name in names} for one in answers if all(one.get(name) is not None for name in names)
         ]
@@ -213,12 +220,23 @@ def heatmaps(results: Results, benchmark: str, models: Sequence[str]) -> dict[st
     return found
 
 
-def examples(results: Results, benchmark: str, models: Sequence[str]) -> list[dict[str, Any]]:
-    """Return items with all models' answers and scores: first those on which the models differ most."""
+def examples(
+    results: Results, benchmark: str, models: Sequence[str], measured: str, protocol: str
+) -> list[dict[str, Any]]:
+    """Return items with all models' answers and scores: first those on which the models differ most.
+
+    Args:
+        results: the results folder.
+        benchmark: name of the benchmark and of its folders.
+        models: names of the models.
+        measured: what measures call the benchmark: LongBench's are of ``longbench`` or ``longbench_e``.
+        protocol: of the scores.
+    """
     scores: dict[str, dict[str, float]] = {}
     for model in models:
         for row in results.jsonl(f"score_{benchmark}/{model}/items.jsonl") or []:
-            scores.setdefault(row["item"], {}).setdefault(model, row["score"])
+            if (row["benchmark"], row["protocol"]) == (measured, protocol):
+                scores.setdefault(row["item"], {}).setdefault(model, row["score"])
     spread = {item: max(found.values()) - min(found.values()) for item, found in scores.items()}
     order = sorted(scores, key=lambda item: (-spread[item], item))
     # of the items on which all agree, the worst and the best
@@ -240,19 +258,22 @@ def examples(results: Results, benchmark: str, models: Sequence[str]) -> list[di
 
 
 def _answers(results: Results, benchmark: str, model: str, items: set[str]) -> dict[str, dict[str, str]]:
-    """Return question, expected answer and answer of these items, shortened."""
+    """Return question, expected answer and answer of these items, shortened. A turn of several is ``<item>-<turn>``."""
     found = {}
     for path in results.files(f"generate/{model}/{benchmark}/*.jsonl"):
         for row in results.jsonl(path.relative_to(results.folder).as_posix()) or []:
-            if row.get("item") not in items:
+            turns = row["turns"]
+            names = [f"{row['item']}-{number}" for number in range(1, len(turns) + 1)] if turns[1:] else [row["item"]]
+            if items.isdisjoint(names):
                 continue
             record = row.get("record") or {}
             expected = next((record[name] for name in all_benchmarks.load(benchmark).expected if record.get(name)), "")
             if isinstance(expected, list):
                 expected = " / ".join(map(str, expected))
             question = record.get("query") or record.get("question") or ""
-            texts = {"question": question, "expected": expected, "answer": row["turns"][0]["text"]}
-            found[row["item"]] = {name: _short(str(text)) for name, text in texts.items()}
+            for name, turn in zip(names, turns, strict=True):
+                texts = {"question": question, "expected": expected, "answer": turn["text"]}
+                found[name] = {key: _short(str(text)) for key, text in texts.items()}
     return found
 
 

@@ -150,7 +150,8 @@ def _benchmarks(results: Results, made: dict[str, Any]) -> list[dict[str, Any]]:
             made[f"scores-{number}"] = charts.intervals(section["intervals"], section["measure"], what)
         for place, (model, cells) in enumerate(section["heatmaps"].items()):
             what = f"Heatmap: score of {model} by length of the text and depth of the needle."
-            made[f"heatmap-{number}-{place}"] = charts.heatmap(cells, ("length in tokens", "depth in %"), what)
+            titles = ("length in tokens", "depth in %")
+            made[f"heatmap-{number}-{place}"] = charts.heatmap(cells, titles, what, section["best"])
     return found
 
 
