@@ -405,6 +405,19 @@ def test_every_section_shows_answers_with_the_scores_of_its_own_protocol(tmp_pat
     assert heatmaps[:3] == [([1.0], 1), ([7], 10), ([], 10)]
 
 
+def test_shares_of_the_harness_have_four_decimals(tmp_path):
+    (tmp_path / "leaderboard").mkdir()
+    columns = "model,source,benchmark,name,protocol,unit,score,low,high,n,data,judge,nulls,headline\n"
+    numbers = "m,measured,lm-evaluation-harness,acc,v1,the task's own unit,0.71239,0.7,0.73,4,d,,0,True\n"
+    (tmp_path / "leaderboard/leaderboard.csv").write_text(columns + numbers)
+    difference = "m,lm-evaluation-harness,v1,acc,the task's own unit,0.0123,0.001,0.02,0.1,4,4\n"
+    titles = "model,benchmark,protocol,name,unit,difference,low,high,p_value,n,clusters\n"
+    (tmp_path / "leaderboard/differences.csv").write_text(titles + difference)
+    (section,) = later.benchmarks(Results(tmp_path))
+    ((row,),) = [one["rows"] for one in section["tables"]]
+    assert row[2:5] == ["0.7124", "[0.7000, 0.7300]", "+0.0123 [+0.0010, +0.0200]"]
+
+
 def test_intervals_mark_chance():
     rows = [{"name": "a", "value": 0.6, "low": 0.5, "high": 0.7}]
     assert len(charts.intervals(rows, "AUROC", "", chance=0.5)["layer"]) == 3

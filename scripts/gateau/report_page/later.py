@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from gateau.evaluation import benchmarks as all_benchmarks
+from gateau.evaluation.results.measures import OWN_UNIT
 from gateau.report_page.numbers import duration, rounded
 from gateau.report_page.results import Results
 from gateau.reports import UNKNOWN
@@ -163,18 +164,14 @@ def _scores(rows: pd.DataFrame, differences: pd.DataFrame | None, benchmark: str
     found = []
     for row in rows.to_dict("records"):
         other = told.get((row["model"], row["name"]))
-        measured = row["source"] == "measured"
+        measured, places = row["source"] == "measured", 4 if row["unit"] == OWN_UNIT else 1
         found.append(
             {
                 "model": row["model"] if measured else f"{row['model']} ({row['source']})",
                 "measure": row["name"],
-                "score": f"{row['score']:.1f}",
-                "95 % interval": _interval(row["low"], row["high"]) if measured else UNKNOWN,
-                "difference to the baseline": UNKNOWN
-                if other is None
-                else f"{other['difference']:+.1f} {_interval(other['low'], other['high'], '+')}".removesuffix(
-                    f" {UNKNOWN}"
-                ),
+                "score": f"{row['score']:.{places}f}",
+                "95 % interval": _interval(row["low"], row["high"], places) if measured else UNKNOWN,
+                "difference to the baseline": UNKNOWN if other is None else _difference(other, places),
                 "items": int(row["n"]) if measured else None,
                 "without a rating": int(row["nulls"]) if measured else None,
             }
@@ -182,9 +179,14 @@ def _scores(rows: pd.DataFrame, differences: pd.DataFrame | None, benchmark: str
     return without_constants(pd.DataFrame(found, dtype=object), "model")
 
 
-def _interval(low: float, high: float, sign: str = "") -> str:
+def _difference(row: Mapping[Any, Any], places: int) -> str:
+    interval = _interval(row["low"], row["high"], places, "+")
+    return f"{row['difference']:+.{places}f} {interval}".removesuffix(f" {UNKNOWN}")
+
+
+def _interval(low: float, high: float, places: int, sign: str = "") -> str:
     """Return an interval for a table; a measure of a single cluster has none."""
-    return UNKNOWN if pd.isna(low) else f"[{low:{sign}.1f}, {high:{sign}.1f}]"
+    return UNKNOWN if pd.isna(low) else f"[{low:{sign}.{places}f}, {high:{sign}.{places}f}]"
 
 
 def judging(results: Results) -> dict[str, Any] | None:
