@@ -31,6 +31,7 @@ def main() -> None:
         raise SettingsError("--peak-tflops takes a positive number, --utilization a share above 0 up to 1")
     config = read_configuration(args.configfile)
     configuration = Configuration(config)
+    configuration.check_names()
     for experiment in configuration.experiments.values():
         experiment.check(config["models"])
     planned = Run(configuration, Path(config["results_dir"]))

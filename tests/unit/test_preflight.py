@@ -133,6 +133,19 @@ def test_a_fault_of_the_configuration_is_found(sound, fault):
     assert advice in texts
 
 
+@pytest.mark.parametrize(
+    ("change", "advice"),
+    [
+        ({"train": {"experiments": ["typo"]}}, "train.experiments: typo is not an experiment; choose from gateau"),
+        ({"experiments": {"a": {"method": "typo"}}}, "experiment a: method 'typo' does not exist; choose one of"),
+    ],
+)
+def test_an_unknown_name_is_found_before_anything_looks_it_up(sound, change, advice):
+    (finding,) = all_checks(configured(sound, change))
+    assert (finding.level, finding.subject) == ("error", "configuration")
+    assert finding.text.startswith(advice)
+
+
 def test_a_limit_is_compared_with_the_rows_unless_an_earlier_run_counted_them(sound):
     run = Run(configured(sound, {"data": {"limit": 20}}), Path("results"))
     assert [str(one) for one in thorough.check_all_rows(run)] == ["ok: data.limit: there are 20 rows to draw"]

@@ -36,6 +36,8 @@ def all_checks(configuration: Configuration, gpu_memory_gib: float | None = None
         configuration: the configuration of the run.
         gpu_memory_gib: memory of one GPU in GiB; None stands for that of the GPU here, or an assumed one.
     """
+    if wrong := error_of("configuration", configuration.check_names):
+        return wrong
     run = Run(configuration, Path(configuration.config["results_dir"]))
     hub = check_hub(configuration)
     asked = {one.subject for one in hub}
