@@ -279,6 +279,39 @@ def test_a_full_disk_is_found(sound, monkeypatch):
     assert "set results_dir, progress_dir or train.checkpoint_dir to a larger disk" in texts
 
 
+def test_each_disk_is_compared_with_what_is_still_to_be_written_there(sound, tmp_path, monkeypatch):
+    stages = [
+        Stage("long_pass", "", 1, 1, "", files={"results/long_pass": 60.0, "fast/long_pass": 60.0}),
+        Stage("train", "a", 1, 1, "", files={"results/train/a": 20.0, "fast/checkpoints": 300.0}),
+        Stage("train", "b", 1, 1, "", files={"results/train/b": 20.0, "fast/checkpoints": 300.0}),
+    ]  # fmt: skip
+    free = {"results": 45, "fast": 700}
+    (tmp_path / "fast/checkpoints").mkdir(parents=True)
+    for folder in ("long_pass", "train/b", "never_needed"):
+        (tmp_path / "results" / folder).mkdir(parents=True)
+    (tmp_path / "results/long_pass/0.parquet").write_bytes(bytes(50))
+    (tmp_path / "results/never_needed/0.parquet").write_bytes(bytes(10**4))
+    monkeypatch.setattr(thorough, "_disk_of", lambda folder: folder.relative_to(tmp_path).parts[0])
+    monkeypatch.setattr(
+        thorough.shutil, "disk_usage", lambda folder: SimpleNamespace(free=free[folder.relative_to(tmp_path).parts[0]])
+    )
+    levels = [(one.level, one.text.partition("disk of ")[2].split(";")[0]) for one in thorough.check_disk(stages)]
+    assert levels == [("error", str(tmp_path / "results/long_pass")), ("warning", str(tmp_path / "fast"))]
+    free |= {"results": 70, "fast": 900}
+    assert [one.level for one in thorough.check_disk(stages)] == ["ok", "ok"]
+
+
+def test_a_run_writes_to_the_configured_folders(sound):
+    """Of a training, the checkpoints; of a pass, the finished work."""
+    run = Run(configured(sound, {"progress_dir": "fast", "train": {"checkpoint_dir": "large"}}), Path("results"))
+    folders = {one.title: list(one.files or {}) for one in run.stages()}
+    assert folders["long_pass"] == ["results/long_pass", "fast/long_pass"]
+    assert folders["tokens long"] == ["results/tokens/long.parquet"]
+    assert folders["train gateau"] == ["large", "results/train/gateau", "results/export/gateau"]
+    run = Run(configured(sound), Path("results"))
+    assert "results/progress/long_pass" in next(one.files for one in run.stages() if one.rule == "long_pass")
+
+
 @pytest.fixture
 def model_7b(tmp_path):
     """Llama-2-7B's config.json with the tiny pair's tokenizer and no real weights."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from collections.abc import Iterable
 from contextlib import suppress
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gateau.costs.run import Run, Stage
 from gateau.errors import DataError, ModelError, SettingsError
@@ -53,7 +54,7 @@ def all_checks(configuration: Configuration, gpu_memory_gib: float | None = None
     ]
     stages: list[Stage] = []
     wrong = error_of("estimate", lambda: stages.extend(run.stages()))
-    found += [*wrong, *check_all_rows(run), *check_memory(stages, gpu_memory_gib), *check_disk(configuration, stages)]
+    found += [*wrong, *check_all_rows(run), *check_memory(stages, gpu_memory_gib), *check_disk(stages)]
     found += error_of("configuration", configuration.check)
     found += error_of("configuration", Evaluation(configuration).check)
     return distinct(found, general=("configuration", "estimate"))
@@ -333,14 +334,41 @@ def _gpu(gib: float | None) -> tuple[float, str]:
     return ASSUMED_GIB * 2**30, f"an assumed GPU with {ASSUMED_GIB:g} GiB (--gpu-memory-gib)"
 
 
-def check_disk(configuration: Configuration, stages: Iterable[Stage]) -> list[Finding]:
-    """Check that results and checkpoints fit the disk; files that are there already do not count again."""
-    needed = sum(one.disk or 0 for one in stages)
-    folder = configuration.config["results_dir"]
-    there = sum(file.stat().st_size for file in Path(folder).rglob("*") if file.is_file() and not file.is_symlink())
-    free, more = shutil.disk_usage(existing(folder)).free, max(needed - there, 0)
-    text = f"about {gigabytes(more)} GB are still to be written, and {gigabytes(free)} GB are free"
+def check_disk(stages: Iterable[Stage]) -> list[Finding]:
+    """Check that each disk has room for what is still to be written there.
+
+    Results, progress and checkpoints may be on different disks. What a folder of a stage holds already does not count
+    again.
+    """
+    needed: Counter[str] = Counter()
+    for one in stages:
+        needed.update(one.files or {})
+    folders: dict[Any, Path] = {}
+    more: Counter[Any] = Counter()
+    for path, size in needed.items():
+        folder = existing(path)
+        disk = _disk_of(folder)
+        folders.setdefault(disk, folder)
+        more[disk] += max(size - _written(Path(path)), 0)
+    return [_room(folder, more[disk]) for disk, folder in folders.items()]
+
+
+def _disk_of(folder: Path) -> int:
+    return folder.stat().st_dev
+
+
+def _written(path: Path) -> int:
+    """Return the bytes of a file, or of all files in a folder; 0 if there is none."""
+    files = [path] if path.is_file() else path.rglob("*")
+    return sum(file.stat().st_size for file in files if file.is_file() and not file.is_symlink())
+
+
+def _room(folder: Path, more: float) -> Finding:
+    free = shutil.disk_usage(folder).free
+    text = (
+        f"about {gigabytes(more)} GB are still to be written, and {gigabytes(free)} GB are free on the disk of {folder}"
+    )
     if more <= 0.8 * free:
-        return [Finding(OK, "disk", text)]
+        return Finding(OK, "disk", text)
     advice = "set results_dir, progress_dir or train.checkpoint_dir to a larger disk, or train fewer experiments"
-    return [Finding(ERROR if more > free else WARNING, "disk", f"{text}; {advice}")]
+    return Finding(ERROR if more > free else WARNING, "disk", f"{text}; {advice}")
