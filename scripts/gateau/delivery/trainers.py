@@ -177,7 +177,7 @@ def trl(settings: TrainingSettings, files: Sequence[str]) -> str:
 # All weights of a large model need DeepSpeed or FSDP: see accelerate config.
 import torch
 from datasets import load_dataset
-{"from peft import LoraConfig" + chr(10) if lora else ""}from transformers import AutoConfig, AutoModelForCausalLM
+{"from peft import LoraConfig" + chr(10) if lora else ""}from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from trl import SFTConfig, SFTTrainer
 
 MODEL = {json.dumps(settings.model)}
@@ -204,8 +204,11 @@ def main(model=MODEL, attention="flash_attention_2", dtype=torch.bfloat16, **cha
     weights = AutoModelForCausalLM.from_pretrained(
         model, config=config, dtype=dtype, attn_implementation=attention, **LOADING
     )
+    tokenizer = AutoTokenizer.from_pretrained(model, **LOADING)
     options = SFTConfig(**{{**OPTIONS, **changes}})
-    trainer = SFTTrainer(weights, args=options, train_dataset=rows, peft_config={peft})
+    trainer = SFTTrainer(
+        weights, args=options, train_dataset=rows, processing_class=tokenizer, peft_config={peft}
+    )
     trainer.train()
     trainer.save_model()
     return trainer
