@@ -312,6 +312,15 @@ def test_a_run_writes_to_the_configured_folders(sound):
     assert "results/progress/long_pass" in next(one.files for one in run.stages() if one.rule == "long_pass")
 
 
+def test_a_cached_model_of_the_hub_answers_within_its_window(sound, monkeypatch):
+    cached = str(TINY_PAIR / "long/config.json")
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *args, **options: cached)
+    evaluate = {"models": {"hub": "me/model", "local": str(TINY_PAIR / "long")}, "generate": {"max_length": 9000}}
+    run = Run(configured(sound, {"evaluate": evaluate}), Path("results"))
+    memory = {one.name: one.memory for one in run.stages() if one.rule == "generate"}
+    assert memory["hub needle"] == memory["local needle"]
+
+
 @pytest.fixture
 def model_7b(tmp_path):
     """Llama-2-7B's config.json with the tiny pair's tokenizer and no real weights."""

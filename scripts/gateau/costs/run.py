@@ -343,7 +343,8 @@ class Run:
             return Stage("generate", *stage)
         section = evaluation.given.get(model) or self.configuration.model("base")
         shape = self.shape(f"evaluate.models.{model}", section)
-        window = ModelSpec.from_config(section).context_window() if shape else None
+        spec = ModelSpec.from_config(section)
+        window = (spec if spec.window else local_copy(spec)).context_window() if shape else None
         try:
             turns = turns_of(evaluation, benchmark, self.results, self._counter(section), window)
         except SettingsError as error:
