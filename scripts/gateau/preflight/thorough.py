@@ -5,11 +5,9 @@ from __future__ import annotations
 import shutil
 from collections import Counter
 from collections.abc import Iterable
-from contextlib import suppress
 from functools import partial
-from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from gateau.costs.run import Run, Stage
 from gateau.errors import DataError, ModelError, SettingsError
@@ -19,15 +17,10 @@ from gateau.hub_entries import is_unfetched
 from gateau.model_files import ModelSpec, local_copy
 from gateau.preflight.cheap import cheap_checks, existing, is_cached, is_offline, sections, window_of
 from gateau.preflight.findings import ERROR, OK, WARNING, Finding, distinct, error_of
-from gateau.raw_files import expanded
+from gateau.preflight.rows import check_all_rows, check_rows
 from gateau.reports import gigabytes
 
-if TYPE_CHECKING:
-    from gateau.data.intake import Intake
-    from gateau.tables import Row
-
 ASSUMED_GIB = 80.0
-_ROWS = 50  # of each file that are parsed
 
 
 def all_checks(configuration: Configuration, gpu_memory_gib: float | None = None) -> list[Finding]:
@@ -58,89 +51,6 @@ def all_checks(configuration: Configuration, gpu_memory_gib: float | None = None
     found += error_of("configuration", configuration.check)
     found += error_of("configuration", Evaluation(configuration).check)
     return distinct(found, general=("configuration", "estimate"))
-
-
-def check_rows(configuration: Configuration) -> list[Finding]:
-    """Parse the first rows of each raw file, and say how many would be rejected and why."""
-    found = []
-    needed = [*["long"] * configuration.needs_rows, *["short"] * ("short" in configuration.sources)]
-    for source in needed:
-        paths = raw_paths(configuration, source)
-        for path in paths:
-            found += _check_rows(configuration, source, path, is_only_one=len(paths) == 1)
-    return found
-
-
-def check_all_rows(run: Run) -> list[Finding]:
-    """Say why the rows as a whole cannot be used, for example because data.limit asks for more than there are.
-
-    All rows are read for the estimate, unless the lengths come from the tables of an earlier run.
-    """
-    data, entries = run.config["data"], [*run.configuration.raw_files("long"), *run.configuration.raw_files("short")]
-    if not run.configuration.needs_rows or data["planted"] or any(map(is_unfetched, entries)):
-        return []
-    lengths, limit = run.long, data["limit"]
-    found = [Finding(ERROR, key, text) for key, text in run.faults.items()]
-    if limit is not None and lengths is not None:
-        text = "is not compared with the files, because the lengths come from the index of an earlier run"
-        found.append(Finding(OK, "data.limit", text if run.is_indexed else f"there are {limit} rows to draw"))
-    return found
-
-
-def raw_paths(configuration: Configuration, source: str) -> list[str]:
-    """Return the raw files of ``long`` or ``short`` that are here; those of a wrong entry are left out."""
-    found: list[str] = []
-    for entry in configuration.raw_files(source):
-        error_of("", lambda entry=entry: found.extend(expanded([entry], f"data.{source}")))  # type: ignore[misc]
-    return found
-
-
-def first_rows(configuration: Configuration, source: str, path: str) -> tuple[Intake, list[Row]]:
-    """Return the first rows of a raw file that can be used, and their intake, which has counted the others."""
-    from gateau.data.chats import short_intake
-    from gateau.data.readers import read_file
-    from gateau.data.samples import long_intake
-
-    keeps_duplicates = configuration.config["data"]["duplicate_content"] == "keep"
-    intake = (long_intake if source == "long" else short_intake)(configuration.intake_options(source), keeps_duplicates)
-    rows = intake.read(islice(read_file(path, path, intake.columns), _ROWS))
-    return intake, [row for row in rows if isinstance(row, dict)]
-
-
-def _check_rows(configuration: Configuration, source: str, path: str, is_only_one: bool) -> list[Finding]:
-    data, key = configuration.config["data"], f"data.{source}"
-    try:
-        intake, _ = first_rows(configuration, source, path)
-    except DataError as error:
-        return [Finding(ERROR, key, str(error))]
-    rejected, read = sum(intake.rejected.values()), intake.n_rows
-    if not read:
-        text = f"{path}: the file is empty; write its rows again, or leave it out"
-        return [Finding(ERROR if is_only_one else WARNING, key, text)]
-    which = f"the first {read}" if read == _ROWS else f"all {read}"
-    fault = intake.columns.misnamed(intake.keys)  # another file may have the field
-    found = [Finding(WARNING, key, f"{path}, {which} rows: {fault}")] if fault else []
-    if not rejected:
-        return [*found, Finding(OK, key, f"{path}: {which} rows can be used")]
-    reasons = ", ".join(f"{reason} {count}" for reason, count in intake.rejected.most_common())
-    first = intake.first_rejections[0]
-    text = f"{path}: {rejected} of {which} rows would be rejected ({reasons}); line {first.origin.line}: {first.advice}"
-    return [*found, Finding(ERROR if rejected > data["max_rejected_share"] * read else WARNING, key, text)]
-
-
-def preview_rows(configuration: Configuration) -> str:
-    """Return what is taken as context, instruction and response of ten random rows among the first of each file.
-
-    The text is empty if no row is here.
-    """
-    from gateau.data.preview import Preview
-
-    preview = Preview()
-    for path in raw_paths(configuration, "long") if configuration.needs_rows else ():
-        with suppress(DataError):  # among the findings
-            for _ in preview.watch(first_rows(configuration, "long", path)[1]):
-                pass
-    return preview.text() if preview.rows else ""
 
 
 def check_tokenizers(configuration: Configuration) -> list[Finding]:
