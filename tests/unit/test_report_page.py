@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 import vl_convert
 from hypothesis import given, settings
@@ -251,6 +252,25 @@ def test_a_selection_of_samples_that_are_gone_is_left_out(run, tmp_path, stage):
     assert "There is one experiment" in page
 
 
+@pytest.mark.parametrize("fault", ["a column of today is missing", "no table", "texts are missing"])
+def test_a_table_that_cannot_be_read_fails_a_part_of_the_page_only(run, tmp_path, monkeypatch, fault):
+    folder = tmp_path / "results"
+    shutil.copytree(run[0], folder)
+    scores = folder / "scores/scores.parquet"
+    if fault == "no table":
+        scores.write_bytes(b"PAR1")
+    elif fault == "texts are missing":
+        read = Results.rows
+        monkeypatch.setattr(Results, "rows", lambda *given: [one for one in read(*given) if one["id"] != "s000007"])
+    else:
+        pq.write_table(pq.read_table(scores).drop_columns(["segment_weight"]), scores)
+    page = make_page(folder, folder / "index.html")
+    details = data_of(page)["explorer"]["details"]
+    assert page.count("scores/scores.parquet cannot be read") == (fault != "texts are missing")
+    assert len(details) == len(run[2]["explorer"]["details"]) - (fault == "texts are missing")
+    assert any("segments" in one for one in details.values()) == (fault == "texts are missing")
+
+
 def test_long_contexts_stay_below_the_largest_size(tmp_path, monkeypatch):
     monkeypatch.setattr(samples, "_MOST_BYTES", 300_000)
     folder = make_results(tmp_path / "results", 60, words=6000)
@@ -275,14 +295,19 @@ def test_warnings_say_what_is_the_case_and_what_to_do(run):
     pool, (ranked, _) = read_pool(results), read_rankings(results)
     pool["truncated_tokens"] = [5] * 60 + [0] * 60
     ranked.summary.update(spearman_with_length=0.72, near_duplicates=40)
-    found = [one["what"] for one in overview.warnings(pool, [ranked], {"rows": 10, "rejected": 4})]
+    intake = {"rows": 10, "rejected": 4, "rejected_by_reason": {"not_json": 4}}
+    found = [one["what"] for one in overview.warnings(pool, [ranked], intake)]
     for words in (
         "1 samples have scores that are NaN", "1 of 120 samples have no context", "60 samples (50 %) was cut",
         "follows length (Spearman +0.72): it prefers long", "leaves out 40 near duplicates, 34 %", "40 % of the rows",
     ):  # fmt: skip
         assert any(words in what for what in found), words
+    asked = {"rows": 10, "rejected": 8, "rejected_by_reason": {"not_drawn": 5, "duplicate_content": 2, "not_json": 1}}
+    assert not any("of the rows" in one["what"] for one in overview.warnings(pool, [ranked], asked))
+    asked["rejected_by_reason"] |= {"not_drawn": 4, "not_json": 2}
+    assert any("20 % of the rows were rejected (2 of 10)" in one["what"] for one in overview.warnings(pool, [], asked))
     ranked.summary.update(spearman_with_length=0.1, near_duplicates=0)
-    assert overview.warnings(read_pool(results).iloc[2:], [ranked], {"rows": 10, "rejected": 0}) == []
+    assert overview.warnings(read_pool(results).iloc[2:], [ranked], {"rows": 10, "rejected_by_reason": {}}) == []
 
 
 def test_overlaps_and_correlations_by_hand(run):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -64,17 +64,23 @@ class Results:
 
         return self._read(name, read)
 
-    def rows(self, name: str, schema: pa.Schema, columns: Sequence[str], ids: set[str]) -> Iterator[dict[str, Any]]:
-        """Yield the rows of these ids with these columns and ``id``; one row group is in memory at a time."""
-        path = self.folder / name
-        if not path.is_file():
-            return
-        with open_table(path, schema) as file:
-            for group in range(file.num_row_groups):
-                keys = file.read_row_group(group, columns=["id"]).column("id").to_pylist()
-                places = [place for place, key in enumerate(keys) if key in ids]
-                if places:
-                    yield from file.read_row_group(group, columns=["id", *columns]).take(places).to_pylist()
+    def rows(self, name: str, schema: pa.Schema, columns: Sequence[str], ids: set[str]) -> list[dict[str, Any]]:
+        """Return the rows of these ids with these columns and ``id``; none if the table cannot be read.
+
+        One row group is in memory at a time.
+        """
+
+        def read(path: Path) -> list[dict[str, Any]]:
+            found = []
+            with open_table(path, schema) as file:
+                for group in range(file.num_row_groups):
+                    keys = file.read_row_group(group, columns=["id"]).column("id").to_pylist()
+                    places = [place for place, key in enumerate(keys) if key in ids]
+                    if places:
+                        found += file.read_row_group(group, columns=["id", *columns]).take(places).to_pylist()
+            return found
+
+        return self._read(name, read) or []
 
     def folders(self, name: str) -> list[str]:
         """Return the names of the folders in a folder, sorted."""
@@ -133,5 +139,6 @@ class Results:
         try:
             return read(path)
         except (UserError, OSError, ValueError, LookupError) as error:
-            self.notes.append(f"{name} cannot be read: {error}")
+            note = f"{name} cannot be read: {error}"
+            self.notes += [note] * (note not in self.notes)
             return None
