@@ -382,6 +382,13 @@ def test_trainings_benchmarks_and_labelled_data_are_shown(run, tmp_path):
         assert vl_convert.vegalite_to_vega(spec)["marks"], name
 
 
+def test_a_training_that_is_not_finished_names_its_log(tmp_path):
+    """Its history is written at the end only."""
+    (tmp_path / "train/gateau").mkdir(parents=True)
+    found = later.trainings(Results(tmp_path))
+    assert found["table"]["rows"] == [["gateau", "not finished, see logs/train/gateau.log"]]
+
+
 def test_every_section_shows_answers_with_the_scores_of_its_own_protocol(tmp_path):
     """The judge's section, both turns of MT-Bench, and LongBench-E, whose answers are in the folder of LongBench."""
     board = "model,source,benchmark,name,protocol,unit,score,low,high,n,data,judge,nulls,headline\n" + "".join(

@@ -55,9 +55,10 @@ def trainings(results: Results) -> dict[str, Any] | None:
 
 
 def _training(name: str, summary: Mapping[str, Any] | None, history: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    last = max((one["step"] for one in history), default=0)
     if not summary:
-        return {"experiment": name, "state": f"at step {last}"}
+        last = max((one["step"] for one in history), default=None)  # a training writes its history at its end
+        state = f"not finished, see logs/train/{name}.log" if last is None else f"at step {last}"
+        return {"experiment": name, "state": state}
     speed = summary.get("speed_of_this_run") or {}
     held_out = (summary.get("losses") or {}).get("eval_loss") or [None]
     mfu, peak = speed.get("mfu"), summary.get("peak_gpu_bytes")
