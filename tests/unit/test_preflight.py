@@ -327,8 +327,9 @@ def test_a_run_writes_to_the_configured_folders(sound):
     assert folders["long_pass"] == ["results/long_pass", "fast/long_pass"]
     assert folders["tokens long"] == ["results/tokens/long.parquet"]
     assert folders["train gateau"] == ["large", "results/train/gateau", "results/export/gateau"]
-    run = Run(configured(sound), Path("results"))
-    assert "results/progress/long_pass" in next(one.files for one in run.stages() if one.rule == "long_pass")
+    run = Run(configured(sound, {"experiments": {"other": {"method": "one_model"}}}), Path("results"))
+    folders = {one.title: list(one.files or {}) for one in run.stages()}
+    assert folders["contrast_pass one_model"] == ["results/contrast_pass/one_model", "results/progress/short_pass"]
 
 
 def test_a_cached_model_of_the_hub_answers_within_its_window(sound, monkeypatch):

@@ -249,14 +249,15 @@ class Run:
         known = shape if one.window or not window_of else None  # costs are unknown without the window
         samples = shares_read(self.config["scoring"])[1] if rule == "segment_pass" else 1
         written = sum(one.file_bytes(shape, sample) for sample in read) if read and shape else None
-        progress = self.config["progress_dir"] or self.results / "progress"
+        store = "short_pass" if rule == "contrast_pass" else rule  # a contrast is a short pass of another model
+        places = [f"{self.results}/{folder}", f"{self.config['progress_dir'] or f'{self.results}/progress'}/{store}"]
         return Stage(
             rule, name, shards, self.configuration.gpus_per_pass, f"{folder}/*-of-{shards:04d}.tsv",
             sequences=round(samples * len(read)) if read else None,
             tokens=float(sum(map(one.tokens, read))) if read and known else None,
             flops=sum(one.flops(known, sample) for sample in read) if read and known else None,
             memory=one.memory(known) if known else None,
-            files=dict.fromkeys([f"{self.results}/{folder}", f"{progress}/{folder}"], written) if written else None,
+            files=dict.fromkeys(places, written) if written else None,
         )  # fmt: skip
 
     def _tokens(self) -> list[Stage]:
