@@ -19,7 +19,8 @@ from gateau.errors import ModelError, SettingsError
 from gateau.experiments import Configuration
 from gateau.model_files import ModelSpec
 from gateau.preflight.findings import ERROR, render
-from gateau.preflight.thorough import ASSUMED_GIB, all_checks, preview_rows
+from gateau.preflight.rows import preview_rows
+from gateau.preflight.thorough import ASSUMED_GIB, all_checks
 from gateau.reports import gigabytes, markdown_table
 
 

@@ -31,6 +31,7 @@ def main() -> None:
         raise SettingsError("--peak-tflops takes a positive number, --utilization a share above 0 up to 1")
     config = read_configuration(args.configfile)
     configuration = Configuration(config)
+    configuration.check_names()
     for experiment in configuration.experiments.values():
         experiment.check(config["models"])
     planned = Run(configuration, Path(config["results_dir"]))
@@ -83,7 +84,7 @@ Not counted: loading, idle ranks, padding, held-out losses, embeddings, rewards.
 
 def _described(stage: Stage, results: Path, speed: float | None) -> dict[str, Any]:
     hours = stage.device_hours(speed) if speed else None
-    return asdict(stage) | {"device_hours": hours, "measured_hours": stage.measured_hours(results)}
+    return asdict(stage) | {"disk": stage.disk, "device_hours": hours, "measured_hours": stage.measured_hours(results)}
 
 
 def _table(stages: Sequence[Mapping[str, Any]]) -> str:

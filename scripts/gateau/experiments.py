@@ -90,14 +90,11 @@ class Experiment:
         return {name: self.options[name] for name in (*METHODS[self.method].reads, *_SELECTS)}
 
     def check(self, models: Mapping[str, Any]) -> None:
-        """Check method, options and models. ``models`` is the section of the configuration.
+        """Check options and models of a known method. ``models`` is the section of the configuration.
 
         Raises:
-            SettingsError: the method is unknown, an option is not used by it, or a required model is not set.
+            SettingsError: an option is not used by the method, or a required model is not set.
         """
-        if self.method not in METHODS and self.method not in UNRANKED:
-            known = ", ".join([*METHODS, *UNRANKED])
-            raise SettingsError(f"experiment {self.name}: method {self.method!r} does not exist; choose one of {known}")
         reads = METHODS[self.method].reads if self.method in METHODS else ()
         if unread := [option for option in self.own if option in FORMULA and option not in reads]:
             raise SettingsError(
@@ -300,6 +297,16 @@ class Configuration:
         needed = {"data.long": self.needs_rows and not self.raw_files("long"), "models.long": needs_long}
         return [key for key, is_missing in needed.items() if is_missing]
 
+    def check_names(self) -> None:
+        """Raise SettingsError for an unknown experiment or method. Everything else looks these names up."""
+        if not all(isinstance(name, str) for name in self.config["experiments"]):
+            raise SettingsError("the names of experiments must be text; put numbers in quotes")
+        for name, one in self.experiments.items():
+            if one.method not in METHODS and one.method not in UNRANKED:
+                known = ", ".join([*METHODS, *UNRANKED])
+                raise SettingsError(f"experiment {name}: method {one.method!r} does not exist; choose one of {known}")
+        check_known("train.experiments", self.trained, self.experiments, "is not an experiment")
+
     def check(self) -> None:
         """Check the whole configuration before anything runs for hours.
 
@@ -307,11 +314,9 @@ class Configuration:
             SettingsError: a setting is invalid or contradicts another one.
             ModelError: a local model is missing or its context window is too short.
         """
-        if not all(isinstance(name, str) for name in self.config["experiments"]):
-            raise SettingsError("the names of experiments must be text; put numbers in quotes")
+        self.check_names()
         for experiment in self.experiments.values():
             experiment.check(self.config["models"])
-        check_known("train.experiments", self.trained, self.experiments, "is not an experiment")
         for name in self.trained:
             if self.experiments[name].options["n_short"] and not self.raw_files("short"):
                 raise SettingsError(f"experiment {name} mixes short chats (n_short), but data.short is none")

@@ -4,6 +4,7 @@ import datetime
 import importlib.util
 import json
 import os
+from unittest import mock
 
 import duckdb
 import pandas as pd
@@ -12,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 from huggingface_hub import DatasetCard
+from transformers import AutoTokenizer
 
 from gateau import uploads
 from gateau.data.whole import WholeRows
@@ -319,6 +321,16 @@ def test_the_selected_rows_are_those_of_the_selection_best_first(run, ranked):
     assert [one["dataset"] for one in rows] == ["books", None]
 
 
+def test_a_sample_without_a_score_has_null(run, tmp_path):
+    """Such as one that scoring.screen left out."""
+    rows = read_rows(run / "ranking.parquet", RANKING)
+    rows[2]["score"] = None
+    write_rows(tmp_path / "ranking.parquet", RANKING, rows)
+    further = ["--ranking", tmp_path / "ranking.parquet"]
+    assert make(run, "gateau", tmp_path / "data", *further).returncode == 0
+    assert pq.read_table(tmp_path / "data/selected.parquet")["score"].to_pylist() == [1.0, None]
+
+
 def test_a_data_set_has_the_chats_of_the_mixture(run, ranked):
     tokens = pd.DataFrame({"id": [f"c{number}" for number in range(5)], "n_tokens": 1, "n_targets": 1})
     long = pd.DataFrame({"id": ["j1"], "n_tokens": [1], "n_targets": [1]})
@@ -401,7 +413,11 @@ def test_trl_trains_on_the_data_set_with_the_written_script(ranked, tmp_path, mo
         "bf16": False, "max_steps": 2, "gradient_accumulation_steps": 1, "save_strategy": "no", "use_cpu": True,
         "output_dir": str(tmp_path), "gradient_checkpointing": False, "packing": False,
     }  # fmt: skip
-    trainer = module.main(attention="sdpa", dtype=torch.float32, **changes)
+    module.LOADING = {"revision": "v1", "trust_remote_code": True}  # no matter for a local model
+    load = AutoTokenizer.from_pretrained
+    with mock.patch.object(AutoTokenizer, "from_pretrained", side_effect=load) as loaded:
+        trainer = module.main(attention="sdpa", dtype=torch.float32, **changes)
+    assert [one.kwargs for one in loaded.call_args_list] == [module.LOADING]
     assert trainer.state.global_step == 2
     batch = next(iter(trainer.get_train_dataloader()))
     kept = batch["labels"][batch["labels"] != -100]

@@ -534,6 +534,14 @@ def test_wrong_options_are_refused(small_run):
     assert "--utilization a share above 0 up to 1" in result.stderr
 
 
+def test_an_unknown_experiment_is_refused(tmp_path):
+    (tmp_path / "my.yaml").write_text("experiments: {a: {}}\ntrain: {experiments: [typo]}\n")
+    result = run_script("estimate", "--configfile", tmp_path / "my.yaml", cwd=tmp_path)
+    assert result.returncode == 1
+    assert "train.experiments: typo is not an experiment; choose from a" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
 def test_the_summary_at_the_start_is_light(tmp_path):
     """Snakemake prints it: no torch, and words instead of exceptions."""
     code = (

@@ -19,7 +19,8 @@ from gateau.experiments import Configuration
 from gateau.preflight import thorough
 from gateau.preflight.cheap import cheap_checks, check_files
 from gateau.preflight.findings import Finding, render
-from gateau.preflight.thorough import all_checks, check_memory, preview_rows
+from gateau.preflight.rows import check_all_rows, check_rows, preview_rows
+from gateau.preflight.thorough import all_checks, check_memory
 
 from helpers import ROOT, TINY_PAIR, merged, row, run_script, write_jsonl
 from unit.tokenizers import chat_tokenizer, python_tokenizer
@@ -133,12 +134,25 @@ def test_a_fault_of_the_configuration_is_found(sound, fault):
     assert advice in texts
 
 
+@pytest.mark.parametrize(
+    ("change", "advice"),
+    [
+        ({"train": {"experiments": ["typo"]}}, "train.experiments: typo is not an experiment; choose from gateau"),
+        ({"experiments": {"a": {"method": "typo"}}}, "experiment a: method 'typo' does not exist; choose one of"),
+    ],
+)
+def test_an_unknown_name_is_found_before_anything_looks_it_up(sound, change, advice):
+    (finding,) = all_checks(configured(sound, change))
+    assert (finding.level, finding.subject) == ("error", "configuration")
+    assert finding.text.startswith(advice)
+
+
 def test_a_limit_is_compared_with_the_rows_unless_an_earlier_run_counted_them(sound):
     run = Run(configured(sound, {"data": {"limit": 20}}), Path("results"))
-    assert [str(one) for one in thorough.check_all_rows(run)] == ["ok: data.limit: there are 20 rows to draw"]
+    assert [str(one) for one in check_all_rows(run)] == ["ok: data.limit: there are 20 rows to draw"]
     Path("results/index").mkdir(parents=True)
     Path("results/index/index.parquet").touch()
-    (finding,) = thorough.check_all_rows(run)
+    (finding,) = check_all_rows(run)
     assert "is not compared with the files" in finding.text
 
 
@@ -152,6 +166,24 @@ def test_wrong_columns_are_counted_by_reason(sound, tmp_path):
     findings, texts = found(configured(sound))
     assert findings == [("warning", "data.long")]
     assert "1 of all 21 rows would be rejected (not_json 1); line 21" in texts
+
+
+def test_rows_are_broken_as_in_a_run(sound, tmp_path):
+    """Duplicates are not, and the share is that of all files of a source."""
+    good = [row(f"{n}\n\nb", id=str(n)) for n in range(30)]
+    write_jsonl(tmp_path / "long.jsonl", [*good[:6], *good[:6]])
+    findings = [one for one in check_rows(configured(sound)) if one.subject == "data.long"]
+    assert [(one.level, one.text) for one in findings] == [
+        ("ok", "long.jsonl: all 12 rows can be used, but 6 are left out (duplicate_content 6)")
+    ]
+    write_jsonl(tmp_path / "long.jsonl", good)
+    write_jsonl(tmp_path / "more.jsonl", [good[0], good[0], {"text": "a"}])
+    both = {"data": {"long": ["long.jsonl", "more.jsonl"]}}
+    findings = [one for one in check_rows(configured(sound, both)) if one.subject == "data.long"]
+    assert [one.level for one in findings] == ["ok", "warning"]
+    assert "more.jsonl: 1 of all 3 rows would be rejected (missing_fields 1); line 3: the row has" in findings[1].text
+    findings = check_rows(configured(sound, both, {"data": {"max_rejected_share": 0.01}}))
+    assert [one.level for one in findings if one.subject == "data.long"] == ["ok", "error"]
 
 
 def test_data_of_the_hub_is_announced_until_it_is_fetched(sound, tmp_path, monkeypatch):
@@ -173,7 +205,7 @@ def test_data_of_the_hub_is_announced_until_it_is_fetched(sound, tmp_path, monke
     described = {"path": "more.jsonl", "n_bytes": file.stat().st_size, "sha256": ""}
     listing.write_text(json.dumps({"hub": "owner/rows", "commit": "1" * 40, "files": [described]}))
     assert thorough.check_hub_data(configuration) == []
-    texts = [one.text for one in [*cheap_checks(configuration), *thorough.check_rows(configuration)]]
+    texts = [one.text for one in [*cheap_checks(configuration), *check_rows(configuration)]]
     assert "results/hub_data/owner--rows/more.jsonl: all 1 rows can be used" in texts
     file.unlink()
     assert [(one.level, one.subject) for one in check_files(configuration)] == [("error", "data.long")]
@@ -196,7 +228,7 @@ def test_among_the_first_rows_an_absent_column_or_an_empty_file_is_a_warning(sou
     write_jsonl(tmp_path / "b.jsonl", [{"question": "q", "answer": "a"}])
     (tmp_path / "c.json").write_text("[]")
     change = {"data": {"columns": {"context": "document"}, "long": ["a.jsonl", "b.jsonl", "c.json"]}}
-    findings = [one for one in thorough.check_rows(configured(sound, change)) if one.subject == "data.long"]
+    findings = [one for one in check_rows(configured(sound, change)) if one.subject == "data.long"]
     assert [(one.level, one.text) for one in findings] == [
         ("ok", "a.jsonl: all 1 rows can be used"),
         ("warning", "b.jsonl, all 1 rows: no row has document, which is the context by data.columns; write one of the "
@@ -204,7 +236,7 @@ def test_among_the_first_rows_an_absent_column_or_an_empty_file_is_a_warning(sou
         ("ok", "b.jsonl: all 1 rows can be used"),
         ("warning", "c.json: the file is empty; write its rows again, or leave it out"),
     ]  # fmt: skip
-    alone, _ = thorough.check_rows(configured(sound, {"data": {"long": "c.json"}}))
+    alone, _ = check_rows(configured(sound, {"data": {"long": "c.json"}}))
     assert (alone.level, alone.subject) == ("error", "data.long")
 
 
@@ -264,6 +296,49 @@ def test_a_full_disk_is_found(sound, monkeypatch):
     findings, texts = found(configured(sound))
     assert findings == [("error", "disk")]
     assert "set results_dir, progress_dir or train.checkpoint_dir to a larger disk" in texts
+
+
+def test_each_disk_is_compared_with_what_is_still_to_be_written_there(sound, tmp_path, monkeypatch):
+    stages = [
+        Stage("long_pass", "", 1, 1, "", files={"results/long_pass": 60.0, "fast/long_pass": 60.0}),
+        Stage("train", "a", 1, 1, "", files={"results/train/a": 20.0, "fast/checkpoints": 300.0}),
+        Stage("train", "b", 1, 1, "", files={"results/train/b": 20.0, "fast/checkpoints": 300.0}),
+    ]  # fmt: skip
+    free = {"results": 45, "fast": 700}
+    (tmp_path / "fast/checkpoints").mkdir(parents=True)
+    for folder in ("long_pass", "train/b", "never_needed"):
+        (tmp_path / "results" / folder).mkdir(parents=True)
+    (tmp_path / "results/long_pass/0.parquet").write_bytes(bytes(50))
+    (tmp_path / "results/never_needed/0.parquet").write_bytes(bytes(10**4))
+    monkeypatch.setattr(thorough, "_disk_of", lambda folder: folder.relative_to(tmp_path).parts[0])
+    monkeypatch.setattr(
+        thorough.shutil, "disk_usage", lambda folder: SimpleNamespace(free=free[folder.relative_to(tmp_path).parts[0]])
+    )
+    levels = [(one.level, one.text.partition("disk of ")[2].split(";")[0]) for one in thorough.check_disk(stages)]
+    assert levels == [("error", str(tmp_path / "results/long_pass")), ("warning", str(tmp_path / "fast"))]
+    free |= {"results": 70, "fast": 900}
+    assert [one.level for one in thorough.check_disk(stages)] == ["ok", "ok"]
+
+
+def test_a_run_writes_to_the_configured_folders(sound):
+    """Of a training, the checkpoints; of a pass, the finished work."""
+    run = Run(configured(sound, {"progress_dir": "fast", "train": {"checkpoint_dir": "large"}}), Path("results"))
+    folders = {one.title: list(one.files or {}) for one in run.stages()}
+    assert folders["long_pass"] == ["results/long_pass", "fast/long_pass"]
+    assert folders["tokens long"] == ["results/tokens/long.parquet"]
+    assert folders["train gateau"] == ["large", "results/train/gateau", "results/export/gateau"]
+    run = Run(configured(sound, {"experiments": {"other": {"method": "one_model"}}}), Path("results"))
+    folders = {one.title: list(one.files or {}) for one in run.stages()}
+    assert folders["contrast_pass one_model"] == ["results/contrast_pass/one_model", "results/progress/short_pass"]
+
+
+def test_a_cached_model_of_the_hub_answers_within_its_window(sound, monkeypatch):
+    cached = str(TINY_PAIR / "long/config.json")
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *args, **options: cached)
+    evaluate = {"models": {"hub": "me/model", "local": str(TINY_PAIR / "long")}, "generate": {"max_length": 9000}}
+    run = Run(configured(sound, {"evaluate": evaluate}), Path("results"))
+    memory = {one.name: one.memory for one in run.stages() if one.rule == "generate"}
+    assert memory["hub needle"] == memory["local needle"]
 
 
 @pytest.fixture

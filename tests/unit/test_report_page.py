@@ -1,12 +1,14 @@
 """The page of a run without a browser: exact counts, what is embedded, missing stages, hostile texts, sizes."""
 
 import json
+import os
 import re
 import shutil
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 import vl_convert
 from hypothesis import given, settings
@@ -20,10 +22,12 @@ from gateau.report_page.page import as_script, make_page
 from gateau.report_page.pool import read_pool, read_rankings
 from gateau.report_page.results import Results
 from gateau.report_page.samples import far_contributions, interesting_ids, point_ids
+from gateau.schemas import MIXTURE
 from gateau.selection.awareness import far_evidence
+from gateau.tables import write_rows
 from page_results import NASTY, make_results, write_manifest
 
-from helpers import run_script
+from helpers import run_script, write_jsonl
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -211,6 +215,62 @@ def test_a_broken_file_is_named(run, tmp_path):
     assert [one["name"] for one in data_of(page)["explorer"]["experiments"]] == ["gateau_robust"]
 
 
+def test_folders_of_experiments_that_are_gone_are_left_out(run, tmp_path):
+    folder = tmp_path / "results"
+    shutil.copytree(run[0], folder)
+    for name in ("selection/renamed", "selection/added"):
+        shutil.copytree(run[0] / "selection/gateau", folder / name)
+    for stage in ("mixture", "train"):
+        (folder / stage / "removed").mkdir(parents=True)
+    write_rows(
+        folder / "mixture/removed/mixture.parquet", MIXTURE,
+        [{"source": "long", "row": 0, "id": "s000001", "n_tokens": 9, "n_targets": 1, "split": "train"}],
+    )  # fmt: skip
+    write_manifest(folder, experiments={"gateau": {}, "gateau_robust": {}})
+    later_than_the_manifest = (folder / "scores/manifest.json").stat().st_mtime + 10
+    os.utime(folder / "selection/added", (later_than_the_manifest,) * 2)
+    page = make_page(folder, folder / "index.html")
+    assert [one["name"] for one in data_of(page)["explorer"]["experiments"]] == ["gateau", "gateau_robust", "added"]
+    assert "removed</" not in page
+    for name in ("selection/renamed", "mixture/removed", "train/removed"):
+        assert f"{name} is left out: the configuration has no such experiment; delete the folder" in page
+
+
+@pytest.mark.parametrize("stage", ["selection", "mixture"])
+def test_a_selection_of_samples_that_are_gone_is_left_out(run, tmp_path, stage):
+    folder = make_results(tmp_path / "results", 60)
+    shutil.rmtree(folder / "selection/gateau_robust")
+    if stage == "selection":
+        shutil.copytree(run[0] / "selection/gateau_robust", folder / "selection/gateau_robust")
+    else:
+        (folder / "mixture/gateau_robust").mkdir(parents=True)
+        row = {"source": "long", "row": 0, "id": "s000100", "n_tokens": 9, "n_targets": 1, "split": "train"}
+        write_rows(folder / "mixture/gateau_robust/mixture.parquet", MIXTURE, [row])
+    page = make_page(folder, folder / "index.html")
+    assert [one["name"] for one in data_of(page)["explorer"]["experiments"]] == ["gateau"]
+    assert f"{stage}/gateau_robust is left out: samples/samples.parquet has no sample &#39;s000" in page
+    assert "There is one experiment" in page
+
+
+@pytest.mark.parametrize("fault", ["a column of today is missing", "no table", "texts are missing"])
+def test_a_table_that_cannot_be_read_fails_a_part_of_the_page_only(run, tmp_path, monkeypatch, fault):
+    folder = tmp_path / "results"
+    shutil.copytree(run[0], folder)
+    scores = folder / "scores/scores.parquet"
+    if fault == "no table":
+        scores.write_bytes(b"PAR1")
+    elif fault == "texts are missing":
+        read = Results.rows
+        monkeypatch.setattr(Results, "rows", lambda *given: [one for one in read(*given) if one["id"] != "s000007"])
+    else:
+        pq.write_table(pq.read_table(scores).drop_columns(["segment_weight"]), scores)
+    page = make_page(folder, folder / "index.html")
+    details = data_of(page)["explorer"]["details"]
+    assert page.count("scores/scores.parquet cannot be read") == (fault != "texts are missing")
+    assert len(details) == len(run[2]["explorer"]["details"]) - (fault == "texts are missing")
+    assert any("segments" in one for one in details.values()) == (fault == "texts are missing")
+
+
 def test_long_contexts_stay_below_the_largest_size(tmp_path, monkeypatch):
     monkeypatch.setattr(samples, "_MOST_BYTES", 300_000)
     folder = make_results(tmp_path / "results", 60, words=6000)
@@ -235,14 +295,19 @@ def test_warnings_say_what_is_the_case_and_what_to_do(run):
     pool, (ranked, _) = read_pool(results), read_rankings(results)
     pool["truncated_tokens"] = [5] * 60 + [0] * 60
     ranked.summary.update(spearman_with_length=0.72, near_duplicates=40)
-    found = [one["what"] for one in overview.warnings(pool, [ranked], {"rows": 10, "rejected": 4})]
+    intake = {"rows": 10, "rejected": 4, "rejected_by_reason": {"not_json": 4}}
+    found = [one["what"] for one in overview.warnings(pool, [ranked], intake)]
     for words in (
         "1 samples have scores that are NaN", "1 of 120 samples have no context", "60 samples (50 %) was cut",
         "follows length (Spearman +0.72): it prefers long", "leaves out 40 near duplicates, 34 %", "40 % of the rows",
     ):  # fmt: skip
         assert any(words in what for what in found), words
+    asked = {"rows": 10, "rejected": 8, "rejected_by_reason": {"not_drawn": 5, "duplicate_content": 2, "not_json": 1}}
+    assert not any("of the rows" in one["what"] for one in overview.warnings(pool, [ranked], asked))
+    asked["rejected_by_reason"] |= {"not_drawn": 4, "not_json": 2}
+    assert any("20 % of the rows were rejected (2 of 10)" in one["what"] for one in overview.warnings(pool, [], asked))
     ranked.summary.update(spearman_with_length=0.1, near_duplicates=0)
-    assert overview.warnings(read_pool(results).iloc[2:], [ranked], {"rows": 10, "rejected": 0}) == []
+    assert overview.warnings(read_pool(results).iloc[2:], [ranked], {"rows": 10, "rejected_by_reason": {}}) == []
 
 
 def test_overlaps_and_correlations_by_hand(run):
@@ -315,6 +380,74 @@ def test_trainings_benchmarks_and_labelled_data_are_shown(run, tmp_path):
         assert text in page, text
     for name, spec in made.items():
         assert vl_convert.vegalite_to_vega(spec)["marks"], name
+
+
+def test_a_training_that_is_not_finished_names_its_log(tmp_path):
+    """Its history is written at the end only."""
+    (tmp_path / "train/gateau").mkdir(parents=True)
+    found = later.trainings(Results(tmp_path))
+    assert found["table"]["rows"] == [["gateau", "not finished, see logs/train/gateau.log"]]
+
+
+def test_every_section_shows_answers_with_the_scores_of_its_own_protocol(tmp_path):
+    """The judge's section, both turns of MT-Bench, and LongBench-E, whose answers are in the folder of LongBench."""
+    board = "model,source,benchmark,name,protocol,unit,score,low,high,n,data,judge,nulls,headline\n" + "".join(
+        f"m,measured,{benchmark},all,{protocol},u,1,1,1,4,d,{judge},0,True\n"
+        for benchmark, protocol, judge in (
+            ("needle", "containment", ""), ("needle", "judge", "j"), ("mt_bench", "fastchat single", "j"),
+            ("longbench", "strict", ""), ("longbench_e", "strict", ""), ("lm-evaluation-harness", "v1", ""),
+        )
+    )  # fmt: skip
+    items = {
+        "needle": [("n0", "needle", "containment", 100.0), ("n0", "needle", "judge", 7.0)],
+        "mt_bench": [("81-1", "mt_bench", "fastchat single", 9.0), ("81-2", "mt_bench", "fastchat single", 2.0)],
+        "longbench": [("qasper/1", "longbench", "strict", 30.0), ("qasper_e/1", "longbench_e", "strict", 40.0)],
+    }
+    said = {
+        "needle": [("n0", "a")],
+        "mt_bench": [("81", "b", "c")],
+        "longbench": [("qasper/1", "d"), ("qasper_e/1", "e")],
+    }
+    for benchmark, rows in items.items():
+        scored, answered = tmp_path / f"score_{benchmark}/m", tmp_path / f"generate/m/{benchmark}"
+        scored.mkdir(parents=True)
+        answered.mkdir(parents=True)
+        names = ("item", "benchmark", "protocol", "score")
+        write_jsonl(scored / "items.jsonl", [dict(zip(names, row, strict=True), name="all") for row in rows])
+        turns = {item: [{"text": one} for one in texts] for item, *texts in said[benchmark]}
+        write_jsonl(
+            answered / "0.jsonl", [{"item": item, "record": {}, "turns": texts} for item, texts in turns.items()]
+        )
+    cell = {"depth": 10, "length": 100, "id": "n0"}
+    rated = {"answers": [{**cell, "score": 7}, {**cell, "score": None}]}
+    write_json(tmp_path / "score_needle/m/scores.json", {"answers": [{**cell, "score": 1.0}], "judge": rated})
+    write_json(tmp_path / "score_mt_bench/m/scores.json", {"judge": "j"})
+    (tmp_path / "leaderboard").mkdir()
+    (tmp_path / "leaderboard/leaderboard.csv").write_text(board)
+    sections = later.benchmarks(Results(tmp_path))
+    shown = [
+        [(one["item"], row["answer"], row["score"]) for one in section["examples"] for row in one["rows"]]
+        for section in sections
+    ]
+    assert shown == [
+        [("n0", "a", "100")], [("n0", "a", "7.00")], [("81-2", "c", "2.00"), ("81-1", "b", "9.00")],
+        [("qasper/1", "d", "30")], [("qasper_e/1", "e", "40")], [],
+    ]  # fmt: skip
+    heatmaps = [([cell["score"] for cell in one["heatmaps"].get("m", [])], one["best"]) for one in sections]
+    assert heatmaps[:3] == [([1.0], 1), ([7], 10), ([], 10)]
+
+
+def test_shares_of_the_harness_have_four_decimals(tmp_path):
+    (tmp_path / "leaderboard").mkdir()
+    columns = "model,source,benchmark,name,protocol,unit,score,low,high,n,data,judge,nulls,headline\n"
+    numbers = "m,measured,lm-evaluation-harness,acc,v1,the task's own unit,0.71239,0.7,0.73,4,d,,0,True\n"
+    (tmp_path / "leaderboard/leaderboard.csv").write_text(columns + numbers)
+    difference = "m,lm-evaluation-harness,v1,acc,the task's own unit,0.0123,0.001,0.02,0.1,4,4\n"
+    titles = "model,benchmark,protocol,name,unit,difference,low,high,p_value,n,clusters\n"
+    (tmp_path / "leaderboard/differences.csv").write_text(titles + difference)
+    (section,) = later.benchmarks(Results(tmp_path))
+    ((row,),) = [one["rows"] for one in section["tables"]]
+    assert row[2:5] == ["0.7124", "[0.7000, 0.7300]", "+0.0123 [+0.0010, +0.0200]"]
 
 
 def test_intervals_mark_chance():

@@ -37,8 +37,8 @@ from gateau.work import DecoderShape, generation_flops, recomputation_flops, tra
 class Stage:
     """The jobs of one rule, of all or of one experiment, model or benchmark. None stands for an unknown value.
 
-    ``flops`` are all operations, recomputation included. ``memory`` is the peak of one device and ``disk`` the size of
-    all files, in bytes.
+    ``flops`` are all operations, recomputation included. ``memory`` is the peak of one device in bytes, and ``files``
+    the bytes by the file or folder that they are written to.
     """
 
     rule: str
@@ -50,7 +50,12 @@ class Stage:
     tokens: float | None = None
     flops: float | None = None
     memory: float | None = None
-    disk: float | None = None
+    files: Mapping[str, float] | None = None
+
+    @property
+    def disk(self) -> float | None:
+        """Bytes of all files."""
+        return None if self.files is None else sum(self.files.values())
 
     @property
     def title(self) -> str:
@@ -238,19 +243,21 @@ class Run:
         return passes
 
     def _pass(self, rule: str, name: str, role: str, window_of: str | None) -> Stage:
-        shape, shards = self.shape_of_role(role), self.config["scoring"]["shards"]
+        shape, shards, folder = self.shape_of_role(role), self.config["scoring"]["shards"], f"{rule}/{name}".strip("/")
         one = ScoringPass(rule, self.window(window_of) if window_of else None, self.config)
         read = [sample for sample in self.long if one.sequences(sample)] if self.long else None
         known = shape if one.window or not window_of else None  # costs are unknown without the window
         samples = shares_read(self.config["scoring"])[1] if rule == "segment_pass" else 1
+        written = sum(one.file_bytes(shape, sample) for sample in read) if read and shape else None
+        store = "short_pass" if rule == "contrast_pass" else rule  # a contrast is a short pass of another model
+        places = [f"{self.results}/{folder}", f"{self.config['progress_dir'] or f'{self.results}/progress'}/{store}"]
         return Stage(
-            rule, name, shards, self.configuration.gpus_per_pass,
-            f"{rule}/{name}{'/' if name else ''}*-of-{shards:04d}.tsv",
+            rule, name, shards, self.configuration.gpus_per_pass, f"{folder}/*-of-{shards:04d}.tsv",
             sequences=round(samples * len(read)) if read else None,
             tokens=float(sum(map(one.tokens, read))) if read and known else None,
             flops=sum(one.flops(known, sample) for sample in read) if read and known else None,
             memory=one.memory(known) if known else None,
-            disk=2 * sum(one.file_bytes(shape, sample) for sample in read) if read and shape else None,
+            files=dict.fromkeys(places, written) if written else None,
         )  # fmt: skip
 
     def _tokens(self) -> list[Stage]:
@@ -260,7 +267,9 @@ class Run:
                 "tokens", source, 1, 0, f"tokens/{source}.tsv",
                 sequences=len(rows) if rows else None,
                 tokens=float(sum(one.tokens for one in rows)) if rows else None,
-                disk=2.0 * sum(one.tokens + one.targets for one in rows) if rows else None,
+                files={f"{self.results}/tokens/{source}.parquet": 2.0 * sum(one.tokens + one.targets for one in rows)}
+                if rows
+                else None,
             )
             for source, rows in self.rows.items()
         ]  # fmt: skip
@@ -286,6 +295,8 @@ class Run:
                 + recomputation_flops(shape, one.tokens, one.targets, again)
                 for one in rows
             )
+        checkpoints = self.config["train"]["checkpoint_dir"] or f"{self.results}/checkpoints"
+        folders = [checkpoints, *(f"{self.results}/{rule}/{experiment.name}" for rule in ("train", "export"))]
         return Stage(
             "train", experiment.name, 1, self.configuration.world_size * (self.config["train"]["device"] != "cpu"),
             f"train/{experiment.name}.tsv",
@@ -293,7 +304,7 @@ class Run:
             tokens=float(epochs * sum(one.tokens for one in rows)) if rows else None,
             flops=flops,
             memory=peak_bytes(memory_items(setup)) if setup else None,
-            disk=setup.disk_bytes if setup else None,
+            files=dict(zip(folders, setup.file_bytes, strict=True)) if setup else None,
         )  # fmt: skip
 
     def mixture(self, experiment: Experiment) -> list[TrainingRow] | None:
@@ -333,7 +344,8 @@ class Run:
             return Stage("generate", *stage)
         section = evaluation.given.get(model) or self.configuration.model("base")
         shape = self.shape(f"evaluate.models.{model}", section)
-        window = ModelSpec.from_config(section).context_window() if shape else None
+        spec = ModelSpec.from_config(section)
+        window = (spec if spec.window else local_copy(spec)).context_window() if shape else None
         try:
             turns = turns_of(evaluation, benchmark, self.results, self._counter(section), window)
         except SettingsError as error:

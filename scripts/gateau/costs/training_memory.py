@@ -143,10 +143,10 @@ class TrainingSetup:
         return float((copies * self.compute_bytes + 3 * _SINGLE) * self.trained)
 
     @property
-    def disk_bytes(self) -> float:
-        """Bytes on disk: the newest checkpoints, the trained model and the exported one."""
+    def file_bytes(self) -> tuple[float, float, float]:
+        """Bytes on disk: of the newest checkpoints, of the trained model and of the exported one."""
         trained = self.trained * (_SINGLE if self.adapters else self.weight_bytes)
-        return KEPT * self.checkpoint_bytes + trained + self.shape.parameters * self.compute_bytes
+        return KEPT * self.checkpoint_bytes, trained, self.shape.parameters * self.compute_bytes
 
     @property
     def host_bytes(self) -> float:

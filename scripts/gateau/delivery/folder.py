@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,7 +32,7 @@ class ChosenRows:
     Attributes:
         table: samples.parquet or chats.parquet.
         ids: the chosen ones.
-        ranks: rank and score by id; None if the rows have none.
+        ranks: rank and score by id, with NaN for a sample without a score; None if the rows have none.
     """
 
     table: str
@@ -91,7 +92,8 @@ def _long_rows(long: ChosenRows, folder: Path, labels: Counter[str]) -> Iterator
     for row in _rows(long, SAMPLES, SELECTED.names, folder):
         labels[row["dataset"] or "(no label)"] += 1
         if long.ranks is not None:
-            row["rank"], row["score"] = long.ranks[row["id"]]
+            rank, score = long.ranks[row["id"]]
+            row |= {"rank": rank, "score": None if math.isnan(score) else score}
         yield row
 
 

@@ -168,8 +168,9 @@ def trl(settings: TrainingSettings, files: Sequence[str]) -> str:
     }  # fmt: skip
     if settings.has_template_file:
         options["chat_template_path"] = TEMPLATE_FILE
-    peft = "None"
+    peft, further = "None", ""
     if lora:
+        further = "from peft import LoraConfig\n"
         peft = f"LoraConfig(r={lora['r']}, lora_alpha={lora['alpha']!r}, target_modules={lora['target_modules']!r})"
     model = {"revision": settings.base.revision, "trust_remote_code": settings.base.trust_remote_code}
     given = {name: value for name, value in model.items() if value}
@@ -177,7 +178,7 @@ def trl(settings: TrainingSettings, files: Sequence[str]) -> str:
 # All weights of a large model need DeepSpeed or FSDP: see accelerate config.
 import torch
 from datasets import load_dataset
-{"from peft import LoraConfig" + chr(10) if lora else ""}from transformers import AutoConfig, AutoModelForCausalLM
+{further}from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from trl import SFTConfig, SFTTrainer
 
 MODEL = {json.dumps(settings.model)}
@@ -204,8 +205,11 @@ def main(model=MODEL, attention="flash_attention_2", dtype=torch.bfloat16, **cha
     weights = AutoModelForCausalLM.from_pretrained(
         model, config=config, dtype=dtype, attn_implementation=attention, **LOADING
     )
+    tokenizer = AutoTokenizer.from_pretrained(model, **LOADING)
     options = SFTConfig(**{{**OPTIONS, **changes}})
-    trainer = SFTTrainer(weights, args=options, train_dataset=rows, peft_config={peft})
+    trainer = SFTTrainer(
+        weights, args=options, train_dataset=rows, processing_class=tokenizer, peft_config={peft}
+    )
     trainer.train()
     trainer.save_model()
     return trainer

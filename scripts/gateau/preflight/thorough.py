@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from collections.abc import Iterable
-from contextlib import suppress
 from functools import partial
-from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from gateau.costs.run import Run, Stage
 from gateau.errors import DataError, ModelError, SettingsError
@@ -18,15 +17,10 @@ from gateau.hub_entries import is_unfetched
 from gateau.model_files import ModelSpec, local_copy
 from gateau.preflight.cheap import cheap_checks, existing, is_cached, is_offline, sections, window_of
 from gateau.preflight.findings import ERROR, OK, WARNING, Finding, distinct, error_of
-from gateau.raw_files import expanded
+from gateau.preflight.rows import check_all_rows, check_rows
 from gateau.reports import gigabytes
 
-if TYPE_CHECKING:
-    from gateau.data.intake import Intake
-    from gateau.tables import Row
-
 ASSUMED_GIB = 80.0
-_ROWS = 50  # of each file that are parsed
 
 
 def all_checks(configuration: Configuration, gpu_memory_gib: float | None = None) -> list[Finding]:
@@ -36,6 +30,8 @@ def all_checks(configuration: Configuration, gpu_memory_gib: float | None = None
         configuration: the configuration of the run.
         gpu_memory_gib: memory of one GPU in GiB; None stands for that of the GPU here, or an assumed one.
     """
+    if wrong := error_of("configuration", configuration.check_names):
+        return wrong
     run = Run(configuration, Path(configuration.config["results_dir"]))
     hub = check_hub(configuration)
     asked = {one.subject for one in hub}
@@ -51,93 +47,10 @@ def all_checks(configuration: Configuration, gpu_memory_gib: float | None = None
     ]
     stages: list[Stage] = []
     wrong = error_of("estimate", lambda: stages.extend(run.stages()))
-    found += [*wrong, *check_all_rows(run), *check_memory(stages, gpu_memory_gib), *check_disk(configuration, stages)]
+    found += [*wrong, *check_all_rows(run), *check_memory(stages, gpu_memory_gib), *check_disk(stages)]
     found += error_of("configuration", configuration.check)
     found += error_of("configuration", Evaluation(configuration).check)
     return distinct(found, general=("configuration", "estimate"))
-
-
-def check_rows(configuration: Configuration) -> list[Finding]:
-    """Parse the first rows of each raw file, and say how many would be rejected and why."""
-    found = []
-    needed = [*["long"] * configuration.needs_rows, *["short"] * ("short" in configuration.sources)]
-    for source in needed:
-        paths = raw_paths(configuration, source)
-        for path in paths:
-            found += _check_rows(configuration, source, path, is_only_one=len(paths) == 1)
-    return found
-
-
-def check_all_rows(run: Run) -> list[Finding]:
-    """Say why the rows as a whole cannot be used, for example because data.limit asks for more than there are.
-
-    All rows are read for the estimate, unless the lengths come from the tables of an earlier run.
-    """
-    data, entries = run.config["data"], [*run.configuration.raw_files("long"), *run.configuration.raw_files("short")]
-    if not run.configuration.needs_rows or data["planted"] or any(map(is_unfetched, entries)):
-        return []
-    lengths, limit = run.long, data["limit"]
-    found = [Finding(ERROR, key, text) for key, text in run.faults.items()]
-    if limit is not None and lengths is not None:
-        text = "is not compared with the files, because the lengths come from the index of an earlier run"
-        found.append(Finding(OK, "data.limit", text if run.is_indexed else f"there are {limit} rows to draw"))
-    return found
-
-
-def raw_paths(configuration: Configuration, source: str) -> list[str]:
-    """Return the raw files of ``long`` or ``short`` that are here; those of a wrong entry are left out."""
-    found: list[str] = []
-    for entry in configuration.raw_files(source):
-        error_of("", lambda entry=entry: found.extend(expanded([entry], f"data.{source}")))  # type: ignore[misc]
-    return found
-
-
-def first_rows(configuration: Configuration, source: str, path: str) -> tuple[Intake, list[Row]]:
-    """Return the first rows of a raw file that can be used, and their intake, which has counted the others."""
-    from gateau.data.chats import short_intake
-    from gateau.data.readers import read_file
-    from gateau.data.samples import long_intake
-
-    keeps_duplicates = configuration.config["data"]["duplicate_content"] == "keep"
-    intake = (long_intake if source == "long" else short_intake)(configuration.intake_options(source), keeps_duplicates)
-    rows = intake.read(islice(read_file(path, path, intake.columns), _ROWS))
-    return intake, [row for row in rows if isinstance(row, dict)]
-
-
-def _check_rows(configuration: Configuration, source: str, path: str, is_only_one: bool) -> list[Finding]:
-    data, key = configuration.config["data"], f"data.{source}"
-    try:
-        intake, _ = first_rows(configuration, source, path)
-    except DataError as error:
-        return [Finding(ERROR, key, str(error))]
-    rejected, read = sum(intake.rejected.values()), intake.n_rows
-    if not read:
-        text = f"{path}: the file is empty; write its rows again, or leave it out"
-        return [Finding(ERROR if is_only_one else WARNING, key, text)]
-    which = f"the first {read}" if read == _ROWS else f"all {read}"
-    fault = intake.columns.misnamed(intake.keys)  # another file may have the field
-    found = [Finding(WARNING, key, f"{path}, {which} rows: {fault}")] if fault else []
-    if not rejected:
-        return [*found, Finding(OK, key, f"{path}: {which} rows can be used")]
-    reasons = ", ".join(f"{reason} {count}" for reason, count in intake.rejected.most_common())
-    first = intake.first_rejections[0]
-    text = f"{path}: {rejected} of {which} rows would be rejected ({reasons}); line {first.origin.line}: {first.advice}"
-    return [*found, Finding(ERROR if rejected > data["max_rejected_share"] * read else WARNING, key, text)]
-
-
-def preview_rows(configuration: Configuration) -> str:
-    """Return what is taken as context, instruction and response of ten random rows among the first of each file.
-
-    The text is empty if no row is here.
-    """
-    from gateau.data.preview import Preview
-
-    preview = Preview()
-    for path in raw_paths(configuration, "long") if configuration.needs_rows else ():
-        with suppress(DataError):  # among the findings
-            for _ in preview.watch(first_rows(configuration, "long", path)[1]):
-                pass
-    return preview.text() if preview.rows else ""
 
 
 def check_tokenizers(configuration: Configuration) -> list[Finding]:
@@ -331,14 +244,41 @@ def _gpu(gib: float | None) -> tuple[float, str]:
     return ASSUMED_GIB * 2**30, f"an assumed GPU with {ASSUMED_GIB:g} GiB (--gpu-memory-gib)"
 
 
-def check_disk(configuration: Configuration, stages: Iterable[Stage]) -> list[Finding]:
-    """Check that results and checkpoints fit the disk; files that are there already do not count again."""
-    needed = sum(one.disk or 0 for one in stages)
-    folder = configuration.config["results_dir"]
-    there = sum(file.stat().st_size for file in Path(folder).rglob("*") if file.is_file() and not file.is_symlink())
-    free, more = shutil.disk_usage(existing(folder)).free, max(needed - there, 0)
-    text = f"about {gigabytes(more)} GB are still to be written, and {gigabytes(free)} GB are free"
+def check_disk(stages: Iterable[Stage]) -> list[Finding]:
+    """Check that each disk has room for what is still to be written there.
+
+    Results, progress and checkpoints may be on different disks. What a folder of a stage holds already does not count
+    again.
+    """
+    needed: Counter[str] = Counter()
+    for one in stages:
+        needed.update(one.files or {})
+    folders: dict[Any, Path] = {}
+    more: Counter[Any] = Counter()
+    for path, size in needed.items():
+        folder = existing(path)
+        disk = _disk_of(folder)
+        folders.setdefault(disk, folder)
+        more[disk] += max(size - _written(Path(path)), 0)
+    return [_room(folder, more[disk]) for disk, folder in folders.items()]
+
+
+def _disk_of(folder: Path) -> int:
+    return folder.stat().st_dev
+
+
+def _written(path: Path) -> int:
+    """Return the bytes of a file, or of all files in a folder; 0 if there is none."""
+    files = [path] if path.is_file() else path.rglob("*")
+    return sum(file.stat().st_size for file in files if file.is_file() and not file.is_symlink())
+
+
+def _room(folder: Path, more: float) -> Finding:
+    free = shutil.disk_usage(folder).free
+    text = (
+        f"about {gigabytes(more)} GB are still to be written, and {gigabytes(free)} GB are free on the disk of {folder}"
+    )
     if more <= 0.8 * free:
-        return [Finding(OK, "disk", text)]
+        return Finding(OK, "disk", text)
     advice = "set results_dir, progress_dir or train.checkpoint_dir to a larger disk, or train fewer experiments"
-    return [Finding(ERROR if more > free else WARNING, "disk", f"{text}; {advice}")]
+    return Finding(ERROR if more > free else WARNING, "disk", f"{text}; {advice}")

@@ -136,15 +136,15 @@ def intervals(rows: Rows, title: str, description: str, *, chance: float | None 
     return _spec(description, rows, 24 * len(rows), layer=layers)
 
 
-def heatmap(rows: Rows, titles: tuple[str, str], description: str) -> Spec:
-    """Return a needle's heatmap: fields ``length``, ``depth`` and ``score``, on one scale of colours from 0 to 1."""
+def heatmap(rows: Rows, titles: tuple[str, str], description: str, best: float = 1) -> Spec:
+    """Return a needle's heatmap: fields ``length``, ``depth`` and ``score``, on one scale of colours up to ``best``."""
     return _spec(
         description, rows, 190, mark={"type": "rect", "stroke": "#ffffff", "strokeWidth": 1},
         encoding={
             "x": {"field": "length", "type": "ordinal", "title": titles[0], "axis": {"labelAngle": -40}},
             "y": {"field": "depth", "type": "ordinal", "title": titles[1]},
             "color": {"field": "score", "aggregate": "mean", "type": "quantitative", "title": "score",
-                      "scale": {"domain": [0, 1], "scheme": "viridis"}},
+                      "scale": {"domain": [0, best], "scheme": "viridis"}},
             "tooltip": [{"field": "length"}, {"field": "depth"},
                         {"field": "score", "aggregate": "mean", "format": ".2f"}],
         },

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,17 +18,23 @@ _MOST_LABELS = 9
 _QUANTILES = np.linspace(0, 1, 41)
 
 
-def read_selections(results: Results, rankings: Sequence[Ranked]) -> dict[str, set[str]]:
-    """Return the selected ids by experiment. Without a ranking, these are the rows that the experiment trains on."""
+def read_selections(
+    results: Results, rankings: Sequence[Ranked], ids: Collection[str] | None = None
+) -> dict[str, set[str]]:
+    """Return the selected ids by experiment. Without a ranking, these are the rows that the experiment trains on.
+
+    A mixture of other samples than ``ids`` is that of an earlier run, and is left out.
+    """
     found = {one.name: set(one.table.index[one.table["state"] == "selected"]) for one in rankings}
-    for name in results.folders("mixture"):
-        rows = (
-            None
-            if name in found
-            else results.table(f"mixture/{name}/mixture.parquet", MIXTURE, ["id", "source", "split"])
-        )
-        if rows is not None:
-            found[name] = set(rows.loc[(rows["source"] == "long") & (rows["split"] == "train"), "id"])
+    for name in results.experiments("mixture"):
+        if name in found:
+            continue
+        rows = results.table(f"mixture/{name}/mixture.parquet", MIXTURE, ["id", "source", "split"])
+        if rows is None:
+            continue
+        chosen = rows.loc[(rows["source"] == "long") & (rows["split"] == "train"), "id"]
+        if results.has_samples(f"mixture/{name}", chosen, ids):
+            found[name] = set(chosen)
     return found
 
 

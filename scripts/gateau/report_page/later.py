@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from gateau.evaluation import benchmarks as all_benchmarks
+from gateau.evaluation.results.measures import OWN_UNIT
 from gateau.report_page.numbers import duration, rounded
 from gateau.report_page.results import Results
 from gateau.reports import UNKNOWN
@@ -25,7 +26,7 @@ def trainings(results: Results) -> dict[str, Any] | None:
     losses: dict[str, list[dict[str, Any]]] = {}
     speeds: list[dict[str, Any]] = []
     rows = []
-    for name in results.folders("train"):
+    for name in results.experiments("train"):
         history = results.jsonl(f"train/{name}/history.jsonl") or []
         for key in LOSSES:
             points = [(one["step"], one[key]) for one in history if key in one]
@@ -54,9 +55,10 @@ def trainings(results: Results) -> dict[str, Any] | None:
 
 
 def _training(name: str, summary: Mapping[str, Any] | None, history: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    last = max((one["step"] for one in history), default=0)
     if not summary:
-        return {"experiment": name, "state": f"at step {last}"}
+        last = max((one["step"] for one in history), default=None)  # a training writes its history at its end
+        state = f"not finished, see logs/train/{name}.log" if last is None else f"at step {last}"
+        return {"experiment": name, "state": state}
     speed = summary.get("speed_of_this_run") or {}
     held_out = (summary.get("losses") or {}).get("eval_loss") or [None]
     mfu, peak = speed.get("mfu"), summary.get("peak_gpu_bytes")
@@ -132,6 +134,8 @@ def benchmarks(results: Results) -> list[dict[str, Any]]:
         if "note" in measured:  # runs of earlier versions have no notes
             said += dict.fromkeys(headline["note"].dropna())
         tables = [_scores(rows, differences, str(benchmark), str(protocol))]
+        folder = all_benchmarks.of_measure(benchmark).name if benchmark in titles else str(benchmark)
+        models = list(dict.fromkeys(measured["model"]))
         sections.append(
             {
                 "benchmark": titles.get(str(benchmark), str(benchmark)),
@@ -144,8 +148,9 @@ def benchmarks(results: Results) -> list[dict[str, Any]]:
                 "has_intervals": bool(headline["low"].notna().any()),
                 "measure": ", ".join(dict.fromkeys(headline["name"])) + f" ({unit})",
                 "tables": tables,
-                "heatmaps": heatmaps(results, str(benchmark), list(dict.fromkeys(measured["model"]))),
-                "examples": examples(results, str(benchmark), list(dict.fromkeys(measured["model"]))),
+                "heatmaps": heatmaps(results, folder, models, is_judged=bool(judge)),
+                "best": 10 if judge else 1,
+                "examples": examples(results, folder, models, str(benchmark), str(protocol)),
             }
         )  # fmt: skip
     return sections
@@ -160,18 +165,14 @@ def _scores(rows: pd.DataFrame, differences: pd.DataFrame | None, benchmark: str
     found = []
     for row in rows.to_dict("records"):
         other = told.get((row["model"], row["name"]))
-        measured = row["source"] == "measured"
+        measured, places = row["source"] == "measured", 4 if row["unit"] == OWN_UNIT else 1
         found.append(
             {
                 "model": row["model"] if measured else f"{row['model']} ({row['source']})",
                 "measure": row["name"],
-                "score": f"{row['score']:.1f}",
-                "95 % interval": _interval(row["low"], row["high"]) if measured else UNKNOWN,
-                "difference to the baseline": UNKNOWN
-                if other is None
-                else f"{other['difference']:+.1f} {_interval(other['low'], other['high'], '+')}".removesuffix(
-                    f" {UNKNOWN}"
-                ),
+                "score": f"{row['score']:.{places}f}",
+                "95 % interval": _interval(row["low"], row["high"], places) if measured else UNKNOWN,
+                "difference to the baseline": UNKNOWN if other is None else _difference(other, places),
                 "items": int(row["n"]) if measured else None,
                 "without a rating": int(row["nulls"]) if measured else None,
             }
@@ -179,9 +180,14 @@ def _scores(rows: pd.DataFrame, differences: pd.DataFrame | None, benchmark: str
     return without_constants(pd.DataFrame(found, dtype=object), "model")
 
 
-def _interval(low: float, high: float, sign: str = "") -> str:
+def _difference(row: Mapping[Any, Any], places: int) -> str:
+    interval = _interval(row["low"], row["high"], places, "+")
+    return f"{row['difference']:+.{places}f} {interval}".removesuffix(f" {UNKNOWN}")
+
+
+def _interval(low: float, high: float, places: int, sign: str = "") -> str:
     """Return an interval for a table; a measure of a single cluster has none."""
-    return UNKNOWN if pd.isna(low) else f"[{low:{sign}.1f}, {high:{sign}.1f}]"
+    return UNKNOWN if pd.isna(low) else f"[{low:{sign}.{places}f}, {high:{sign}.{places}f}]"
 
 
 def judging(results: Results) -> dict[str, Any] | None:
@@ -200,11 +206,15 @@ def judging(results: Results) -> dict[str, Any] | None:
     return without_constants(pd.DataFrame(rows), "model") if rows else None
 
 
-def heatmaps(results: Results, benchmark: str, models: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
-    """Return by model the answers that have a length and a depth, with their score from 0 to 1."""
+def heatmaps(
+    results: Results, benchmark: str, models: Sequence[str], is_judged: bool = False
+) -> dict[str, list[dict[str, Any]]]:
+    """Return by model the answers that have a length and a depth, with their score or the judge's rating."""
     found, names = {}, ("length", "depth", "score")
     for model in models:
-        answers = (results.json(f"score_{benchmark}/{model}/scores.json") or {}).get("answers") or []
+        report = results.json(f"score_{benchmark}/{model}/scores.json") or {}
+        part = report.get("judge") if is_judged else report
+        answers = (part.get("answers") if isinstance(part, Mapping) else None) or []
         cells = [
             {name: one[name] for name in names} for one in answers if all(one.get(name) is not None for name in names)
         ]
@@ -213,12 +223,23 @@ def heatmaps(results: Results, benchmark: str, models: Sequence[str]) -> dict[st
     return found
 
 
-def examples(results: Results, benchmark: str, models: Sequence[str]) -> list[dict[str, Any]]:
-    """Return items with all models' answers and scores: first those on which the models differ most."""
+def examples(
+    results: Results, benchmark: str, models: Sequence[str], measured: str, protocol: str
+) -> list[dict[str, Any]]:
+    """Return items with all models' answers and scores: first those on which the models differ most.
+
+    Args:
+        results: the results folder.
+        benchmark: name of the benchmark and of its folders.
+        models: names of the models.
+        measured: what measures call the benchmark: LongBench's are of ``longbench`` or ``longbench_e``.
+        protocol: of the scores.
+    """
     scores: dict[str, dict[str, float]] = {}
     for model in models:
         for row in results.jsonl(f"score_{benchmark}/{model}/items.jsonl") or []:
-            scores.setdefault(row["item"], {}).setdefault(model, row["score"])
+            if (row["benchmark"], row["protocol"]) == (measured, protocol):
+                scores.setdefault(row["item"], {}).setdefault(model, row["score"])
     spread = {item: max(found.values()) - min(found.values()) for item, found in scores.items()}
     order = sorted(scores, key=lambda item: (-spread[item], item))
     # of the items on which all agree, the worst and the best
@@ -240,19 +261,22 @@ def examples(results: Results, benchmark: str, models: Sequence[str]) -> list[di
 
 
 def _answers(results: Results, benchmark: str, model: str, items: set[str]) -> dict[str, dict[str, str]]:
-    """Return question, expected answer and answer of these items, shortened."""
+    """Return question, expected answer and answer of these items, shortened. A turn of several is ``<item>-<turn>``."""
     found = {}
     for path in results.files(f"generate/{model}/{benchmark}/*.jsonl"):
         for row in results.jsonl(path.relative_to(results.folder).as_posix()) or []:
-            if row.get("item") not in items:
+            turns = row["turns"]
+            names = [f"{row['item']}-{number}" for number in range(1, len(turns) + 1)] if turns[1:] else [row["item"]]
+            if items.isdisjoint(names):
                 continue
             record = row.get("record") or {}
             expected = next((record[name] for name in all_benchmarks.load(benchmark).expected if record.get(name)), "")
             if isinstance(expected, list):
                 expected = " / ".join(map(str, expected))
             question = record.get("query") or record.get("question") or ""
-            texts = {"question": question, "expected": expected, "answer": row["turns"][0]["text"]}
-            found[row["item"]] = {name: _short(str(text)) for name, text in texts.items()}
+            for name, turn in zip(names, turns, strict=True):
+                texts = {"question": question, "expected": expected, "answer": turn["text"]}
+                found[name] = {key: _short(str(text)) for key, text in texts.items()}
     return found
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from gateau.data.intake import SPARED
 from gateau.report_page.numbers import duration, percent
 from gateau.report_page.pool import Ranked
 from gateau.report_page.results import Results
@@ -77,10 +78,11 @@ def warnings(
 
 
 def _of_rows(pool: pd.DataFrame | None, intake: Mapping[str, Any] | None) -> Iterator[tuple[str, str]]:
-    if intake and intake["rows"] and intake["rejected"] > _MANY * intake["rows"]:
-        share = percent(intake["rejected"] / intake["rows"])
+    reasons = intake["rejected_by_reason"] if intake else {}
+    broken = sum(count for reason, count in reasons.items() if reason not in SPARED)
+    if intake and broken > _MANY * intake["rows"]:
         yield (
-            f"{share} of the rows were rejected ({intake['rejected']:,} of {intake['rows']:,}).",
+            f"{percent(broken / intake['rows'])} of the rows were rejected ({broken:,} of {intake['rows']:,}).",
             "Read samples/rejects.jsonl, which names file, line and reason, and correct the data.",
         )
     if pool is None or "status" not in pool:

@@ -35,11 +35,11 @@ def make_page(folder: Path, page: Path, asked: Sequence[str] = ()) -> str:
         DataError: a sample that was asked for does not exist.
     """
     results = Results(folder)
-    manifests = results.manifests()
-    config: Mapping[str, Any] = manifests[-1]["config"] if manifests else {}
+    manifests, config = results.manifests, results.config
     intake = results.json("samples/summary.json")
-    pool, rankings = read_pool(results), _in_order(read_rankings(results), config)
+    pool = read_pool(results)
     known = set() if pool is None else set(pool.index)
+    rankings = _in_order(read_rankings(results, None if pool is None else known), config)
     if unknown := [one for one in asked if one not in known]:
         raise DataError(f"{folder}: no sample has the id {unknown[0]!r}; samples/samples.parquet holds all ids")
     steps = overview.funnel(intake, pool, rankings)
@@ -102,7 +102,7 @@ def _explorer(
 
 def _compare(results: Results, pool: Any, rankings: Sequence[Ranked], made: dict[str, Any]) -> dict[str, Any] | None:
     """Add the charts that compare experiments; return the same numbers for tables, or None without a selection."""
-    selections = compare.read_selections(results, rankings)
+    selections = compare.read_selections(results, rankings, None if pool is None else set(pool.index))
     if pool is None or not selections:
         return None
     names = list(selections)
@@ -150,7 +150,8 @@ def _benchmarks(results: Results, made: dict[str, Any]) -> list[dict[str, Any]]:
             made[f"scores-{number}"] = charts.intervals(section["intervals"], section["measure"], what)
         for place, (model, cells) in enumerate(section["heatmaps"].items()):
             what = f"Heatmap: score of {model} by length of the text and depth of the needle."
-            made[f"heatmap-{number}-{place}"] = charts.heatmap(cells, ("length in tokens", "depth in %"), what)
+            titles = ("length in tokens", "depth in %")
+            made[f"heatmap-{number}-{place}"] = charts.heatmap(cells, titles, what, section["best"])
     return found
 
 

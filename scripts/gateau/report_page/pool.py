@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,14 +73,17 @@ def read_pool(results: Results) -> pd.DataFrame | None:
     return pool
 
 
-def read_rankings(results: Results) -> list[Ranked]:
-    """Return all experiments that have a ranking and a summary, in the order of the configuration where it is known."""
+def read_rankings(results: Results, ids: Collection[str] | None = None) -> list[Ranked]:
+    """Return all experiments that have a ranking and a summary, sorted by name.
+
+    A ranking of other samples than ``ids`` is that of an earlier run, and is left out.
+    """
     found = []
-    for name in results.folders("selection"):
+    for name in results.experiments("selection"):
         columns = ["id", "rank", "score", "hmp", "cas", "method", "duplicate_of", "cluster", "held_out"]
         ranking = results.table(f"selection/{name}/ranking.parquet", RANKING, columns)
         summary = results.json(f"selection/{name}/summary.json")
-        if ranking is None or summary is None:
+        if ranking is None or summary is None or not results.has_samples(f"selection/{name}", ranking["id"], ids):
             continue
         table = ranking.sort_values("rank").set_index("id")
         table["state"] = _states(table, int(summary["selected"]))

@@ -124,7 +124,7 @@ def details(
     repeats = _near_duplicates(rankings, wanted)
     kept: dict[str, dict[str, Any]] = {}
     size = 0
-    for sample in ids:
+    for sample in [one for one in ids if one in texts]:
         one, row, numbers = rows[sample], texts.pop(sample), lists.pop(sample, None)
         kept[sample] = {
             "file": str(one["file"]),
