@@ -88,6 +88,29 @@ def test_later_files_win_and_the_schema_is_checked(tmp_path):
             "data.columns.respons: this key does not exist; did you mean data.columns.response?",
         ),
         (
+            {"train": {"learning_rate": "1e-5"}},
+            "train.learning_rate: YAML reads 1e-5 as text, not as a number; write 1.0e-5",
+        ),
+        (
+            {"train": {"learning_rate": "2.5E5"}},
+            "train.learning_rate: YAML reads 2.5E5 as text, not as a number; write 2.5e+5",
+        ),
+        (
+            {"train": {"lora": {"r": 8, "alpha": "16"}}},
+            "alpha: YAML reads 16 as text, not as a number; write 16 without quo",
+        ),
+        (
+            {"tokens": {"max_length": "64000"}},
+            "YAML reads 64000 as text, not as a number; write 64000 without quotes",
+        ),
+        ({"tokens": {"max_length": "1e5"}}, "tokens.max_length: YAML reads 1e5 as text, not as a number; write 100000"),
+        ({"experiments": {"a": {"n_long": "1e4"}}}, "a.n_long: YAML reads 1e4 as text, not as a number; write 10000"),
+        (
+            {"experiments": {"a": {"alpha": "high"}}},
+            "alpha: high is not allowed; allowed: a number at least 0 and at mo",
+        ),
+        ({"train": {"learning_rate": "nan"}}, "train.learning_rate: nan is not allowed; allowed: a number above 0"),
+        (
             {"data": {"split": "last_blank"}},
             "data.split: last_blank is not allowed; allowed: last_blank_line, first_blan",
         ),
