@@ -109,6 +109,10 @@ def test_later_files_win_and_the_schema_is_checked(tmp_path):
             {"experiments": {"a": {"alpha": "high"}}},
             "alpha: high is not allowed; allowed: a number at least 0 and at mo",
         ),
+        (
+            {"evaluate": {"generate": {"attention": "flash"}}},
+            "evaluate.generate.attention: flash is not allowed; allowed: auto, flash_attention_2",
+        ),
         ({"train": {"learning_rate": "nan"}}, "train.learning_rate: nan is not allowed; allowed: a number above 0"),
         (
             {"data": {"split": "last_blank"}},
