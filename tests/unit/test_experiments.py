@@ -1,5 +1,6 @@
 """What a configuration means."""
 
+import json
 import re
 
 import pytest
@@ -124,6 +125,38 @@ def test_what_does_not_follow_the_schema_is_told_in_one_line(config, message):
     with pytest.raises(SettingsError, match=re.escape(message)) as raised:
         completed(config)
     assert "\n" not in str(raised.value)
+
+
+def test_a_tilde_is_the_home_directory_in_all_paths(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", "/home/me")
+    hub = {"hub": "owner/name", "files": "~/a"}
+    given = {
+        "results_dir": "~/results/",
+        "progress_dir": "~/progress",
+        "data": {"long": ["~/rows/*.parquet", hub, "rows~.jsonl"], "short": "~/chats.jsonl", "hub_mirror": "~/hub"},
+        "train": {"checkpoint_dir": "~/checkpoints", "deepspeed": "~/zero.json"},
+        "evaluate": {
+            "assets": {"root": "~/assets", "cache": "~/cache"},
+            "harness": {"cache": "~/cache", "include_path": ["~/tasks"]},
+        },
+    }
+    (tmp_path / "my.yaml").write_text(json.dumps(given))
+    read = read_configuration([str(tmp_path / "my.yaml")])
+    for config in (completed(given), read):
+        first, data_set, second = config["data"]["long"]
+        assert (first, data_set["files"], second) == ("/home/me/rows/*.parquet", "~/a", "rows~.jsonl")
+        found = json.dumps([config["results_dir"], config["progress_dir"], config["data"], config["train"]])
+        assert found.count("/home/me/") == 7
+        assert config["results_dir"] == "/home/me/results/"
+        assert config["evaluate"]["assets"] == {
+            "source": "pinned",
+            "root": "/home/me/assets",
+            "cache": "/home/me/cache",
+        }
+        harness = config["evaluate"]["harness"]
+        assert (harness["cache"], harness["include_path"]) == ("/home/me/cache", ["/home/me/tasks"])
+    assert given["results_dir"] == "~/results/"
+    assert completed({"data": {"long": hub}})["data"]["long"] == hub
 
 
 def test_the_default_configuration_selects_and_does_nothing_else(tmp_path):
