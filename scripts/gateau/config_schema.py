@@ -84,10 +84,16 @@ def _describe(error: ValidationError, schema: Mapping[str, Any]) -> str:
     path = [str(part) for part in error.absolute_path]
     key = ".".join(path) or "configuration"
     if error.validator == "additionalProperties":
-        return _unknown(path, sorted(set(error.instance) - set(error.schema.get("properties", {}))), error, schema)
+        unknown = set(error.instance) - set(error.schema.get("properties", {}))
+        return _unknown(path, sorted(map(str, unknown)), error, schema)  # a key of YAML may be a number
     if error.validator == "required":
         absent = next(name for name in error.validator_value if name not in error.instance)
         return f"{key}: the key {absent} is missing"
+    if "propertyNames" in error.absolute_schema_path and not isinstance(error.instance, str):
+        return (
+            f"{key}: names must be text, and YAML reads {_shown(error.instance)} as another type; put numbers, and "
+            "words such as no and on, in quotes"
+        )
     if "propertyNames" in error.absolute_schema_path:
         return (
             f"{key}: {_shown(error.instance)} is not allowed as a name; use letters, digits, dot, dash and underscore"
@@ -107,7 +113,7 @@ def _unknown(path: list[str], names: list[str], error: ValidationError, schema: 
     prefix = "".join(f"{part}." for part in path)
     siblings = list(error.schema.get("properties", {}))
     near = _nearest(names[0], siblings)
-    value = error.instance[names[0]]
+    value = error.instance.get(names[0])
     if path and isinstance(value, Mapping) and value and set(value) <= set(siblings):
         hint = f"write its keys directly under {'.'.join(path)}: {', '.join(value)}"
     elif near:

@@ -307,8 +307,6 @@ class Configuration:
             SettingsError: a setting is invalid or contradicts another one.
             ModelError: a local model is missing or its context window is too short.
         """
-        if not all(isinstance(name, str) for name in self.config["experiments"]):
-            raise SettingsError("the names of experiments must be text; put numbers in quotes")
         for experiment in self.experiments.values():
             experiment.check(self.config["models"])
         check_known("train.experiments", self.trained, self.experiments, "is not an experiment")

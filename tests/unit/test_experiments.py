@@ -114,6 +114,22 @@ def test_later_files_win_and_the_schema_is_checked(tmp_path):
             {"evaluate": {"generate": {"attention": "flash"}}},
             "evaluate.generate.attention: flash is not allowed; allowed: auto, flash_attention_2",
         ),
+        (
+            {"evaluate": {"models": {1: "/models/x"}}},
+            "evaluate.models: names must be text, and YAML reads 1 as another type; put numbers, and words such as no "
+            "and on, in quotes",
+        ),
+        (
+            {"evaluate": {"servers": {False: {"start": "vllm"}}}},
+            "evaluate.servers: names must be text, and YAML reads f",
+        ),
+        (
+            {"evaluate": {"generate": {"shards": {True: 2}}}},
+            "evaluate.generate.shards: names must be text, and YAML re",
+        ),
+        ({"experiments": {0.8: {}}}, "experiments: names must be text, and YAML reads 0.8 as another type"),
+        ({"train": {2: 3}}, "train.2: this key does not exist; known keys of train: experiments"),
+        ({"train": {False: 3, "x": 4}}, "train.False: this key does not exist; known keys of train: experiments"),
         ({"train": {"learning_rate": "nan"}}, "train.learning_rate: nan is not allowed; allowed: a number above 0"),
         (
             {"data": {"split": "last_blank"}},
