@@ -16,11 +16,10 @@ from typing import Any
 from gateau.errors import SettingsError
 from gateau.hub_entries import HubEntry, name_of
 from gateau.methods import FORMULA, METHODS, UNRANKED, Contrast, contrasts
-from gateau.model_files import ModelSpec, check_window, tokenizer_fingerprint, weights_fingerprint
+from gateau.model_files import ModelSpec, check_window, fingerprints
 from gateau.scoring_section import check_scoring
 from gateau.templates import template_text
 
-OPTIONAL = ("non_homologous", "reward", "embedder")  # models that only some experiments need
 _CUT_LONG = ("one_model", "no_extended_window")  # contrasts that repeat the short pass if models.short is null
 DIVERSITY = ("near_duplicates", "per_cluster", "clusters")  # options that only apply to methods that rank
 # what every selection depends on, in addition to the options that its method reads
@@ -35,12 +34,6 @@ TRAIN_OPTIONS = (
 def model_section(value: str | Mapping[str, Any]) -> dict[str, Any]:
     """Return the configuration of a model as a mapping of the options that are set; a path alone becomes ``path``."""
     return {"path": value} if isinstance(value, str) else {key: v for key, v in value.items() if v is not None}
-
-
-def fingerprints(section: Mapping[str, Any]) -> dict[str, str]:
-    """Return digests of a model's weights and of its tokenizer, which do not depend on path or time."""
-    path, revision = section["path"], section.get("revision")
-    return {"weights": weights_fingerprint(path, revision), "tokenizer": tokenizer_fingerprint(path, revision)}
 
 
 @dataclass(frozen=True)
@@ -85,6 +78,17 @@ class Experiment:
         """Whether the selection needs embeddings of the texts."""
         return self.options["per_cluster"] is not None
 
+    @property
+    def further_models(self) -> dict[str, str]:
+        """The models that the experiment needs besides the pair, by role, and the option that needs each."""
+        method = f"method {self.method}"
+        needs = {
+            "non_homologous": (self.contrast == "non_homologous", method),
+            "reward": (self.reads_rewards, method),
+            "embedder": (self.takes_of_each_cluster, "per_cluster"),
+        }
+        return {role: option for role, (is_needed, option) in needs.items() if is_needed}
+
     def selection_options(self) -> dict[str, Any]:
         """Return the options on which the ranking and the selected rows depend."""
         return {name: self.options[name] for name in (*METHODS[self.method].reads, *_SELECTS)}
@@ -117,13 +121,9 @@ class Experiment:
             )
         if self.options["clusters"] is not None and not self.takes_of_each_cluster:
             raise SettingsError(f"experiment {self.name}: clusters has no effect without per_cluster; set both")
-        for role, needed, what in (
-            ("non_homologous", self.contrast == "non_homologous", f"method {self.method}"),
-            ("reward", self.reads_rewards, f"method {self.method}"),
-            ("embedder", self.takes_of_each_cluster, "per_cluster"),
-        ):
-            if needed and not models[role]:
-                raise SettingsError(f"experiment {self.name}: {what} needs a model; set models.{role}")
+        for role, option in self.further_models.items():
+            if not models[role]:
+                raise SettingsError(f"experiment {self.name}: {option} needs a model; set models.{role}")
 
 
 @dataclass(frozen=True)
@@ -254,7 +254,8 @@ class Configuration:
         """Names of the models that the run needs."""
         scoring = ["short", "long"] if self.ranked else []
         base = ["base"] if self.is_fine_tuned else []
-        return [*scoring, *base, *(role for role in OPTIONAL if self.config["models"][role])]
+        further = {role for name in self.ranked for role in self.experiments[name].further_models}
+        return [*scoring, *base, *sorted(role for role in further if self.config["models"][role])]
 
     @property
     def short_window(self) -> int | None:
@@ -278,6 +279,18 @@ class Configuration:
         if (role, section) in (("short", None), ("base", "long")):
             section = models["long"]
         return model_section(section or "unset")
+
+    def fingerprints(self, role: str) -> dict[str, str]:
+        """Return digests of a model of the section ``models``. A model that the run does not need may be missing.
+
+        Raises:
+            ModelError: a needed model is missing. Data sets and tokens need the base model, too.
+        """
+        spec = ModelSpec.from_config(self.model(role))
+        is_needed = role in self.roles or (role == "base" and bool(self.delivered or self.sources))
+        if not is_needed and spec.is_local and not (spec.directory / "config.json").is_file():
+            return {"weights": "missing", "tokenizer": "missing"}
+        return fingerprints(self.model(role))
 
     @property
     def format_settings(self) -> dict[str, Any]:

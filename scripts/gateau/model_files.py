@@ -198,6 +198,12 @@ def tokenizer_fingerprint(path: str, revision: str | None) -> str:
     return digest.hexdigest()
 
 
+def fingerprints(section: Mapping[str, Any]) -> dict[str, str]:
+    """Return digests of a model's weights and of its tokenizer, which do not depend on path or time."""
+    path, revision = section["path"], section.get("revision")
+    return {"weights": weights_fingerprint(path, revision), "tokenizer": tokenizer_fingerprint(path, revision)}
+
+
 def _update_with_weights(digest: hashlib._Hash, file: Path) -> None:
     size = file.stat().st_size
     with file.open("rb") as handle:

@@ -233,6 +233,21 @@ def test_training_runs_only_for_the_experiments_that_the_file_names(finished):
     assert not planned_rules(directory, untrained) & {"chats", "tokens", *AFTER_TOKENS}
 
 
+def test_models_that_the_run_does_not_need_may_be_missing(finished):
+    directory, config = finished
+    gone = dict.fromkeys(("short", "long", "base", "reward", "embedder", "non_homologous"), "/gone/model")
+    evaluate = {"benchmarks": ["needle"], "assets": {"source": "own"}, "models": {"mine": str(TINY_PAIR / "long")}}
+    evaluating = {**config, "models": gone, "experiments": {}, "train": {}, "evaluate": evaluate}
+    assert "generate" in planned_rules(directory, {**evaluating, "results_dir": "elsewhere"}, "evaluated")
+    further = {role: path for role, path in gone.items() if role not in ("short", "long", "base")}
+    assert planned_rules(directory, merged(config, {"models": further})) == set()
+    for change in ({"models": {**config["models"], "long": "/gone/model"}}, {"models": {**config["models"], **gone}}):
+        stopped = snakemake(directory, {**config, **change}, "--dry-run")
+        assert "/gone/model: no such model directory; set models.short" in stopped.stdout
+    drawn = {**evaluating, "experiments": {"full": {"method": "full"}}}
+    assert "/gone/model: no such model directory" in snakemake(directory, drawn, "--dry-run").stdout
+
+
 def test_nothing_to_do_is_told(finished):
     directory, config = finished
     result = snakemake(directory, {**config, "experiments": {}}, "--dry-run")

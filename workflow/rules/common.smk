@@ -18,7 +18,8 @@ try:
     from gateau.config_files import completed
     from gateau.digests import code_digest
     from gateau.errors import UserError
-    from gateau.experiments import FORMULA, TRAIN_OPTIONS, Configuration, fingerprints
+    from gateau.experiments import FORMULA, TRAIN_OPTIONS, Configuration
+    from gateau.model_files import fingerprints
     from gateau.places import SCHEMA, SCRIPTS
     from gateau.raw_files import expanded
 except ModuleNotFoundError as error:
@@ -193,7 +194,7 @@ def model_json(role):
 
 def tokenizer_of(role):
     """Return the digest of a model's tokenizer files. Where they lie does not count."""
-    return fingerprints(CONFIGURED.model(role))["tokenizer"]
+    return CONFIGURED.fingerprints(role)["tokenizer"]
 
 
 def run_options(wildcards, output):

@@ -48,7 +48,7 @@ def text_model_params(role, rule, file="file"):
         ),
         "run": lambda wildcards, input: f"--threads {scoring['threads']} --gpus-per-job {max(gpus, 1)}",
         "lease": lambda wildcards, input: lease(gpus),
-        **fingerprints(CONFIGURED.model(role)),
+        **CONFIGURED.fingerprints(role),
         "options": as_json(options),
         **{name: scoring[name] for name in ("device", "dtype", "attention")},
     }
@@ -80,7 +80,9 @@ def contrast_params(rule):
     by_contrast = {name: pass_params(contrast.role, rule, file) for name, contrast in CONFIGURED.contrasts.items()}
     short = ModelSpec.from_config(CONFIGURED.model("short"))
     # for a contrast whose window is that of θ_S and not its own; the window counts, not where θ_S lies
-    window = short.context_window() if short.is_local else model_json("short")(None, None)
+    window = ""
+    if "one_model" in CONFIGURED.contrasts:
+        window = short.context_window() if short.is_local else model_json("short")(None, None)
     return {
         **pass_params("short", rule, file),
         "model": lambda wildcards, input: model_json(CONTRASTS[wildcards.contrast].role)(wildcards, input),
