@@ -284,11 +284,11 @@ class Configuration:
         """Return digests of a model of the section ``models``. A model that the run does not need may be missing.
 
         Raises:
-            ModelError: a needed model is missing. Data sets and tokens need the base model, too.
+            ModelError: a needed model is missing. Data sets and counts of tokens need one, too.
         """
         spec = ModelSpec.from_config(self.model(role))
-        is_needed = role in self.roles or (role == "base" and bool(self.delivered or self.sources))
-        if not is_needed and spec.is_local and not (spec.directory / "config.json").is_file():
+        also = ["base", *["long"] * self.counts_tokens] if self.needs_rows else []
+        if role not in [*self.roles, *also] and spec.is_local and not (spec.directory / "config.json").is_file():
             return {"weights": "missing", "tokenizer": "missing"}
         return fingerprints(self.model(role))
 

@@ -246,6 +246,8 @@ def test_models_that_the_run_does_not_need_may_be_missing(finished):
         assert "/gone/model: no such model directory; set models.short" in stopped.stdout
     drawn = {**evaluating, "experiments": {"full": {"method": "full"}}}
     assert "/gone/model: no such model directory" in snakemake(directory, drawn, "--dry-run").stdout
+    counted = merged(drawn, {"models": {"base": str(TINY_PAIR / "long")}, "data": {"min_tokens": 5}})
+    assert "/gone/model: no such model directory" in snakemake(directory, counted, "--dry-run").stdout
 
 
 def test_nothing_to_do_is_told(finished):
