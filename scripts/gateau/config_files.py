@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from typing import Any
 
 from gateau.config_schema import first_problem
 from gateau.errors import SettingsError
 from gateau.places import DEFAULT_CONFIG, SCHEMA
+
+# keys whose values are paths, or lists of paths; a data set of the hub in a list is none
+_PATHS = (
+    "results_dir", "progress_dir", "data.long", "data.short", "data.hub_mirror", "train.checkpoint_dir",
+    "train.deepspeed", "evaluate.assets.cache", "evaluate.assets.root", "evaluate.harness.cache",
+    "evaluate.harness.include_path",
+)  # fmt: skip
 
 
 def with_defaults(config: Mapping[str, Any], defaults: Path = DEFAULT_CONFIG) -> dict[str, Any]:
@@ -61,7 +71,7 @@ def read_configuration(files: Sequence[str]) -> dict[str, Any]:
 
 
 def completed(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return ``given`` merged into the default configuration.
+    """Return ``given`` merged into the default configuration, with the home directory in place of ``~`` in paths.
 
     Raises:
         SettingsError: a key is unknown or a value is not allowed. The message is one line for people.
@@ -69,4 +79,15 @@ def completed(given: Mapping[str, Any]) -> dict[str, Any]:
     config = with_defaults(given)
     if problem := first_problem(config):
         raise SettingsError(problem)
+    for key in _PATHS:
+        *sections, name = key.split(".")
+        section = reduce(getitem, sections, config)
+        section[name] = _with_home(section[name])
     return config
+
+
+def _with_home(value: Any) -> Any:
+    """Return a path, or a list of paths, with the home directory in place of ``~``; another value unchanged."""
+    if isinstance(value, list):
+        return [_with_home(one) for one in value]
+    return os.path.expanduser(value) if isinstance(value, str) else value

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -83,14 +84,22 @@ def _describe(error: ValidationError, schema: Mapping[str, Any]) -> str:
     path = [str(part) for part in error.absolute_path]
     key = ".".join(path) or "configuration"
     if error.validator == "additionalProperties":
-        return _unknown(path, sorted(set(error.instance) - set(error.schema.get("properties", {}))), error, schema)
+        unknown = set(error.instance) - set(error.schema.get("properties", {}))
+        return _unknown(path, sorted(map(str, unknown)), error, schema)  # a key of YAML may be a number
     if error.validator == "required":
         absent = next(name for name in error.validator_value if name not in error.instance)
         return f"{key}: the key {absent} is missing"
+    if "propertyNames" in error.absolute_schema_path and not isinstance(error.instance, str):
+        return (
+            f"{key}: names must be text, and YAML reads {_shown(error.instance)} as another type; put numbers, and "
+            "words such as no and on, in quotes"
+        )
     if "propertyNames" in error.absolute_schema_path:
         return (
             f"{key}: {_shown(error.instance)} is not allowed as a name; use letters, digits, dot, dash and underscore"
         )
+    if number := _number_in(error.instance, error.schema, schema):
+        return f"{key}: YAML reads {error.instance} as text, not as a number; write {number}"
     allowed = _allowed(error.schema, schema)
     near = _nearest(str(error.instance), allowed.split(", ")) if isinstance(error.instance, str) else None
     hint = f" (did you mean {near}?)" if near else ""
@@ -104,7 +113,7 @@ def _unknown(path: list[str], names: list[str], error: ValidationError, schema: 
     prefix = "".join(f"{part}." for part in path)
     siblings = list(error.schema.get("properties", {}))
     near = _nearest(names[0], siblings)
-    value = error.instance[names[0]]
+    value = error.instance.get(names[0])
     if path and isinstance(value, Mapping) and value and set(value) <= set(siblings):
         hint = f"write its keys directly under {'.'.join(path)}: {', '.join(value)}"
     elif near:
@@ -131,6 +140,37 @@ def _allowed(node: Mapping[str, Any], schema: Mapping[str, Any]) -> str:
     words = " or ".join(_KINDS[kind] for kind in ([kinds] if isinstance(kinds, str) else kinds)) or "another value"
     limits = [text.format(node[name]) for name, text in _LIMITS.items() if name in node]
     return " ".join([words, " and ".join(limits)]).strip()
+
+
+def _number_in(value: Any, node: Mapping[str, Any], schema: Mapping[str, Any]) -> str | None:
+    """Return how to write a number that YAML takes for text, such as 1e-5; None if no number is meant or allowed.
+
+    YAML 1.1 asks for a point in the mantissa and a sign in the exponent.
+    """
+    kinds = _kinds(node, schema)
+    try:
+        number = float(value) if isinstance(value, str) and "string" not in kinds else math.nan
+    except ValueError:
+        return None
+    if not math.isfinite(number) or kinds.isdisjoint({"number", "integer"}):
+        return None
+    if "number" not in kinds and not number.is_integer():
+        return None
+    mantissa, _, exponent = value.strip().lower().partition("e")
+    if not exponent:
+        return f"{value.strip()} without quotes"
+    if "number" not in kinds:
+        return str(int(number))
+    point, sign = "" if "." in mantissa else ".0", "" if exponent[0] in "+-" else "+"
+    return f"{mantissa}{point}e{sign}{exponent}"
+
+
+def _kinds(node: Mapping[str, Any], schema: Mapping[str, Any]) -> set[str]:
+    """Return the types that a part of the schema allows."""
+    node = resolve(node, schema)
+    own = node.get("type", [])
+    options = [*node.get("oneOf", ()), *node.get("anyOf", ())]
+    return {own} if isinstance(own, str) else set(own).union(*(_kinds(option, schema) for option in options))
 
 
 def _shown(value: Any) -> str:

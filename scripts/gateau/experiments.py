@@ -16,11 +16,10 @@ from typing import Any
 from gateau.errors import SettingsError
 from gateau.hub_entries import HubEntry, name_of
 from gateau.methods import FORMULA, METHODS, UNRANKED, Contrast, contrasts
-from gateau.model_files import ModelSpec, check_window, tokenizer_fingerprint, weights_fingerprint
+from gateau.model_files import ModelSpec, check_window, fingerprints
 from gateau.scoring_section import check_scoring
 from gateau.templates import template_text
 
-OPTIONAL = ("non_homologous", "reward", "embedder")  # models that only some experiments need
 _CUT_LONG = ("one_model", "no_extended_window")  # contrasts that repeat the short pass if models.short is null
 DIVERSITY = ("near_duplicates", "per_cluster", "clusters")  # options that only apply to methods that rank
 # what every selection depends on, in addition to the options that its method reads
@@ -35,12 +34,6 @@ TRAIN_OPTIONS = (
 def model_section(value: str | Mapping[str, Any]) -> dict[str, Any]:
     """Return the configuration of a model as a mapping of the options that are set; a path alone becomes ``path``."""
     return {"path": value} if isinstance(value, str) else {key: v for key, v in value.items() if v is not None}
-
-
-def fingerprints(section: Mapping[str, Any]) -> dict[str, str]:
-    """Return digests of a model's weights and of its tokenizer, which do not depend on path or time."""
-    path, revision = section["path"], section.get("revision")
-    return {"weights": weights_fingerprint(path, revision), "tokenizer": tokenizer_fingerprint(path, revision)}
 
 
 @dataclass(frozen=True)
@@ -85,6 +78,17 @@ class Experiment:
         """Whether the selection needs embeddings of the texts."""
         return self.options["per_cluster"] is not None
 
+    @property
+    def further_models(self) -> dict[str, str]:
+        """The models that the experiment needs besides the pair, by role, and the option that needs each."""
+        method = f"method {self.method}"
+        needs = {
+            "non_homologous": (self.contrast == "non_homologous", method),
+            "reward": (self.reads_rewards, method),
+            "embedder": (self.takes_of_each_cluster, "per_cluster"),
+        }
+        return {role: option for role, (is_needed, option) in needs.items() if is_needed}
+
     def selection_options(self) -> dict[str, Any]:
         """Return the options on which the ranking and the selected rows depend."""
         return {name: self.options[name] for name in (*METHODS[self.method].reads, *_SELECTS)}
@@ -114,13 +118,9 @@ class Experiment:
             )
         if self.options["clusters"] is not None and not self.takes_of_each_cluster:
             raise SettingsError(f"experiment {self.name}: clusters has no effect without per_cluster; set both")
-        for role, needed, what in (
-            ("non_homologous", self.contrast == "non_homologous", f"method {self.method}"),
-            ("reward", self.reads_rewards, f"method {self.method}"),
-            ("embedder", self.takes_of_each_cluster, "per_cluster"),
-        ):
-            if needed and not models[role]:
-                raise SettingsError(f"experiment {self.name}: {what} needs a model; set models.{role}")
+        for role, option in self.further_models.items():
+            if not models[role]:
+                raise SettingsError(f"experiment {self.name}: {option} needs a model; set models.{role}")
 
 
 @dataclass(frozen=True)
@@ -138,11 +138,12 @@ class Configuration:
     @cached_property
     def experiments(self) -> dict[str, Experiment]:
         """All experiments by name."""
-        shared = {**self.config["selection"], **self.config["mixture"]}
-        return {
-            name: Experiment(name, own, _without_words({**shared, **own}))
-            for name, own in self.config["experiments"].items()
-        }
+        found = {}
+        for name, own in self.config["experiments"].items():
+            options = {**self.config["selection"], **self.config["mixture"], **own}
+            n_long = None if options["n_long"] == "all" else options["n_long"]
+            found[name] = Experiment(name, own, {**options, "n_long": n_long})
+        return found
 
     @cached_property
     def trained(self) -> list[str]:
@@ -251,7 +252,8 @@ class Configuration:
         """Names of the models that the run needs."""
         scoring = ["short", "long"] if self.ranked else []
         base = ["base"] if self.is_fine_tuned else []
-        return [*scoring, *base, *(role for role in OPTIONAL if self.config["models"][role])]
+        further = {role for name in self.ranked for role in self.experiments[name].further_models}
+        return [*scoring, *base, *sorted(role for role in further if self.config["models"][role])]
 
     @property
     def short_window(self) -> int | None:
@@ -276,6 +278,18 @@ class Configuration:
             section = models["long"]
         return model_section(section or "unset")
 
+    def fingerprints(self, role: str) -> dict[str, str]:
+        """Return digests of a model of the section ``models``. A model that the run does not need may be missing.
+
+        Raises:
+            ModelError: a needed model is missing. Data sets and counts of tokens need one, too.
+        """
+        spec = ModelSpec.from_config(self.model(role))
+        also = ["base", *["long"] * self.counts_tokens] if self.needs_rows else []
+        if role not in [*self.roles, *also] and spec.is_local and not (spec.directory / "config.json").is_file():
+            return {"weights": "missing", "tokenizer": "missing"}
+        return fingerprints(self.model(role))
+
     @property
     def format_settings(self) -> dict[str, Any]:
         """Settings of the chat format of training, with the template's text instead of its file."""
@@ -299,8 +313,6 @@ class Configuration:
 
     def check_names(self) -> None:
         """Raise SettingsError for an unknown experiment or method. Everything else looks these names up."""
-        if not all(isinstance(name, str) for name in self.config["experiments"]):
-            raise SettingsError("the names of experiments must be text; put numbers in quotes")
         for name, one in self.experiments.items():
             if one.method not in METHODS and one.method not in UNRANKED:
                 known = ", ".join([*METHODS, *UNRANKED])
@@ -387,8 +399,3 @@ def check_known(key: str, found: Iterable[str], known: Iterable[str], what: str)
     """Raise SettingsError for the first name, in alphabetical order, that is not among the known ones."""
     if unknown := sorted(set(found) - set(known)):
         raise SettingsError(f"{key}: {unknown[0]} {what}; choose from {', '.join(known) or 'none'}")
-
-
-def _without_words(options: dict[str, Any]) -> dict[str, Any]:
-    """Return the options of an experiment with None in place of ``n_long: all``."""
-    return {**options, "n_long": None if options["n_long"] == "all" else options["n_long"]}

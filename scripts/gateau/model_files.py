@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from gateau.digests import files_digest
+from gateau.digests import files_digest, visible_files
 from gateau.errors import ModelError
 
 _WEIGHTS = (".safetensors", ".bin", ".gguf", ".pt", ".pth")
@@ -24,6 +24,9 @@ _TOKENIZER = (
 )  # fmt: skip
 # files beside a model's weights that decide answers too: stop tokens, and the chat format
 _DECIDES_ANSWERS = ("generation_config.json", "gateau.json")
+# of a model of sentence-transformers: its modules (transformer, pooling, dense layers, …), prompts and maximum length
+_MODULES = "modules.json"
+_EMBEDS = (_MODULES, "config_sentence_transformers.json", "sentence_*_config.json")
 _BLOCK, _BLOCKS, _BLOCKS_PER_FILE = 4096, 8, 1024
 
 
@@ -121,21 +124,66 @@ def weights_fingerprint(path: str, revision: str | None) -> str:
     of any layer changes the digest. The samples of other formats are 1024 blocks spread over the file. This is cheap
     enough for every planning (about 10 MB of reads for a 7B model) and ignores modification times. A change of bytes
     between the blocks only is not detected. The fingerprint of a hub model is its name and revision.
+
+    The files of all modules of an embedding model count too. Python files count if the model names code of its own.
     """
     spec = ModelSpec(path, revision)
     if not spec.is_local:
         return f"hub:{path}@{revision or 'main'}"
-    digest = hashlib.sha256(json.dumps(spec.config(), sort_keys=True).encode())
+    config = spec.config()
+    digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
     for file in sorted(spec.directory.iterdir()):
         if file.suffix in _WEIGHTS:
             digest.update(f"{file.name}:{file.stat().st_size}".encode())
             _update_with_weights(digest, file)
+    modules = _read_modules(spec.directory)
+    for file in _module_files(spec.directory, modules):
+        digest.update(f"{file.relative_to(spec.directory)}:{file.stat().st_size}".encode())
+        if file.suffix in _WEIGHTS:
+            _update_with_weights(digest, file)
+        else:
+            digest.update(file.read_bytes())
+    if "auto_map" in config or any(not kind.startswith("sentence_transformers.") for kind in modules.values()):
+        _update_with_code(digest, spec.directory)
     return digest.hexdigest()
+
+
+def _read_modules(folder: Path) -> dict[str, str]:
+    """Return the classes of an embedding model's modules by their folders; nothing for another model.
+
+    Raises:
+        ModelError: the list of modules cannot be read.
+    """
+    file = folder / _MODULES
+    if not file.is_file():
+        return {}
+    try:
+        return {str(module["path"]): str(module["type"]) for module in json.loads(file.read_text(encoding="utf-8"))}
+    except (ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"{file}: not a list of modules ({error!r}); copy the model again") from error
+
+
+def _module_files(folder: Path, modules: Mapping[str, str]) -> list[Path]:
+    """Return what an embedding model has besides a plain model: its settings, and all files in its modules' folders."""
+    if not modules:
+        return []
+    inside = [file for name in modules if name for file in visible_files(folder / name)]
+    return sorted({file for pattern in _EMBEDS for file in folder.glob(pattern)} | set(inside))
+
+
+def _update_with_code(digest: hashlib._Hash, folder: Path) -> None:
+    """Add the names and contents of the Python files that come with a model."""
+    for file in sorted(folder.glob("*.py")):
+        digest.update(file.name.encode())
+        digest.update(file.read_bytes())
 
 
 @cache
 def tokenizer_fingerprint(path: str, revision: str | None) -> str:
-    """Return a digest of a local model's tokenizer files, or the name and revision of a hub model."""
+    """Return a digest of a local model's tokenizer files, or the name and revision of a hub model.
+
+    Python files count if the tokenizer names code of its own.
+    """
     spec = ModelSpec(path, revision)
     if not spec.is_local:
         return f"hub:{path}@{revision or 'main'}"
@@ -145,7 +193,15 @@ def tokenizer_fingerprint(path: str, revision: str | None) -> str:
         if file.is_file():
             digest.update(name.encode())
             digest.update(file.read_bytes())
+            if name == "tokenizer_config.json" and b'"auto_map"' in file.read_bytes():
+                _update_with_code(digest, spec.directory)
     return digest.hexdigest()
+
+
+def fingerprints(section: Mapping[str, Any]) -> dict[str, str]:
+    """Return digests of a model's weights and of its tokenizer, which do not depend on path or time."""
+    path, revision = section["path"], section.get("revision")
+    return {"weights": weights_fingerprint(path, revision), "tokenizer": tokenizer_fingerprint(path, revision)}
 
 
 def _update_with_weights(digest: hashlib._Hash, file: Path) -> None:

@@ -1,5 +1,6 @@
 """What a configuration means."""
 
+import json
 import re
 
 import pytest
@@ -89,6 +90,49 @@ def test_later_files_win_and_the_schema_is_checked(tmp_path):
             "data.columns.respons: this key does not exist; did you mean data.columns.response?",
         ),
         (
+            {"train": {"learning_rate": "1e-5"}},
+            "train.learning_rate: YAML reads 1e-5 as text, not as a number; write 1.0e-5",
+        ),
+        (
+            {"train": {"learning_rate": "2.5E5"}},
+            "train.learning_rate: YAML reads 2.5E5 as text, not as a number; write 2.5e+5",
+        ),
+        (
+            {"train": {"lora": {"r": 8, "alpha": "16"}}},
+            "alpha: YAML reads 16 as text, not as a number; write 16 without quo",
+        ),
+        (
+            {"tokens": {"max_length": "64000"}},
+            "YAML reads 64000 as text, not as a number; write 64000 without quotes",
+        ),
+        ({"tokens": {"max_length": "1e5"}}, "tokens.max_length: YAML reads 1e5 as text, not as a number; write 100000"),
+        ({"experiments": {"a": {"n_long": "1e4"}}}, "a.n_long: YAML reads 1e4 as text, not as a number; write 10000"),
+        (
+            {"experiments": {"a": {"alpha": "high"}}},
+            "alpha: high is not allowed; allowed: a number at least 0 and at mo",
+        ),
+        (
+            {"evaluate": {"generate": {"attention": "flash"}}},
+            "evaluate.generate.attention: flash is not allowed; allowed: auto, flash_attention_2",
+        ),
+        (
+            {"evaluate": {"models": {1: "/models/x"}}},
+            "evaluate.models: names must be text, and YAML reads 1 as another type; put numbers, and words such as no "
+            "and on, in quotes",
+        ),
+        (
+            {"evaluate": {"servers": {False: {"start": "vllm"}}}},
+            "evaluate.servers: names must be text, and YAML reads f",
+        ),
+        (
+            {"evaluate": {"generate": {"shards": {True: 2}}}},
+            "evaluate.generate.shards: names must be text, and YAML re",
+        ),
+        ({"experiments": {0.8: {}}}, "experiments: names must be text, and YAML reads 0.8 as another type"),
+        ({"train": {2: 3}}, "train.2: this key does not exist; known keys of train: experiments"),
+        ({"train": {False: 3, "x": 4}}, "train.False: this key does not exist; known keys of train: experiments"),
+        ({"train": {"learning_rate": "nan"}}, "train.learning_rate: nan is not allowed; allowed: a number above 0"),
+        (
             {"data": {"split": "last_blank"}},
             "data.split: last_blank is not allowed; allowed: last_blank_line, first_blan",
         ),
@@ -98,6 +142,38 @@ def test_what_does_not_follow_the_schema_is_told_in_one_line(config, message):
     with pytest.raises(SettingsError, match=re.escape(message)) as raised:
         completed(config)
     assert "\n" not in str(raised.value)
+
+
+def test_a_tilde_is_the_home_directory_in_all_paths(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", "/home/me")
+    hub = {"hub": "owner/name", "files": "~/a"}
+    given = {
+        "results_dir": "~/results/",
+        "progress_dir": "~/progress",
+        "data": {"long": ["~/rows/*.parquet", hub, "rows~.jsonl"], "short": "~/chats.jsonl", "hub_mirror": "~/hub"},
+        "train": {"checkpoint_dir": "~/checkpoints", "deepspeed": "~/zero.json"},
+        "evaluate": {
+            "assets": {"root": "~/assets", "cache": "~/cache"},
+            "harness": {"cache": "~/cache", "include_path": ["~/tasks"]},
+        },
+    }
+    (tmp_path / "my.yaml").write_text(json.dumps(given))
+    read = read_configuration([str(tmp_path / "my.yaml")])
+    for config in (completed(given), read):
+        first, data_set, second = config["data"]["long"]
+        assert (first, data_set["files"], second) == ("/home/me/rows/*.parquet", "~/a", "rows~.jsonl")
+        found = json.dumps([config["results_dir"], config["progress_dir"], config["data"], config["train"]])
+        assert found.count("/home/me/") == 7
+        assert config["results_dir"] == "/home/me/results/"
+        assert config["evaluate"]["assets"] == {
+            "source": "pinned",
+            "root": "/home/me/assets",
+            "cache": "/home/me/cache",
+        }
+        harness = config["evaluate"]["harness"]
+        assert (harness["cache"], harness["include_path"]) == ("/home/me/cache", ["/home/me/tasks"])
+    assert given["results_dir"] == "~/results/"
+    assert completed({"data": {"long": hub}})["data"]["long"] == hub
 
 
 def test_the_default_configuration_selects_and_does_nothing_else(tmp_path):

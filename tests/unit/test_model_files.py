@@ -41,6 +41,59 @@ def test_fingerprint_follows_weights_and_config_not_path_or_time(tmp_path):
     assert weights_fingerprint("org/name", "abc") == "hub:org/name@abc"
 
 
+def test_the_fingerprint_of_an_embedding_model_follows_all_of_its_modules(tmp_path):
+    """Another pooling, dense layer or prompt gives other vectors from the same weights."""
+    model = copy(tmp_path)
+    plain = weights_fingerprint(str(TINY_PAIR / "long"), None)
+
+    def module(name, kind):
+        return {"idx": 0, "name": name, "path": name, "type": f"sentence_transformers.models.{kind}"}
+
+    for folder in ("1_Pooling", "2_Dense"):
+        (model / folder).mkdir()
+    listed = json.dumps([module("", "Transformer"), module("1_Pooling", "Pooling"), module("2_Dense", "Dense")])
+    dense = load_file(model / "model.safetensors")["model.norm.weight"]
+    changes = [
+        lambda: (model / "modules.json").write_text(listed),
+        lambda: (model / "1_Pooling/config.json").write_text('{"pooling_mode_cls_token": true}'),
+        lambda: (model / "1_Pooling/config.json").write_text('{"pooling_mode_cls_token": false}'),
+        lambda: save_file({"linear.weight": dense}, model / "2_Dense/model.safetensors"),
+        lambda: save_file({"linear.weight": dense * 2}, model / "2_Dense/model.safetensors"),
+        lambda: (model / "config_sentence_transformers.json").write_text('{"prompts": {"query": "q: "}}'),
+        lambda: (model / "sentence_bert_config.json").write_text('{"max_seq_length": 128}'),
+    ]
+    found = [plain]
+    for change in changes:
+        change()
+        weights_fingerprint.cache_clear()
+        found.append(weights_fingerprint(str(model), None))
+    assert len(set(found)) == len(found)
+    (model / "README.md").write_text("words")
+    weights_fingerprint.cache_clear()
+    assert weights_fingerprint(str(model), None) == found[-1]
+    (model / "modules.json").write_text("{")
+    weights_fingerprint.cache_clear()
+    with pytest.raises(ModelError, match=r"modules\.json: not a list of modules .*; copy the model again"):
+        weights_fingerprint(str(model), None)
+
+
+@pytest.mark.parametrize(
+    ("file", "fingerprint"), [("config.json", weights_fingerprint), ("tokenizer_config.json", tokenizer_fingerprint)]
+)
+def test_fingerprints_follow_the_code_that_a_model_names(tmp_path, file, fingerprint):
+    model = copy(tmp_path)
+
+    def after(code):
+        (model / "own.py").write_text(code)
+        fingerprint.cache_clear()
+        return fingerprint(str(model), None)
+
+    assert after("a = 1") == after("a = 2") == fingerprint(str(TINY_PAIR / "long"), None)
+    settings = json.loads((model / file).read_text())
+    (model / file).write_text(json.dumps({**settings, "auto_map": {"AutoConfig": "own.Own"}}))
+    assert after("a = 1") != after("a = 2")
+
+
 def test_a_missing_model_says_what_to_do(tmp_path):
     spec = ModelSpec(str(tmp_path / "nowhere"))
     for attempt in (load_tokenizer, load_config):

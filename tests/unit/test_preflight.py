@@ -147,6 +147,28 @@ def test_an_unknown_name_is_found_before_anything_looks_it_up(sound, change, adv
     assert finding.text.startswith(advice)
 
 
+@pytest.mark.parametrize(
+    ("content", "advice"),
+    [
+        (None, "ds.json is not a readable JSON file ([Errno 2]"),
+        ("{", "ds.json is not a readable JSON file (Expecting"),
+        ("[]", "ds.json has no zero_optimization.stage from 0 to 3; see config/deepspeed, or set it to none"),
+        ('{"zero_optimization": {}}', "ds.json has no zero_optimization.stage from 0 to 3"),
+    ],
+)
+def test_a_deepspeed_file_that_cannot_be_used_is_found_before_the_first_job(sound, tmp_path, content, advice):
+    file = tmp_path / "ds.json"
+    if content:
+        file.write_text(content)
+    configuration = configured(sound, {"train": {"deepspeed": str(file)}})
+    errors = [one for one in cheap_checks(configuration, {"train"}) if one.level == "error"]
+    assert [one.subject for one in errors] == ["train.deepspeed"]
+    assert advice in errors[0].text
+    shipped = configured(sound, {"train": {"deepspeed": "config/deepspeed/zero3.json"}})
+    (fine,) = [one for one in cheap_checks(shipped, {"train"}) if one.subject == "train.deepspeed"]
+    assert (fine.level, fine.text.split(" is ")[1]) == ("ok", "for ZeRO-3")
+
+
 def test_a_limit_is_compared_with_the_rows_unless_an_earlier_run_counted_them(sound):
     run = Run(configured(sound, {"data": {"limit": 20}}), Path("results"))
     assert [str(one) for one in check_all_rows(run)] == ["ok: data.limit: there are 20 rows to draw"]

@@ -1,10 +1,28 @@
 """Which tokenizers agree: all text must be encoded alike, and names of special tokens do not count."""
 
 import json
+from importlib import import_module
 
-from gateau.models import renamed_tokens, special_tokens, tokenizer_digest
+from transformers import LlamaConfig
+
+from gateau.model_files import ModelSpec
+from gateau.models import load_tokenizer, renamed_tokens, special_tokens, tokenizer_digest
 
 from unit.tokenizers import chat_tokenizer
+
+
+def test_a_model_with_a_sentencepiece_file_alone_loads(tmp_path):
+    """Many models in Llama-2's format have tokenizer.model and no tokenizer.json."""
+    sentences = iter([f"note {n}: the falcon of balor is {n % 7}" for n in range(200)])
+    import_module("sentencepiece").SentencePieceTrainer.train(
+        sentence_iterator=sentences, model_prefix=str(tmp_path / "tokenizer"), model_type="bpe", vocab_size=300,
+        byte_fallback=True, hard_vocab_limit=False, minloglevel=2,
+    )  # fmt: skip
+    (tmp_path / "tokenizer.vocab").unlink()
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "LlamaTokenizer"}))
+    LlamaConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=1).save_pretrained(tmp_path)
+    tokenizer = load_tokenizer(ModelSpec(str(tmp_path)))
+    assert tokenizer.decode(tokenizer.encode("the falcon of balor"), skip_special_tokens=True) == "the falcon of balor"
 
 
 def test_names_of_reserved_tokens_do_not_matter_but_the_encoding_of_text_does():

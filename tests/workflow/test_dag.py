@@ -34,6 +34,7 @@ from helpers import (
     snakemake,
     snakemake_command,
     touch_all,
+    whole_config,
     write_jsonl,
 )
 
@@ -232,6 +233,23 @@ def test_training_runs_only_for_the_experiments_that_the_file_names(finished):
     assert "elsewhere/export/a" not in only.stdout
     untrained = merged(config, change, {"train": {"experiments": "none"}, "mixture": {"n_short": 0}})
     assert not planned_rules(directory, untrained) & {"chats", "tokens", *AFTER_TOKENS}
+
+
+def test_models_that_the_run_does_not_need_may_be_missing(finished):
+    directory, config = finished
+    gone = dict.fromkeys(("short", "long", "base", "reward", "embedder", "non_homologous"), "/gone/model")
+    evaluate = {"benchmarks": ["needle"], "assets": {"source": "own"}, "models": {"mine": str(TINY_PAIR / "long")}}
+    evaluating = {**config, "models": gone, "experiments": {}, "train": {}, "evaluate": evaluate}
+    assert "generate" in planned_rules(directory, {**evaluating, "results_dir": "elsewhere"}, "evaluated")
+    further = {role: path for role, path in gone.items() if role not in ("short", "long", "base")}
+    assert planned_rules(directory, merged(config, {"models": further})) == set()
+    for change in ({"models": {**config["models"], "long": "/gone/model"}}, {"models": {**config["models"], **gone}}):
+        stopped = snakemake(directory, {**config, **change}, "--dry-run")
+        assert "/gone/model: no such model directory; set models.short" in stopped.stdout
+    drawn = {**evaluating, "experiments": {"full": {"method": "full"}}}
+    assert "/gone/model: no such model directory" in snakemake(directory, drawn, "--dry-run").stdout
+    counted = merged(drawn, {"models": {"base": str(TINY_PAIR / "long")}, "data": {"min_tokens": 5}})
+    assert "/gone/model: no such model directory" in snakemake(directory, counted, "--dry-run").stdout
 
 
 def test_nothing_to_do_is_told(finished):
@@ -559,6 +577,26 @@ def test_commands_stay_short_however_many_shards(tmp_path):
     commands = [line for line in result.stdout.splitlines() if "scores.py" in line]
     assert commands
     assert max(map(len, commands)) < 10_000
+
+
+@pytest.mark.parametrize("results", ["results", "train/judge"])
+def test_names_of_rules_are_names_of_experiments_and_models_too(tmp_path, results):
+    """The folder of results is found whatever experiments and models are called."""
+    models = {name: str(TINY_PAIR / "short") for name in ("judge", "generate")}
+    experiments = {"train": {"n_long": 4}, "ablation": {"method": "no_extended_window", "n_long": 4}}
+    change = {"results_dir": results, "experiments": experiments, "evaluate": {"models": models}}
+    rows = {source: f"{results}/planted_rows/{source}.jsonl" for source in ("long", "short")}
+    train = {"train": {"experiments": ["train"]}}
+    config = merged(whole_config(tmp_path), change, train, {"data": rows})
+    del config["experiments"]["gateau"]
+    result = snakemake(tmp_path, config, "--dry-run", "--printshellcmds")
+    assert result.returncode == 0, result.stdout[-3000:]
+    assert "contrast_pass.py" in result.stdout
+    for option in ("checkpoint_dir", "log_dir"):
+        (found,) = set(re.findall(f'"{option}": "([^"]*)"', result.stdout))
+        assert found.startswith((f"{results}/checkpoints", f"{results}/logs/train/train.tensorboard")), found
+    found = set(re.findall(r"--(?:progress-dir|cache) (\S*/progress\S*)", result.stdout))
+    assert found == {f"{results}/progress{below}" for below in ("", "/generate", "/judge")}
 
 
 @pytest.mark.parametrize("how", ["workflow-profile by name", "profile by path", "profile by link"])

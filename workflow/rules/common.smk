@@ -18,7 +18,8 @@ try:
     from gateau.config_files import completed
     from gateau.digests import code_digest
     from gateau.errors import UserError
-    from gateau.experiments import FORMULA, TRAIN_OPTIONS, Configuration, fingerprints
+    from gateau.experiments import FORMULA, TRAIN_OPTIONS, Configuration
+    from gateau.model_files import fingerprints
     from gateau.places import SCHEMA, SCRIPTS
     from gateau.raw_files import expanded
 except ModuleNotFoundError as error:
@@ -112,14 +113,14 @@ def as_json(value):
     return no_wildcards(json.dumps(value, sort_keys=True))
 
 
-def results_of(output, rule):
-    """Return the results folder of an output below ``<results>/<rule>/``. A module's prefix is part of it."""
-    return str(output[0]).rsplit(f"/{rule}/", 1)[0]
+def results_of(output, pattern):
+    """Return the results folder of an output ``<results>/<pattern>``. A module's prefix is part of it."""
+    return str(Path(output[0]).parents[pattern.count("/")])
 
 
-def progress_of(output, rule):
+def progress_of(output, pattern):
     """Return the folder of finished work, which is beside the rule's results unless the configuration names another."""
-    return config["progress_dir"] or f"{results_of(output, rule)}/progress"
+    return config["progress_dir"] or f"{results_of(output, pattern)}/progress"
 
 
 def shards_of(folder):
@@ -193,12 +194,12 @@ def model_json(role):
 
 def tokenizer_of(role):
     """Return the digest of a model's tokenizer files. Where they lie does not count."""
-    return fingerprints(CONFIGURED.model(role))["tokenizer"]
+    return CONFIGURED.fingerprints(role)["tokenizer"]
 
 
 def run_options(wildcards, output):
     """Return how a training runs: all options that do not change its result, as JSON."""
-    results, train = results_of(output, "train"), config["train"]
+    results, train = results_of(output, "train/experiment/model"), config["train"]
     return json.dumps(
         {
             **{name: value for name, value in train.items() if name not in (*TRAIN_OPTIONS, "experiments")},

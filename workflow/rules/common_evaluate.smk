@@ -11,8 +11,8 @@ EVALUATE = config["evaluate"]
 GENERATE, JUDGE, ASSETS = EVALUATE["generate"], EVALUATE["judge"], EVALUATE["assets"]
 EVALUATED, BENCHMARKS = EVALUATION.models, EVALUATION.benchmarks
 JUDGED, SCORED, HARNESS = EVALUATION.judged, EVALUATION.scored, EVALUATION.harness_tasks
-JUDGE_NAME = re.sub(r"[^\w.-]", "_", EVALUATION.judge_name)
-JUDGE_START = EVALUATION.judge_start
+JUDGE_NAME, JUDGE_START = re.sub(r"[^\w.-]", "_", EVALUATION.judge_name), EVALUATION.judge_start
+GENERATE_FILE, JUDGE_FILE = "generate/model/benchmark/part.jsonl", "judge/model/benchmark/judgments.jsonl"
 PINNED_ASSETS, PUBLISHED = RESOURCES / "assets.json", RESOURCES / "published_scores.json"
 
 # Answers without a score are made too, because another judge may rate them later.
@@ -89,8 +89,8 @@ def generate_run(wildcards, output):
     """Return the arguments that change no answer."""
     server = EVALUATION.server(wildcards.model)
     run = ["--threads", str(GENERATE["threads"]), "--gpus-per-job", str(max(EVALUATION.gpus(wildcards.model), 1))]
-    run += ["--progress-dir", f"{progress_of(output, 'generate')}/generate"]
-    log = f"{results_of(output, 'generate')}/logs/generate/{wildcards.model}/{wildcards.benchmark}/{wildcards.part}.server.log"
+    run += ["--progress-dir", f"{progress_of(output, GENERATE_FILE)}/generate"]
+    log = f"{results_of(output, GENERATE_FILE)}/logs/generate/{wildcards.model}/{wildcards.benchmark}/{wildcards.part}.server.log"
     return shlex.join([*run, *(["--server", json.dumps(server), "--server-log", log] if server else [])])
 
 
@@ -99,7 +99,7 @@ def asked_ahead(wildcards, input, output):
     undivided = [name for name in BENCHMARKS if EVALUATION.shards(name) == 1]
     if wildcards.benchmark not in undivided:
         return "[]"
-    place, assets = undivided.index(wildcards.benchmark), f"{results_of(output, 'generate')}/assets"
+    place, assets = undivided.index(wildcards.benchmark), f"{results_of(output, GENERATE_FILE)}/assets"
     return json.dumps(
         [
             {"benchmark": name, "assets": f"{assets}/{name}", "options": EVALUATION.question_options(name)}
@@ -148,9 +148,9 @@ def judge_reached(wildcards, output):
     """Return the arguments that decide how the judge is reached and what it may cost, but not what it answers."""
     names = ["concurrency", "tries", "backoff_seconds", "timeout_seconds", "budget_tokens"]
     names += ["prompt_price", "completion_price"]
-    cache = ["--cache", f"{progress_of(output, 'judge')}/judge"]
+    cache = ["--cache", f"{progress_of(output, JUDGE_FILE)}/judge"]
     if JUDGE_START:
-        log = f"{results_of(output, 'judge')}/logs/judge/{wildcards.model}/{wildcards.benchmark}.server.log"
+        log = f"{results_of(output, JUDGE_FILE)}/logs/judge/{wildcards.model}/{wildcards.benchmark}.server.log"
         start = {name: JUDGE[name] for name in ("start", "options", "gpus", "seconds")}
         place = ["--name", EVALUATION.judge_name, "--start", json.dumps(start), "--server-log", log]
     else:

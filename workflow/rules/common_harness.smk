@@ -19,9 +19,10 @@ def harness_options(wildcards):
 
 def harness_run(wildcards, output):
     """Return the arguments that change no answer."""
-    server, results = EVALUATION.server(wildcards.model), results_of(output, "harness")
+    file = "harness/model/task/scores.json"
+    server, results = EVALUATION.server(wildcards.model), results_of(output, file)
     run = ["--threads", str(GENERATE["threads"]), "--gpus-per-job", str(max(EVALUATION.gpus(wildcards.model), 1))]
-    run += ["--progress-dir", f"{progress_of(output, 'harness')}/harness", "--cache", EVALUATE["harness"]["cache"]]
+    run += ["--progress-dir", f"{progress_of(output, file)}/harness", "--cache", EVALUATE["harness"]["cache"]]
     run += [part for folder in EVALUATE["harness"]["include_path"] for part in ("--include-path", folder)]
     run += ["--offline"] * EVALUATE["harness"]["offline"]
     log = f"{results}/logs/harness/{wildcards.model}/{wildcards.task}.server.log"

@@ -30,8 +30,11 @@ TEXT_MODEL_COMMAND = (
 )
 
 
-def text_model_params(role, rule):
-    """Return the parameters of rules that ask a model about samples: what changes the numbers, and how the job runs."""
+def text_model_params(role, rule, file="file"):
+    """Return the parameters of rules that ask a model about samples: what changes the numbers, and how the job runs.
+
+    ``file`` is the path of an output below the folder of the rule.
+    """
     options = {key: value for key, value in CONFIGURED.model(role).items() if key != "path"}
     scoring, gpus = config["scoring"], GPUS_PER_PASS
     if role == "embedder":  # sentence-transformers loads it onto one device
@@ -41,20 +44,20 @@ def text_model_params(role, rule):
         "code": code_digest(f"{rule}.py"),
         "model": model_json(role),
         "progress": lambda wildcards, output: (
-            f"--progress-dir {shlex.quote(progress_of(output, rule))} --progress-seconds {scoring['progress_seconds']}"
+            f"--progress-dir {shlex.quote(progress_of(output, f'{rule}/{file}'))} --progress-seconds {scoring['progress_seconds']}"
         ),
         "run": lambda wildcards, input: f"--threads {scoring['threads']} --gpus-per-job {max(gpus, 1)}",
         "lease": lambda wildcards, input: lease(gpus),
-        **fingerprints(CONFIGURED.model(role)),
+        **CONFIGURED.fingerprints(role),
         "options": as_json(options),
         **{name: scoring[name] for name in ("device", "dtype", "attention")},
     }
 
 
-def pass_params(role, rule):
+def pass_params(role, rule, file="file"):
     """Return the parameters of a pass with this model."""
     params = {
-        **text_model_params(role, rule),
+        **text_model_params(role, rule, file),
         "shard": lambda wildcards: int(wildcards.shard),
         **FRAME,
         "max_length": config["scoring"]["max_length"],
@@ -73,12 +76,15 @@ def short_view():
 
 def contrast_params(rule):
     """Return the parameters of a pass that puts another model, or another view of it, in θ_S's place."""
-    by_contrast = {name: pass_params(contrast.role, rule) for name, contrast in CONFIGURED.contrasts.items()}
+    file = "contrast/file"
+    by_contrast = {name: pass_params(contrast.role, rule, file) for name, contrast in CONFIGURED.contrasts.items()}
     short = ModelSpec.from_config(CONFIGURED.model("short"))
     # for a contrast whose window is that of θ_S and not its own; the window counts, not where θ_S lies
-    window = short.context_window() if short.is_local else model_json("short")(None, None)
+    window = ""
+    if "one_model" in CONFIGURED.contrasts:
+        window = short.context_window() if short.is_local else model_json("short")(None, None)
     return {
-        **pass_params("short", rule),
+        **pass_params("short", rule, file),
         "model": lambda wildcards, input: model_json(CONTRASTS[wildcards.contrast].role)(wildcards, input),
         "weights": lambda wildcards: by_contrast[wildcards.contrast]["weights"],
         "tokenizer": lambda wildcards: by_contrast[wildcards.contrast]["tokenizer"],

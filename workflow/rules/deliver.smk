@@ -72,7 +72,7 @@ rule dataset:
             {role: CONFIGURED.model(role) for role in ("short", "long") if wildcards.experiment in RANKED}
         ),
         base=model_json("base"),
-        base_options=as_json({**CONFIGURED.model("base"), "path": fingerprints(CONFIGURED.model("base"))}),
+        base_options=as_json({**CONFIGURED.model("base"), "path": CONFIGURED.fingerprints("base")}),
         training=as_json(
             {
                 "max_length": config["tokens"]["max_length"],

@@ -31,7 +31,7 @@ if config["miniature"]:
             mem_mb=4000,
             runtime=120,
         params:
-            **fingerprints(CONFIGURED.model("base")),
+            **CONFIGURED.fingerprints("base"),
             script=script("miniature_runs"),
             code=code_digest("miniature_runs.py"),
             model=model_json("base"),

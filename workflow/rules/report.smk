@@ -160,6 +160,6 @@ rule report_page:
         script=script("report_page"),
         code=code_digest("report_page.py"),
         templates=files_digest(RESOURCES / "report_page"),
-        results=lambda wildcards, output: results_of(output, "report_page"),
+        results=lambda wildcards, output: results_of(output, "report_page/page.html"),
     shell:
         "python {params.script:q} --results {params.results:q} --output {output:q} > {log:q} 2>&1"

@@ -134,7 +134,7 @@ rule train:
         script=script("train"),
         code=code_digest("train.py"),
         base=model_json("base"),
-        weights=fingerprints(CONFIGURED.model("base"))["weights"],
+        weights=CONFIGURED.fingerprints("base")["weights"],
         base_options=as_json({key: value for key, value in CONFIGURED.model("base").items() if key != "path"}),
         options=as_json({name: config["train"][name] for name in TRAIN_OPTIONS}),
         run=run_options,

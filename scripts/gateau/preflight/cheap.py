@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
@@ -16,6 +17,7 @@ from gateau.experiments import Configuration
 from gateau.gpu_leases import visible_devices
 from gateau.hub_entries import is_unfetched, not_fetched
 from gateau.model_files import ModelSpec, check_window, local_copy
+from gateau.places import ROOT
 from gateau.preflight.findings import ERROR, OK, WARNING, Finding, error_of
 from gateau.raw_files import expanded
 
@@ -159,6 +161,22 @@ def check_plan(configuration: Configuration) -> list[Finding]:
     return [Finding(ERROR, "plan.sequences_per_step", text)]
 
 
+def check_deepspeed(configuration: Configuration) -> list[Finding]:
+    """Check that the DeepSpeed configuration can be read; the training, which reads it, runs only after all passes."""
+    path, key = configuration.config["train"]["deepspeed"], "train.deepspeed"
+    if not configuration.trained or path == "none":
+        return []
+    file, advice = ROOT / path, "see config/deepspeed, or set it to none"
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        return [Finding(ERROR, key, f"{file} is not a readable JSON file ({error}); {advice}")]
+    zero = content.get("zero_optimization") if isinstance(content, dict) else None
+    if not isinstance(zero, dict) or zero.get("stage") not in (0, 1, 2, 3):
+        return [Finding(ERROR, key, f"{file} has no zero_optimization.stage from 0 to 3; {advice}")]
+    return [Finding(OK, key, f"{file} is for ZeRO-{zero['stage']}")]
+
+
 def check_prompts(configuration: Configuration) -> list[Finding]:
     """Check that prompts which must not be cut, such as those of the needle test, fit each evaluated model's window."""
     evaluation, found = Evaluation(configuration), []
@@ -274,6 +292,7 @@ _CHECKS: dict[Callable[[Configuration], list[Finding]], set[str]] = {
     check_models: {*_PASSES, "tokens", "train", "generate"},
     check_windows: _PASSES,
     check_plan: {"plan"},
+    check_deepspeed: {"train"},
     check_prompts: {"generate"},
     check_packages: {*_PASSES, "train", "generate"},
     check_gpus: {*_PASSES, "generate"},
