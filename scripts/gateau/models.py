@@ -23,6 +23,7 @@ from safetensors import SafetensorError
 from gateau.errors import ModelError, SettingsError
 from gateau.model_files import ModelSpec
 from gateau.prompts import adds_bos
+from gateau.rotary import set_positions
 from gateau.templates import control_tokens
 
 if TYPE_CHECKING:
@@ -228,14 +229,10 @@ def renamed_tokens(first: Mapping[str, int], second: Mapping[str, int]) -> str:
 
 
 def load_config(spec: ModelSpec, dynamic_ntk: bool = False) -> Any:
-    """Return the model's configuration, overridden by the spec's ``window`` and ``rope_parameters``.
-
-    With ``dynamic_ntk``, the rotary base of full-attention layers grows with length / window beyond the window. The
-    factor is 1, so that nothing changes inside the window.
+    """Return the model's configuration, overridden as :func:`gateau.rotary.set_positions` says.
 
     Raises:
-        ModelError: the configuration cannot be loaded, there are no rotary embeddings to scale, or (with
-            ``dynamic_ntk``) the model has a scaling of its own, which must not be overwritten silently.
+        ModelError: the configuration cannot be loaded, or see :func:`gateau.rotary.set_positions`.
     """
     from transformers import AutoConfig
 
@@ -246,11 +243,7 @@ def load_config(spec: ModelSpec, dynamic_ntk: bool = False) -> Any:
         )
     except _LOADING as error:
         raise ModelError(load_advice(spec, "config", error)) from error
-    text = config.get_text_config()  # a part of it for a model that also reads images
-    if spec.window:
-        text.max_position_embeddings = spec.window
-    if dynamic_ntk or spec.rope_parameters:
-        _scale_rope(spec, text, {"rope_type": "dynamic", "factor": 1.0} if dynamic_ntk else {})
+    set_positions(spec, config.get_text_config(), dynamic_ntk)  # a part of it for a model that also reads images
     return config
 
 
@@ -258,22 +251,6 @@ def config_window(config: Any) -> int | None:
     """Return the context window in tokens of a model with this configuration, or None if it does not define one."""
     window: int | None = getattr(config.get_text_config(), "max_position_embeddings", None)
     return window
-
-
-def _scale_rope(spec: ModelSpec, config: Any, scaling: dict[str, Any]) -> None:
-    current = getattr(config, "rope_parameters", None)
-    if not current:
-        raise ModelError(f"{spec.path}: no rotary position embeddings to scale; use scoring.short_context: truncate")
-    by_layer_type = all(isinstance(value, dict) for value in current.values())  # as in Gemma 3
-    full = current.get("full_attention", {}) if by_layer_type else current
-    own = full.get("rope_type", "default")
-    if scaling and own != "default" and not spec.rope_parameters:
-        raise ModelError(
-            f"{spec.path} scales its rotary embeddings itself ({own}), which dynamic NTK would overwrite; use "
-            "scoring.short_context: none or truncate, or set models.short.rope_parameters to what you want"
-        )
-    full = {**full, **scaling, **spec.rope_parameters}
-    config.rope_parameters = {**current, "full_attention": full} if by_layer_type else full
 
 
 def load_model(spec: ModelSpec, config: Any, runtime: Runtime, kind: Any = None) -> PreTrainedModel:

@@ -148,6 +148,45 @@ def test_window_and_rope_parameters_replace_the_models_own():
     assert config.rope_parameters == {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 80_000.0}
 
 
+@pytest.mark.parametrize(
+    ("architecture", "given"),
+    [
+        ("phi3_longrope", {}),
+        ("qwen2", {"rope_type": "yarn", "factor": 4.0}),
+        ("gemma3_mixed", {"rope_type": "yarn", "factor": 4.0}),  # one scaling per layer type
+        ("llama", {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}),
+    ],
+)
+def test_another_window_changes_no_frequency(architecture, given, tmp_path):
+    from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+    from unit.models import tiny_model
+
+    tiny_model(architecture).config.save_pretrained(tmp_path)
+    layer = {"layer_type": "full_attention"} if architecture == "gemma3_mixed" else {}
+    found = []
+    for window in (None, 512, 8192):
+        config = load_config(ModelSpec(str(tmp_path), window=window, rope_parameters=given))
+        assert config_window(config) == (window or 2048)
+        rope = config.rope_parameters["full_attention"] if layer else config.rope_parameters
+        frequencies, factor = ROPE_INIT_FUNCTIONS[rope["rope_type"]](config, "cpu", seq_len=1000, **layer)
+        found.append([factor, *frequencies.tolist()])
+    assert found[0] == found[1] == found[2]
+
+
+def test_another_window_of_a_model_with_dynamic_ntk_of_its_own_is_refused(tmp_path):
+    from unit.models import tiny_model
+
+    own = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}
+    tiny_model("llama", rope_parameters=own).config.save_pretrained(tmp_path)
+    assert config_window(load_config(ModelSpec(str(tmp_path), window=2048))) == 2048
+    with pytest.raises(ModelError, match=r"beyond 2048 tokens \(dynamic\), .* leave out window, and set models") as error:
+        load_config(ModelSpec(str(tmp_path), window=4096))
+    assert "{rope_type: dynamic, factor: 2.0}" in str(error.value)
+    given = ModelSpec(str(tmp_path), rope_parameters={"rope_type": "dynamic", "factor": 2.0})
+    assert load_config(given).rope_parameters == own
+
+
 def test_scaling_a_model_without_rotary_embeddings_is_refused(tmp_path):
     from transformers import GPT2Config
 
