@@ -22,7 +22,7 @@ from safetensors import SafetensorError
 
 from gateau.errors import ModelError, SettingsError
 from gateau.model_files import ModelSpec
-from gateau.prompts import adds_bos
+from gateau.prompts import prefix_ids
 from gateau.rotary import set_positions
 from gateau.templates import control_tokens
 
@@ -195,7 +195,7 @@ def _has_plain_tokenizer(spec: ModelSpec) -> bool:
 
 
 def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
-    """Return a digest of how a tokenizer encodes text: its ordinary vocabulary, whether it adds BOS, and probe texts.
+    """Return a digest of how a tokenizer encodes text: its ordinary vocabulary, its prefix, and probe texts.
 
     Two homologous models must have the same digest. It does not depend on file layouts, chat templates, or names of
     special tokens, because text never becomes a special token.
@@ -206,7 +206,9 @@ def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
     step = max(len(ordinary) // _PROBED_TOKENS, 1)
     texts = [str(tokenizer.decode([number], clean_up_tokenization_spaces=False)) for number, _ in ordinary[::step]]
     probes = tokenizer([_PROBE_TEXT, *texts, "".join(texts)], add_special_tokens=False, split_special_tokens=True)
-    content = [ordinary, tokenizer.bos_token_id if adds_bos(tokenizer) else None, probes.input_ids]
+    prefix = prefix_ids(tokenizer)
+    bos = tokenizer.bos_token_id if prefix == [tokenizer.bos_token_id] else prefix or None
+    content = [ordinary, bos, probes.input_ids]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
