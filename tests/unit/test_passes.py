@@ -1,6 +1,7 @@
 """The three passes: batches, tiles, windows and edges. test_families.py compares each family with the slow oracle."""
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -48,6 +49,20 @@ def test_few_logits_exist_at_once_and_their_number_does_not_matter(architecture,
     assert max(rows) == 7
     np.testing.assert_allclose(parts["segment_nll"], whole["segment_nll"], atol=1e-6)
     assert parts["nll_instruction_only"] == pytest.approx(whole["nll_instruction_only"], abs=1e-6)
+
+
+@pytest.mark.parametrize("change", ["skips its layers", "gives one row"])
+def test_logits_that_cannot_be_computed_in_parts_are_refused(change, monkeypatch):
+    model, sample = tiny_model("llama"), random_sample()
+    own = model.forward
+    if change == "skips its layers":
+        monkeypatch.setattr(
+            model, "forward", lambda input_ids, **given: SimpleNamespace(logits=torch.zeros(1, 23, 160))
+        )
+    else:
+        monkeypatch.setattr(model, "forward", lambda **given: own(**{**given, "logits_to_keep": 1}))
+    with pytest.raises(ModelError, match=r"LlamaForCausalLM does not compute its logits from the output of LlamaModel"):
+        response_nll(model, torch.tensor([sample.sequence()]), 23)
 
 
 @pytest.mark.parametrize("architecture", ["llama", "gemma2_softcap"])
