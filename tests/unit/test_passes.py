@@ -147,6 +147,21 @@ def test_without_a_dense_mask_rows_are_causal_with_their_window(window):
     assert visible.tolist() == expected
 
 
+def test_a_mask_with_a_bias_or_of_several_heads_is_refused():
+    def visible(mask):
+        recording = AttentionRecording(first_query=1, first_key=0, last_key=3)
+        return _visible_rows(recording, mask, 3, None, torch.device("cpu"))(slice(0, 2)).tolist()
+
+    causal = torch.ones(1, 1, 3, 3).tril() == 1
+    for hidden in (-1e4, torch.finfo(torch.float32).min, float("-inf")):
+        assert visible(torch.zeros(1, 1, 3, 3).masked_fill(~causal, hidden)) == visible(causal)
+    alibi = torch.tensor([[[[0.0, hidden, hidden], [-1, 0, hidden], [-2, -1, 0]]]])
+    with pytest.raises(ModelError, match=r"adds a bias to its attention scores, .* set models\.long"):
+        visible(alibi)
+    with pytest.raises(ModelError, match=r"masks each of its 4 heads in its own way, .* set models\.long"):
+        visible(causal.expand(1, 4, 3, 3))
+
+
 def test_a_model_outside_the_attention_interface_is_an_error():
     model = tiny_model("llama", "sdpa")
     with record_attention(model, 0, 0, 1) as recording:
