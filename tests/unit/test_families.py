@@ -10,6 +10,7 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
+from transformers import CONFIG_MAPPING
 
 from gateau.attention_profiles import block_means, segment_means
 from gateau.errors import ModelError
@@ -115,6 +116,10 @@ def test_auto_attention_on_a_gpu_takes_an_installed_flash_that_the_model_support
         found = (Runtime().resolved_attention(model_of(name).config) for name in ("llama", "gpt_oss"))
         assert tuple(found) == expected
     assert Runtime(dtype="float32").resolved_attention(model_of("llama").config) == "sdpa"
+    # flash-attn computes no heads wider than 256: Gemma 4's global layers have 512
+    for config in (CONFIG_MAPPING["gemma4_text"](), CONFIG_MAPPING["gemma4"](), CONFIG_MAPPING["llama"](head_dim=512)):
+        assert Runtime().resolved_attention(config) == "sdpa"
+    assert Runtime().resolved_attention(CONFIG_MAPPING["gemma4_text"](global_head_dim=256)) == "flash_attention_2"
 
 
 def test_layers_without_attention_are_reported_once(caplog):

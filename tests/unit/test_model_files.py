@@ -1,6 +1,7 @@
 """Fingerprints and checks of models from their files."""
 
 import json
+import logging
 import os
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from gateau.errors import ModelError, SettingsError
 from gateau.model_files import ModelSpec, check_window, tokenizer_fingerprint, weights_fingerprint
 from gateau.models import Runtime, config_window, load_config, load_model, load_tokenizer, resolved, tokenizer_digest
+from gateau.scoring.settings import pass_settings
 
 from helpers import ROOT, TINY_PAIR, run_script
 from unit.tokenizers import prefixed_tokenizer
@@ -213,6 +215,47 @@ def test_auto_resolves_to_what_is_there():
     if not torch.cuda.is_available():
         with pytest.raises(SettingsError, match="sees no CUDA device"):
             Runtime("cuda").resolved_device()
+
+
+def test_a_model_with_code_of_its_own_gets_the_attention_that_transformers_chooses(tmp_path, caplog):
+    copy(tmp_path)
+    (tmp_path / "m/own.py").write_text(
+        "from transformers import LlamaConfig, LlamaForCausalLM\n"
+        "class OwnConfig(LlamaConfig):\n    model_type = 'own'\n"
+        "class OwnModel(LlamaForCausalLM):\n    config_class = OwnConfig\n    _supports_sdpa = False\n"
+    )
+    config = json.loads((tmp_path / "m/config.json").read_text())
+    classes = {"AutoConfig": "own.OwnConfig", "AutoModelForCausalLM": "own.OwnModel"}
+    (tmp_path / "m/config.json").write_text(json.dumps({**config, "model_type": "own", "auto_map": classes}))
+    spec = ModelSpec(str(tmp_path / "m"), trust_remote_code=True)
+    with caplog.at_level(logging.INFO):
+        model = load_model(spec, load_config(spec), Runtime("cpu"))
+    assert model.config._attn_implementation == "eager"
+    assert caplog.messages[-1].endswith("transformers chose attention eager")
+    key = pass_settings(spec, load_config(spec), Runtime("cpu"), {}, 10)
+    assert key["attention"] == "auto", "the same before and after the model is loaded"
+    with pytest.raises(ModelError, match=r"OwnModel does not support .*; set evaluate\.generate\.attention: eager$"):
+        load_model(spec, load_config(spec), Runtime("cpu", attention="sdpa", setting="evaluate.generate"))
+
+
+def test_mistral_common_does_not_replace_the_tokenizer(tmp_path, monkeypatch):
+    """MistralCommonBackend takes over where mistral-common is installed and the folder has a tekken.json."""
+    from transformers.models.auto import tokenization_auto
+
+    copy(tmp_path)
+    config = json.loads((tmp_path / "m/config.json").read_text())
+    (tmp_path / "m/config.json").write_text(json.dumps({**config, "model_type": "mistral"}))
+    (tmp_path / "m/tekken.json").write_text("{}")
+    monkeypatch.setattr("transformers.integrations.mistral.tokenizer.is_mistral_common_available", lambda: True)
+    monkeypatch.setitem(tokenization_auto.TOKENIZER_MAPPING_NAMES, "mistral", "MistralCommonBackend")
+    spec = ModelSpec(str(tmp_path / "m"))
+    expected = tokenizer_digest(load_tokenizer(ModelSpec(str(TINY_PAIR / "long"))))
+    assert tokenizer_digest(load_tokenizer(spec)) == expected
+    asked = {}
+    monkeypatch.setattr("transformers.AutoTokenizer.from_pretrained", lambda path, **given: asked.update(given))
+    monkeypatch.delattr(tokenization_auto, "_use_mistral_format")
+    load_tokenizer(spec)
+    assert "mistral_format" not in asked, "an older transformers would take it for an option of the tokenizer"
 
 
 def test_homologous_tokenizers_agree_and_others_do_not(tmp_path, tiny_tokenizer):
