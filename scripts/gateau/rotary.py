@@ -39,8 +39,8 @@ def _by_layer_type(rope: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def _scale(spec: ModelSpec, text: Any, scaling: dict[str, Any]) -> None:
-    current = getattr(text, "rope_parameters", None)
-    full = _by_layer_type(current or {}).get("full_attention")
+    current: dict[str, Any] = getattr(text, "rope_parameters", None) or {}
+    full = _by_layer_type(current).get("full_attention")
     if not full:
         raise ModelError(f"{spec.path}: no rotary position embeddings to scale; use scoring.short_context: truncate")
     own = full.get("rope_type", "default")

@@ -150,8 +150,8 @@ def _mean(values: list[Any]) -> int:
 def _windows(config: Mapping[str, Any], layers: int) -> tuple[tuple[int | None, int], ...]:
     windows = _of_layers(config, "sliding_window", layers) if config.get("use_sliding_window") is not False else []
     kinds = config.get("layer_types") or ["sliding_attention"] * layers
-    pairs = zip(windows, kinds, strict=False)
-    sliding = Counter(window for window, kind in pairs if window and kind == "sliding_attention")
+    layer_by_layer = zip(windows, kinds, strict=False)
+    sliding = Counter(window for window, kind in layer_by_layer if window and kind == "sliding_attention")
     linear = sum(kind == "linear_attention" for kind in kinds)  # its work is small and left out
     pairs = (*sliding.items(), (None, layers - sliding.total() - linear))
     return tuple((window, count) for window, count in pairs if count)
