@@ -29,7 +29,7 @@ from gateau.errors import DataError, ModelError, SettingsError
 from gateau.formats import chat_format, encode_texts
 from gateau.model_files import ModelSpec
 from gateau.models import config_window, input_device
-from gateau.prompts import adds_bos
+from gateau.prompts import prefix_ids
 from gateau.template_format import TemplatePrompts
 
 _RECORD = "gateau.json"
@@ -112,8 +112,7 @@ def prompt_ids(
     if format_name == "tokenizer_template":
         return _template_ids(TemplatePrompts(tokenizer, None, template_options), turns, user, system)
     parts = [*([] if system is None else [system]), *(question + answer for question, answer in turns), user]
-    bos = [tokenizer.bos_token_id] if adds_bos(tokenizer) else []
-    return bos + encode_texts(tokenizer, ["\n\n".join(parts)])[0]
+    return prefix_ids(tokenizer) + encode_texts(tokenizer, ["\n\n".join(parts)])[0]
 
 
 def _template_ids(

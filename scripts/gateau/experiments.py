@@ -140,9 +140,9 @@ class Configuration:
         """All experiments by name."""
         found = {}
         for name, own in self.config["experiments"].items():
-            options = {**self.config["selection"], **self.config["mixture"], **own}
-            n_long = None if options["n_long"] == "all" else options["n_long"]
-            found[name] = Experiment(name, own, {**options, "n_long": n_long})
+            options: dict[str, Any] = {**self.config["selection"], **self.config["mixture"], **own}
+            options["n_long"] = None if options["n_long"] == "all" else options["n_long"]
+            found[name] = Experiment(name, own, options)
         return found
 
     @cached_property

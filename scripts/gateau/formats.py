@@ -1,9 +1,9 @@
 """Chat formats with explicit labels: the tokens of a conversation, and which of them the model learns to predict.
 
-``longalign`` is the format of the released models: ``[INST]{user}[/INST]{assistant}``, with BOS once at the start and
-EOS at the end. Each user message and each response is tokenized separately. The label right after *every* response is
-EOS, although the input at that position may already be the next turn. A loss mask cannot express this, so labels are
-stored explicitly. An EOS after an empty response is not learnt.
+``longalign`` is the format of the released models: ``[INST]{user}[/INST]{assistant}``, with the tokenizer's prefix,
+such as BOS, once at the start and EOS at the end. Each user message and each response is tokenized separately. The
+label right after *every* response is EOS, although the input at that position may already be the next turn. A loss mask
+cannot express this, so labels are stored explicitly. An EOS after an empty response is not learnt.
 
 ``tokenizer_template`` is a chat template: the tokenizer's own, or another. A template whose stop token would not be
 learnt is refused.
@@ -23,7 +23,7 @@ import numpy as np
 
 from gateau.conversations import Conversation, Turn, UnusableConversation
 from gateau.errors import SettingsError
-from gateau.prompts import adds_bos
+from gateau.prompts import prefix_ids
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -155,7 +155,7 @@ class LongAlignFormat(ChatFormat):
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, settings: FormatSettings) -> None:
         super().__init__(tokenizer, settings)
-        self._bos = [tokenizer.bos_token_id] if adds_bos(tokenizer) else []
+        self._prefix = prefix_ids(tokenizer)
 
     def encode_batch(self, conversations: Sequence[Conversation]) -> list[EncodedConversation | UnusableConversation]:
         """Encode all segments of the batch in one call of the tokenizer."""
@@ -170,10 +170,10 @@ class LongAlignFormat(ChatFormat):
         return [self._assemble(one, list(islice(segments, 2 * len(one.turns)))) for one in merged]
 
     def _assemble(self, conversation: Conversation, segments: list[list[int]]) -> EncodedConversation:
-        n_tokens = len(self._bos) + sum(map(len, segments)) + 1
+        n_tokens = len(self._prefix) + sum(map(len, segments)) + 1
         ids, labels = np.empty(n_tokens, np.int32), np.full(n_tokens, IGNORED, np.int32)
-        ids[: len(self._bos)] = self._bos
-        place, after = len(self._bos), IGNORED
+        ids[: len(self._prefix)] = self._prefix
+        place, after = len(self._prefix), IGNORED
         first_learnt = len(segments) - 2 if self._settings.turns == "last" else 0
         for number, (prompt, response) in enumerate(zip(segments[::2], segments[1::2], strict=True)):
             labels[place] = after
@@ -193,16 +193,17 @@ class LongAlignFormat(ChatFormat):
         if system is not None:
             turns[0] = Turn(f"{system}\n\n{turns[0].user}", turns[0].assistant)
         texts = [text for turn in turns for text in (_instruction(turn.user), turn.assistant)]
-        return self._bos + [token for segment in encode_texts(self._tokenizer, texts) for token in segment]
+        return self._prefix + [token for segment in encode_texts(self._tokenizer, texts) for token in segment]
 
     def chat_template(self) -> str:
         """Return a template for other programs.
 
         They tokenize the rendered text as a whole. For a conversation of one turn, this gives the same tokens.
         """
-        bos = "{{ bos_token }}" if self._bos else ""
+        prefix = "".join(self._tokenizer.convert_ids_to_tokens(self._prefix))
+        start = "{{ bos_token }}" if self._prefix == [self._tokenizer.bos_token_id] else prefix
         return (
-            bos + "{% set ns = namespace(system='') %}{% for message in messages %}"
+            start + "{% set ns = namespace(system='') %}{% for message in messages %}"
             "{% if message['role'] == 'system' %}{% set ns.system = message['content'] + '\n\n' %}"
             "{% elif message['role'] == 'user' %}{{ '[INST]' + ns.system + message['content'] + '[/INST]' }}"
             "{% set ns.system = '' %}"

@@ -3,7 +3,7 @@
 ``auto`` means: device, CUDA if there is one, else the CPU; dtype, bfloat16 on CUDA and float32 on the CPU; attention,
 an installed flash-attn (in this order: 2, 4 on Hopper and later, 3) on CUDA in half precision if the model supports it,
 and otherwise sdpa. Models whose attention sdpa cannot compute, for example those with capped logits or with sinks, use
-eager.
+eager. For a model with code of its own, transformers chooses when it is loaded.
 
 Importing this module takes no time: torch and transformers are imported where they are used, so that a script that
 needs a tokenizer alone does not wait for either torch or the code of the models.
@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -22,7 +23,8 @@ from safetensors import SafetensorError
 
 from gateau.errors import ModelError, SettingsError
 from gateau.model_files import ModelSpec
-from gateau.prompts import adds_bos
+from gateau.prompts import prefix_ids
+from gateau.rotary import set_positions
 from gateau.templates import control_tokens
 
 if TYPE_CHECKING:
@@ -38,6 +40,7 @@ _PROBE_TEXT = (
     "  --==>> {}[];\nПривет, мир! \u0645\u0631\u062d\u0628\u0627 \u0928\u092e\u0938\u094d\u0924\u0947 한국어 🙂"
 )
 _PROBED_TOKENS, _LISTED = 2000, 6
+_FLASH_WIDTH = 256  # flash-attn computes no wider heads
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,8 @@ class Runtime:
     def resolved_attention(self, config: Any, packed: bool = False) -> str:
         """Return the attention backend for a model with this config.
 
-        With ``packed`` sequences, as in training, sdpa needs a dense mask of shape (S, S). On CUDA without flash-attn,
+        It stays ``auto`` if the model's class is not known before it is loaded; transformers then chooses. With
+        ``packed`` sequences, as in training, sdpa needs a dense mask of shape (S, S). On CUDA without flash-attn,
         flex_attention is used instead.
         """
         if self.attention != "auto":
@@ -84,7 +88,11 @@ class Runtime:
         import torch
 
         on_cuda, kind = self.resolved_device().type == "cuda", _model_class(config)
-        if on_cuda and self.resolved_dtype() != torch.float32 and getattr(kind, "_supports_flash_attn", True):
+        is_capped = getattr(config.get_text_config(), "attn_logit_softcapping", None)
+        if kind is None and not packed and not is_capped:
+            return "auto"
+        can_flash = getattr(kind, "_supports_flash_attn", True) and _widest_head(config) <= _FLASH_WIDTH
+        if on_cuda and self.resolved_dtype() != torch.float32 and can_flash:
             # None: the model works with all of them
             compatible = getattr(kind, "_compatible_flash_implementations", None)
             for name in _installed_flash():
@@ -92,7 +100,6 @@ class Runtime:
                     return name
         if on_cuda and packed:
             return "flex_attention"
-        is_capped = getattr(config.get_text_config(), "attn_logit_softcapping", None)
         return "eager" if is_capped or not getattr(kind, "_supports_sdpa", True) else "sdpa"
 
     def placement(self) -> dict[str, Any]:
@@ -116,7 +123,7 @@ class Runtime:
         return {"device_map": "balanced", "max_memory": {number: free[number] for number in range(self.gpus)}}
 
     def describe(self, config: Any) -> dict[str, str]:
-        """Return device, dtype and attention with ``auto`` resolved, for logs and digests."""
+        """Return device, dtype and attention with ``auto`` resolved, except as said above, for logs and digests."""
         return {
             "device": self.resolved_device().type,
             "dtype": str(self.resolved_dtype()).removeprefix("torch."),
@@ -125,10 +132,24 @@ class Runtime:
 
 
 def _model_class(config: Any) -> Any:
-    """Return the class of transformers for a causal model with this config; None if the model brings its own code."""
+    """Return the class of transformers for a causal model with this config; None if the model brings its own code.
+
+    Loading such a model registers its class, so that only a class of transformers itself counts.
+    """
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
-    return MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
+    kind = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
+    return kind if getattr(kind, "__module__", "").startswith("transformers.") else None
+
+
+def _widest_head(config: Any) -> int:
+    """Return the features of the widest attention head; layers may differ, as in Gemma 4."""
+    text = config.get_text_config()
+    layers = text.per_layer_config if getattr(text, "is_heterogeneous", False) else [text]
+    return max(
+        getattr(one, "head_dim", None) or getattr(one, "hidden_size", 0) // getattr(one, "num_attention_heads", 1)
+        for one in layers
+    )
 
 
 def _installed_flash() -> list[str]:
@@ -166,13 +187,19 @@ def load_tokenizer(spec: ModelSpec) -> PreTrainedTokenizerBase:
     """
     _require_directory(spec)
     kind: Any
+    options: dict[str, Any] = {}
     if _has_plain_tokenizer(spec):  # this class alone is imported in a second and without torch
         from transformers import PreTrainedTokenizerFast as kind
     else:
         from transformers import AutoTokenizer as kind
+        from transformers.models.auto import tokenization_auto
+
+        # mistral-common's own tokenizers can neither split control tokens in texts nor name their special tokens
+        if hasattr(tokenization_auto, "_use_mistral_format"):
+            options["mistral_format"] = False
     try:
         tokenizer: PreTrainedTokenizerBase = kind.from_pretrained(
-            spec.location, revision=spec.revision, trust_remote_code=spec.trust_remote_code
+            spec.location, revision=spec.revision, trust_remote_code=spec.trust_remote_code, **options
         )
     except _LOADING as error:
         raise ModelError(load_advice(spec, "tokenizer", error)) from error
@@ -194,7 +221,7 @@ def _has_plain_tokenizer(spec: ModelSpec) -> bool:
 
 
 def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
-    """Return a digest of how a tokenizer encodes text: its ordinary vocabulary, whether it adds BOS, and probe texts.
+    """Return a digest of how a tokenizer encodes text: its ordinary vocabulary, its prefix, and probe texts.
 
     Two homologous models must have the same digest. It does not depend on file layouts, chat templates, or names of
     special tokens, because text never becomes a special token.
@@ -205,7 +232,9 @@ def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
     step = max(len(ordinary) // _PROBED_TOKENS, 1)
     texts = [str(tokenizer.decode([number], clean_up_tokenization_spaces=False)) for number, _ in ordinary[::step]]
     probes = tokenizer([_PROBE_TEXT, *texts, "".join(texts)], add_special_tokens=False, split_special_tokens=True)
-    content = [ordinary, tokenizer.bos_token_id if adds_bos(tokenizer) else None, probes.input_ids]
+    prefix = prefix_ids(tokenizer)
+    bos = tokenizer.bos_token_id if prefix == [tokenizer.bos_token_id] else prefix or None
+    content = [ordinary, bos, probes.input_ids]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
@@ -228,14 +257,10 @@ def renamed_tokens(first: Mapping[str, int], second: Mapping[str, int]) -> str:
 
 
 def load_config(spec: ModelSpec, dynamic_ntk: bool = False) -> Any:
-    """Return the model's configuration, overridden by the spec's ``window`` and ``rope_parameters``.
-
-    With ``dynamic_ntk``, the rotary base of full-attention layers grows with length / window beyond the window. The
-    factor is 1, so that nothing changes inside the window.
+    """Return the model's configuration, overridden as :func:`gateau.rotary.set_positions` says.
 
     Raises:
-        ModelError: the configuration cannot be loaded, there are no rotary embeddings to scale, or (with
-            ``dynamic_ntk``) the model has a scaling of its own, which must not be overwritten silently.
+        ModelError: the configuration cannot be loaded, or see :func:`gateau.rotary.set_positions`.
     """
     from transformers import AutoConfig
 
@@ -246,11 +271,7 @@ def load_config(spec: ModelSpec, dynamic_ntk: bool = False) -> Any:
         )
     except _LOADING as error:
         raise ModelError(load_advice(spec, "config", error)) from error
-    text = config.get_text_config()  # a part of it for a model that also reads images
-    if spec.window:
-        text.max_position_embeddings = spec.window
-    if dynamic_ntk or spec.rope_parameters:
-        _scale_rope(spec, text, {"rope_type": "dynamic", "factor": 1.0} if dynamic_ntk else {})
+    set_positions(spec, config.get_text_config(), dynamic_ntk)  # a part of it for a model that also reads images
     return config
 
 
@@ -258,22 +279,6 @@ def config_window(config: Any) -> int | None:
     """Return the context window in tokens of a model with this configuration, or None if it does not define one."""
     window: int | None = getattr(config.get_text_config(), "max_position_embeddings", None)
     return window
-
-
-def _scale_rope(spec: ModelSpec, config: Any, scaling: dict[str, Any]) -> None:
-    current = getattr(config, "rope_parameters", None)
-    if not current:
-        raise ModelError(f"{spec.path}: no rotary position embeddings to scale; use scoring.short_context: truncate")
-    by_layer_type = all(isinstance(value, dict) for value in current.values())  # as in Gemma 3
-    full = current.get("full_attention", {}) if by_layer_type else current
-    own = full.get("rope_type", "default")
-    if scaling and own != "default" and not spec.rope_parameters:
-        raise ModelError(
-            f"{spec.path} scales its rotary embeddings itself ({own}), which dynamic NTK would overwrite; use "
-            "scoring.short_context: none or truncate, or set models.short.rope_parameters to what you want"
-        )
-    full = {**full, **scaling, **spec.rope_parameters}
-    config.rope_parameters = {**current, "full_attention": full} if by_layer_type else full
 
 
 def load_model(spec: ModelSpec, config: Any, runtime: Runtime, kind: Any = None) -> PreTrainedModel:
@@ -291,12 +296,13 @@ def load_model(spec: ModelSpec, config: Any, runtime: Runtime, kind: Any = None)
         SettingsError: there are fewer GPUs.
     """
     device, dtype = runtime.resolved_device(), runtime.resolved_dtype()
-    by_library = kind is not None and runtime.attention == "auto"
-    attention = None if by_library else runtime.resolved_attention(config)
+    attention = runtime.attention if kind is not None else runtime.resolved_attention(config)
     where = str(device) if runtime.gpus == 1 else f"{runtime.gpus} GPUs"
-    logger.info("loading %s: %s on %s, attention %s", spec.path, dtype, where, attention or "as transformers chooses")
+    logger.info("loading %s: %s on %s, attention %s", spec.path, dtype, where, attention)
     placement = runtime.placement()
-    model = load_pretrained(spec, config, dtype, attention, kind, **placement)
+    model = load_pretrained(spec, config, dtype, attention, kind, runtime.setting, **placement)
+    if attention == "auto":
+        logger.info("%s: transformers chose attention %s", spec.path, model.config._attn_implementation)
     if not placement:
         model.to(device)  # type: ignore[arg-type]
     elif "disk" in getattr(model, "hf_device_map", {}).values():
@@ -320,7 +326,13 @@ def input_device(model: PreTrainedModel) -> torch.device:
 
 
 def load_pretrained(
-    spec: ModelSpec, config: Any, dtype: torch.dtype, attention: str | None, kind: Any = None, **placement: Any
+    spec: ModelSpec,
+    config: Any,
+    dtype: torch.dtype,
+    attention: str,
+    kind: Any = None,
+    setting: str = "train",
+    **placement: Any,
 ) -> PreTrainedModel:
     """Return the model as ``from_pretrained`` loads it.
 
@@ -328,8 +340,9 @@ def load_pretrained(
         spec: the model's place.
         config: its configuration, from :func:`load_config`.
         dtype: type of the weights.
-        attention: attention backend; None leaves the choice to transformers.
+        attention: attention backend; ``auto`` leaves the choice to transformers.
         kind: one of the auto classes of transformers; None stands for AutoModelForCausalLM.
+        setting: section of the configuration that messages name.
         placement: ``device_map`` and what belongs to it, if the layers do not all lie on one device.
 
     Raises:
@@ -347,12 +360,12 @@ def load_pretrained(
             revision=spec.revision,
             trust_remote_code=spec.trust_remote_code,
             dtype=dtype,
-            attn_implementation=attention,
+            attn_implementation=None if attention == "auto" else attention,
             output_loading_info=True,
             **placement,
         )
     except _LOADING as error:
-        raise ModelError(load_advice(spec, "weights", error)) from error
+        raise ModelError(load_advice(spec, "weights", error, setting)) from error
     absent = sorted([*report["missing_keys"], *(str(entry) for entry in report.get("mismatched_keys", ()))])
     if absent:  # transformers would fill them with random values
         raise ModelError(
@@ -367,9 +380,15 @@ def _require_directory(spec: ModelSpec) -> None:
         spec.config()
 
 
-def load_advice(spec: ModelSpec, part: str, error: Exception) -> str:
-    """Return a message that says why a part of a model cannot be loaded, and what to do."""
+def load_advice(spec: ModelSpec, part: str, error: Exception, setting: str = "scoring") -> str:
+    """Return a message that says why a part of a model cannot be loaded, and what to do.
+
+    ``setting`` is the section of the configuration that has the attention backend.
+    """
     reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    if re.search("does not support .*attention", reason, re.IGNORECASE):
+        reason = reason.split(" Please request")[0]
+        return f"{spec.path}: cannot load the {part} ({reason}); set {setting}.attention: eager"
     return (
         f"{spec.path}: cannot load the {part} ({reason}); give a local directory with config.json, weights and "
         "tokenizer, or a hub name that is cached or reachable; set trust_remote_code only for code you have read"

@@ -64,7 +64,7 @@ class PromptTemplate:
 
 @dataclass(frozen=True)
 class EncodedSample:
-    """Token ids of the four parts of one sample. ``head`` starts with BOS if the tokenizer adds one."""
+    """Token ids of the four parts of one sample. ``head`` starts with the tokenizer's prefix."""
 
     head: list[int]
     context: list[int]
@@ -117,25 +117,25 @@ class PromptEncoder:
         """Take a frame, or a prompt template as in ``scoring.prompt``."""
         self._tokenizer = tokenizer
         self.frame = PromptTemplate.parse(frame) if isinstance(frame, str) else frame
-        self._bos = [tokenizer.bos_token_id] if adds_bos(tokenizer) else []
+        self._prefix = prefix_ids(tokenizer)
         if self.frame.is_chat:
             self._head, self._generation_prompt = self._encode(
                 [self.frame.head, self.frame.generation_prompt], control_tokens=True
             )
         else:
-            self._head, self._generation_prompt = self._bos + self._encode([self.frame.head])[0], []
+            self._head, self._generation_prompt = self._prefix + self._encode([self.frame.head])[0], []
 
     def frame_ids(self) -> list[list[int]]:
         """Return the ids before the context and, with a chat template, those of the generation prompt."""
         return [self._head, self._generation_prompt]
 
     def start(self) -> list[int]:
-        """Return the ids before a text without any context: BOS, or else the end-of-text id that separates documents.
+        """Return the ids before a text without any context: the tokenizer's prefix, or else the end-of-text id.
 
-        The list is empty if the tokenizer has neither.
+        The end-of-text id separates documents. The list is empty if the tokenizer has neither.
         """
-        if self._bos or self._tokenizer.eos_token_id is None:
-            return list(self._bos)
+        if self._prefix or self._tokenizer.eos_token_id is None:
+            return list(self._prefix)
         return [self._tokenizer.eos_token_id]
 
     def encode(self, contexts: list[str], instructions: list[str], responses: list[str]) -> list[EncodedSample]:
@@ -159,7 +159,9 @@ class PromptEncoder:
         return ids
 
 
-def adds_bos(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Return whether the tokenizer puts BOS in front of a text by itself."""
-    ids = tokenizer("a").input_ids
-    return tokenizer.bos_token_id is not None and ids[:1] == [tokenizer.bos_token_id]
+def prefix_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Return the ids that the tokenizer puts before a text by itself: BOS, for GLM-4 ``[gMASK] <sop>``, or none."""
+    whole: list[int] = tokenizer("a").input_ids
+    text: list[int] = tokenizer("a", add_special_tokens=False).input_ids
+    places = (place for place in range(len(whole)) if text and whole[place : place + len(text)] == text)
+    return whole[: next(places, int(whole[:1] == [tokenizer.bos_token_id]))]

@@ -11,6 +11,7 @@ The module imports nothing heavy, so that a workflow can ask it before it starts
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +23,7 @@ _KEYS = (
     "vocab_size", "tie_word_embeddings", "sliding_window", "use_sliding_window", "layer_types", "num_experts_per_tok",
     "num_local_experts", "num_experts", "n_routed_experts", "moe_intermediate_size",
 )  # fmt: skip
+_OF_GLOBAL_LAYERS = {"head_dim": "global_head_dim", "num_key_value_heads": "num_global_key_value_heads"}  # Gemma 4
 LOGITS_BYTES = 256 * 2**20  # of float32 logits at once in a scoring pass; computing their NLL needs as much again
 _NEEDED = ("num_hidden_layers", "hidden_size", "num_attention_heads", "intermediate_size", "vocab_size")
 
@@ -60,7 +62,8 @@ class DecoderShape:
 
         Args:
             config: the content of its config.json as a mapping, or its transformers configuration, which also fills in
-                the entries that config.json leaves to their defaults.
+                the entries that config.json leaves to their defaults. Of a width that differs between layers, the mean
+                counts.
             name: the model's name, for the message of an error.
 
         Raises:
@@ -68,15 +71,20 @@ class DecoderShape:
         """
         if not isinstance(config, Mapping):
             text = config.get_text_config()
-            config = {key: getattr(text, key, None) for key in _KEYS}
+            layered = getattr(text, "per_layer_attributes", None) or ()
+            config = {key: getattr(text, key, None) for key in _KEYS if key not in layered}
+            config |= {key: [getattr(one, key) for one in text.per_layer_config] for key in layered}
         config = config.get("text_config") or config
         if absent := [key for key in _NEEDED if not config.get(key)]:
             raise ModelError(
                 f"{name}: its configuration has no {', '.join(absent)}; costs can be estimated only for decoders that "
                 "are configured like Llama"
             )
-        heads, layers = int(config["num_attention_heads"]), int(config["num_hidden_layers"])
-        dense = int(config["intermediate_size"])
+        layers = int(config["num_hidden_layers"])
+        heads, key_heads, head_width, dense = (
+            _mean(_of_layers(config, key, layers))
+            for key in ("num_attention_heads", "num_key_value_heads", "head_dim", "intermediate_size")
+        )
         expert_width = int(config.get("moe_intermediate_size") or dense)
         active = config.get("num_experts_per_tok")
         experts = next((n for n in map(config.get, ("num_local_experts", "num_experts", "n_routed_experts")) if n), 0)
@@ -84,8 +92,8 @@ class DecoderShape:
             layers=layers,
             hidden=int(config["hidden_size"]),
             heads=heads,
-            key_heads=int(config.get("num_key_value_heads") or heads),
-            head_width=int(config.get("head_dim") or config["hidden_size"] // heads),
+            key_heads=key_heads or heads,
+            head_width=head_width or config["hidden_size"] // heads,
             mlp_width=int(active) * expert_width if active else dense,
             all_experts_width=int(experts or active) * expert_width if active else dense,
             vocabulary=int(config["vocab_size"]),
@@ -121,12 +129,32 @@ class DecoderShape:
         return self.layers * layer + embeddings + self.hidden
 
 
+def _of_layers(config: Mapping[str, Any], key: str, layers: int) -> list[Any]:
+    """Return the value of an entry in each layer; None where there is none."""
+    value = config.get(key)
+    if isinstance(value, list | tuple):
+        return list(value)
+    others = {int(number): entries for number, entries in (config.get("per_layer_config") or {}).items()}
+    if of_global := config.get(_OF_GLOBAL_LAYERS.get(key, "")):
+        kinds = enumerate(config.get("layer_types") or ())
+        others |= {number: {key: of_global} for number, kind in kinds if kind == "full_attention"}
+    return [others.get(number, {}).get(key, value) for number in range(layers)]
+
+
+def _mean(values: list[Any]) -> int:
+    """Return the mean of the values that are there, 0 if there are none."""
+    known = [value for value in values if value]
+    return round(sum(known) / len(known)) if known else 0
+
+
 def _windows(config: Mapping[str, Any], layers: int) -> tuple[tuple[int | None, int], ...]:
-    window = config.get("sliding_window") if config.get("use_sliding_window") is not False else None
+    windows = _of_layers(config, "sliding_window", layers) if config.get("use_sliding_window") is not False else []
     kinds = config.get("layer_types") or ["sliding_attention"] * layers
-    sliding = sum(kind == "sliding_attention" for kind in kinds) if window else 0
+    layer_by_layer = zip(windows, kinds, strict=False)
+    sliding = Counter(window for window, kind in layer_by_layer if window and kind == "sliding_attention")
     linear = sum(kind == "linear_attention" for kind in kinds)  # its work is small and left out
-    return tuple((key, count) for key, count in ((window, sliding), (None, layers - sliding - linear)) if count)
+    pairs = (*sliding.items(), (None, layers - sliding.total() - linear))
+    return tuple((window, count) for window, count in pairs if count)
 
 
 def attention_flops(shape: DecoderShape, tokens: int, before: int = 0) -> float:

@@ -18,6 +18,16 @@ _LINEAR = {
     "moe_intermediate_size": 32, "shared_expert_intermediate_size": 32, "linear_key_head_dim": 16,
     "linear_value_head_dim": 16, "linear_num_key_heads": 2, "linear_num_value_heads": 4,
 }  # fmt: skip
+# as in E2B: the last layers have no keys of their own, full attention has wider heads, each layer its own embeddings
+_GEMMA4 = {
+    "sliding_window": 96, "layer_types": _ALTERNATING, "num_kv_shared_layers": 2, "global_head_dim": 32,
+    "use_double_wide_mlp": True, "vocab_size_per_layer_input": 160, "hidden_size_per_layer_input": 8,
+    "final_logit_softcapping": 30.0,
+}  # fmt: skip
+_LLAMA4 = {
+    "num_local_experts": 4, "interleave_moe_layer_step": 2, "intermediate_size_mlp": 96, "attention_chunk_size": 96,
+    "no_rope_layer_interval": 2, "floor_scale": 64, "tie_word_embeddings": True,
+}  # fmt: skip
 # the frequencies of a window of 128 tokens, which the samples exceed
 _YARN = {"rope_type": "yarn", "rope_theta": 1e6, "factor": 4.0, "original_max_position_embeddings": 128}
 _LLAMA3 = {
@@ -30,7 +40,7 @@ _LONGROPE = {
 }  # fmt: skip
 
 # the text model is one part of some models, beside one for images
-_WHOLE = {"gemma3_images": "gemma3"}
+_WHOLE = {"gemma3_images": "gemma3", "gemma4_images": "gemma4"}
 _IMAGES = {
     "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 28,
     "patch_size": 14,
@@ -53,6 +63,10 @@ ARCHITECTURES = {
     "gemma2_softcap": ("gemma2", {"sliding_window": 96, "query_pre_attn_scalar": 16, "attn_logit_softcapping": 5.0}),
     "gemma3_images": ("gemma3_text", {"sliding_window": 96, "query_pre_attn_scalar": 16, "layer_types": _ALTERNATING}),
     "gemma3_mixed": ("gemma3_text", {"sliding_window": 96, "query_pre_attn_scalar": 16, "layer_types": _ALTERNATING}),
+    "gemma4_shared": ("gemma4_text", _GEMMA4),
+    "gemma4_images": ("gemma4_text", _GEMMA4),
+    "llama4": ("llama4_text", _LLAMA4),
+    "opt": ("opt", {"ffn_dim": 96, "dropout": 0.0}),
 }
 
 

@@ -17,6 +17,7 @@ from gateau.model_files import ModelSpec
 
 from helpers import TINY_PAIR, run_script
 from unit.models import tiny_model
+from unit.tokenizers import prefixed_tokenizer
 
 MODEL = TINY_PAIR / "long"
 CHATML = (
@@ -96,6 +97,10 @@ def test_a_template_without_a_system_role_says_so(template_tokenizer):
 def test_plain_prompts_just_go_on(tiny_tokenizer):
     ids = prompt_ids("plain", tiny_tokenizer, TURNS[:1], "lynx", None)
     assert ids == tiny_tokenizer("falconotter\n\nlynx").input_ids
+    tokenizer, prefix = prefixed_tokenizer()
+    ids = prompt_ids("plain", tokenizer, [], "lynx", None)
+    assert ids == tokenizer("lynx").input_ids
+    assert ids[:2] == prefix
 
 
 def test_the_format_is_what_the_export_recorded(tmp_path, tiny_tokenizer, template_tokenizer):

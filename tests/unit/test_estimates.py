@@ -16,7 +16,7 @@ import pytest
 import torch
 import yaml
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import LlamaConfig
+from transformers import CONFIG_MAPPING, LlamaConfig
 
 from gateau.config_files import read_configuration
 from gateau.costs.lengths import ASSUMED_BYTES_PER_TOKEN, RawRows, SampleLength, TrainingRow, fitted, spread
@@ -162,6 +162,15 @@ def test_shapes_of_known_models():
     assert mixtral.parameters == pytest.approx(46.7e9, rel=0.01)
     assert mixtral.layer_weights == pytest.approx(12.6e9, rel=0.02)
     assert DecoderShape.from_config({"text_config": LlamaConfig().to_dict()}) == llama
+    # widths that differ between layers: Gemma 4's global layers, as transformers and config.json have them; Gemma 3n
+    gemma, kinds = CONFIG_MAPPING["gemma4_text"](), ["sliding_attention"] * 5 + ["full_attention"]
+    shapes = [DecoderShape.from_config(config) for config in (gemma, gemma.to_dict(), {"text_config": gemma.to_dict()})]
+    assert {(shape.head_width, shape.key_heads) for shape in shapes} == {(round((5 * 256 + 512) / 6), 4)}
+    assert {shape.windows for shape in shapes} == {((512, 25), (None, 5))}
+    released = {"num_key_value_heads": 8, "num_global_key_value_heads": 2, "head_dim": 256, "global_head_dim": 512}
+    shape = DecoderShape.from_config({**gemma.to_dict(), "per_layer_config": {}, "layer_types": kinds * 5, **released})
+    assert (shape.head_width, shape.key_heads) == (round((5 * 256 + 512) / 6), (5 * 8 + 2) // 6)
+    assert DecoderShape.from_config(CONFIG_MAPPING["gemma3n_text"]()).mlp_width == 16384
     with pytest.raises(ModelError, match="has no num_hidden_layers, hidden_size"):
         DecoderShape.from_config({"n_embd": 768}, "gpt2")
 

@@ -10,6 +10,7 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
+from transformers import CONFIG_MAPPING
 
 from gateau.attention_profiles import block_means, segment_means
 from gateau.errors import ModelError
@@ -28,7 +29,8 @@ FORMATS = {"plain": random_sample, "chat_template": random_chat}
 # sdpa can compute neither capped logits nor sinks
 EAGER_ONLY = ("gemma2_softcap", "gpt_oss")
 ATTENDING = {"qwen3_next": [1, 3]}  # the other layers are linear; all four layers of the other families attend
-SCALED = ("llama3_scaled", "qwen2_yarn", "phi3_longrope", "gpt_oss")  # their rotary embeddings are scaled already
+# their rotary embeddings are scaled already; OPT has none
+SCALED = ("llama3_scaled", "qwen2_yarn", "phi3_longrope", "gpt_oss", "gemma4_shared", "gemma4_images")
 model_of = cache(tiny_model)
 
 
@@ -73,7 +75,7 @@ def test_passes_agree_with_the_oracle(architecture, backend, form):
     assert cas == pytest.approx(oracle.contextual_awareness(slow_segments, expected, SEGMENT), abs=1e-4)
 
 
-@pytest.mark.parametrize("architecture", [name for name in ARCHITECTURES if name not in SCALED])
+@pytest.mark.parametrize("architecture", [name for name in ARCHITECTURES if name not in (*SCALED, "opt")])
 def test_dynamic_ntk_agrees_with_frequencies_set_by_hand(architecture, tmp_path):
     slow, sample = tiny_model(architecture, max_position_embeddings=WINDOW), random_sample()
     slow.save_pretrained(tmp_path)
@@ -114,6 +116,10 @@ def test_auto_attention_on_a_gpu_takes_an_installed_flash_that_the_model_support
         found = (Runtime().resolved_attention(model_of(name).config) for name in ("llama", "gpt_oss"))
         assert tuple(found) == expected
     assert Runtime(dtype="float32").resolved_attention(model_of("llama").config) == "sdpa"
+    # flash-attn computes no heads wider than 256: Gemma 4's global layers have 512
+    for config in (CONFIG_MAPPING["gemma4_text"](), CONFIG_MAPPING["gemma4"](), CONFIG_MAPPING["llama"](head_dim=512)):
+        assert Runtime().resolved_attention(config) == "sdpa"
+    assert Runtime().resolved_attention(CONFIG_MAPPING["gemma4_text"](global_head_dim=256)) == "flash_attention_2"
 
 
 def test_layers_without_attention_are_reported_once(caplog):

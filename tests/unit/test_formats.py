@@ -9,7 +9,7 @@ from gateau.errors import SettingsError
 from gateau.formats import IGNORED, chat_format, encode_texts
 from gateau.template_format import TemplatePrompts
 
-from unit.tokenizers import python_tokenizer
+from unit.tokenizers import prefixed_tokenizer, python_tokenizer
 
 EOS = 1
 CHATML = (
@@ -204,6 +204,16 @@ def test_the_exported_template_gives_one_turn_the_ids_of_training(tiny_tokenizer
     assert rendered == trained.prompt_ids([], "falcon", "Be brief.")
     whole = tokenizer.apply_chat_template(chat("falcon", "otter"), tokenize=False)
     assert whole == "<s>[INST]falcon[/INST]otter</s>"
+
+
+def test_the_tokenizers_own_prefix_starts_what_is_trained_and_exported():
+    tokenizer, prefix = prefixed_tokenizer()
+    trained = chat_format("longalign", tokenizer)
+    assert encoded(tokenizer, chat("falcon", "otter")).input_ids[:2] == prefix
+    tokenizer.chat_template = trained.chat_template()
+    rendered = tokenizer.apply_chat_template(chat("falcon"), tokenize=True)["input_ids"]
+    assert rendered == trained.prompt_ids([], "falcon")
+    assert rendered[:2] == prefix
 
 
 def test_a_batch_gives_what_each_row_gives_alone(template_tokenizer):

@@ -1,6 +1,7 @@
 """Fingerprints and checks of models from their files."""
 
 import json
+import logging
 import os
 import shutil
 import subprocess
@@ -12,8 +13,10 @@ from safetensors.torch import load_file, save_file
 from gateau.errors import ModelError, SettingsError
 from gateau.model_files import ModelSpec, check_window, tokenizer_fingerprint, weights_fingerprint
 from gateau.models import Runtime, config_window, load_config, load_model, load_tokenizer, resolved, tokenizer_digest
+from gateau.scoring.settings import pass_settings
 
 from helpers import ROOT, TINY_PAIR, run_script
+from unit.tokenizers import prefixed_tokenizer
 
 
 def copy(tmp_path, name="m"):
@@ -201,6 +204,45 @@ def test_window_and_rope_parameters_replace_the_models_own():
     assert config.rope_parameters == {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 80_000.0}
 
 
+@pytest.mark.parametrize(
+    ("architecture", "given"),
+    [
+        ("phi3_longrope", {}),
+        ("qwen2", {"rope_type": "yarn", "factor": 4.0}),
+        ("gemma3_mixed", {"rope_type": "yarn", "factor": 4.0}),  # one scaling per layer type
+        ("llama", {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}),
+    ],
+)
+def test_another_window_changes_no_frequency(architecture, given, tmp_path):
+    from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+    from unit.models import tiny_model
+
+    tiny_model(architecture).config.save_pretrained(tmp_path)
+    layer = {"layer_type": "full_attention"} if architecture == "gemma3_mixed" else {}
+    found = []
+    for window in (None, 512, 8192):
+        config = load_config(ModelSpec(str(tmp_path), window=window, rope_parameters=given))
+        assert config_window(config) == (window or 2048)
+        rope = config.rope_parameters["full_attention"] if layer else config.rope_parameters
+        frequencies, factor = ROPE_INIT_FUNCTIONS[rope["rope_type"]](config, "cpu", seq_len=1000, **layer)
+        found.append([factor, *frequencies.tolist()])
+    assert found[0] == found[1] == found[2]
+
+
+def test_another_window_of_a_model_with_dynamic_ntk_of_its_own_is_refused(tmp_path):
+    from unit.models import tiny_model
+
+    own = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}
+    tiny_model("llama", rope_parameters=own).config.save_pretrained(tmp_path)
+    assert config_window(load_config(ModelSpec(str(tmp_path), window=2048))) == 2048
+    with pytest.raises(ModelError, match=r"beyond 2048 tokens \(dynamic\), .* leave out window, and set") as error:
+        load_config(ModelSpec(str(tmp_path), window=4096))
+    assert "{rope_type: dynamic, factor: 2.0}" in str(error.value)
+    given = ModelSpec(str(tmp_path), rope_parameters={"rope_type": "dynamic", "factor": 2.0})
+    assert load_config(given).rope_parameters == own
+
+
 def test_scaling_a_model_without_rotary_embeddings_is_refused(tmp_path):
     from transformers import GPT2Config
 
@@ -228,6 +270,47 @@ def test_auto_resolves_to_what_is_there():
             Runtime("cuda").resolved_device()
 
 
+def test_a_model_with_code_of_its_own_gets_the_attention_that_transformers_chooses(tmp_path, caplog):
+    copy(tmp_path)
+    (tmp_path / "m/own.py").write_text(
+        "from transformers import LlamaConfig, LlamaForCausalLM\n"
+        "class OwnConfig(LlamaConfig):\n    model_type = 'own'\n"
+        "class OwnModel(LlamaForCausalLM):\n    config_class = OwnConfig\n    _supports_sdpa = False\n"
+    )
+    config = json.loads((tmp_path / "m/config.json").read_text())
+    classes = {"AutoConfig": "own.OwnConfig", "AutoModelForCausalLM": "own.OwnModel"}
+    (tmp_path / "m/config.json").write_text(json.dumps({**config, "model_type": "own", "auto_map": classes}))
+    spec = ModelSpec(str(tmp_path / "m"), trust_remote_code=True)
+    with caplog.at_level(logging.INFO):
+        model = load_model(spec, load_config(spec), Runtime("cpu"))
+    assert model.config._attn_implementation == "eager"
+    assert caplog.messages[-1].endswith("transformers chose attention eager")
+    key = pass_settings(spec, load_config(spec), Runtime("cpu"), {}, 10)
+    assert key["attention"] == "auto", "the same before and after the model is loaded"
+    with pytest.raises(ModelError, match=r"OwnModel does not support .*; set evaluate\.generate\.attention: eager$"):
+        load_model(spec, load_config(spec), Runtime("cpu", attention="sdpa", setting="evaluate.generate"))
+
+
+def test_mistral_common_does_not_replace_the_tokenizer(tmp_path, monkeypatch):
+    """MistralCommonBackend takes over where mistral-common is installed and the folder has a tekken.json."""
+    from transformers.models.auto import tokenization_auto
+
+    copy(tmp_path)
+    config = json.loads((tmp_path / "m/config.json").read_text())
+    (tmp_path / "m/config.json").write_text(json.dumps({**config, "model_type": "mistral"}))
+    (tmp_path / "m/tekken.json").write_text("{}")
+    monkeypatch.setattr("transformers.integrations.mistral.tokenizer.is_mistral_common_available", lambda: True)
+    monkeypatch.setitem(tokenization_auto.TOKENIZER_MAPPING_NAMES, "mistral", "MistralCommonBackend")
+    spec = ModelSpec(str(tmp_path / "m"))
+    expected = tokenizer_digest(load_tokenizer(ModelSpec(str(TINY_PAIR / "long"))))
+    assert tokenizer_digest(load_tokenizer(spec)) == expected
+    asked = {}
+    monkeypatch.setattr("transformers.AutoTokenizer.from_pretrained", lambda path, **given: asked.update(given))
+    monkeypatch.delattr(tokenization_auto, "_use_mistral_format")
+    load_tokenizer(spec)
+    assert "mistral_format" not in asked, "an older transformers would take it for an option of the tokenizer"
+
+
 def test_homologous_tokenizers_agree_and_others_do_not(tmp_path, tiny_tokenizer):
     from copy import deepcopy
 
@@ -236,7 +319,12 @@ def test_homologous_tokenizers_agree_and_others_do_not(tmp_path, tiny_tokenizer)
     assert tokenizer_digest(tiny_tokenizer) == tokenizer_digest(load_tokenizer(ModelSpec(str(TINY_PAIR / "short"))))
     no_bos = deepcopy(tiny_tokenizer)
     no_bos.backend_tokenizer.post_processor = processors.TemplateProcessing(single="$A", special_tokens=[])
-    assert tokenizer_digest(no_bos) != tokenizer_digest(tiny_tokenizer)
+    digests = [tokenizer_digest(one)[:8] for one in (tiny_tokenizer, no_bos)]
+    assert digests == ["adb6c558", "cb0de332"], "as before other tokens than BOS were known"
+    other, _ = prefixed_tokenizer()
+    without = deepcopy(other)
+    without.backend_tokenizer.post_processor = no_bos.backend_tokenizer.post_processor
+    assert tokenizer_digest(other) != tokenizer_digest(without)
 
 
 def test_training_the_pair_works_in_a_few_steps(tmp_path):

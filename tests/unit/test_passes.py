@@ -1,6 +1,7 @@
 """The three passes: batches, tiles, windows and edges. test_families.py compares each family with the slow oracle."""
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -48,6 +49,20 @@ def test_few_logits_exist_at_once_and_their_number_does_not_matter(architecture,
     assert max(rows) == 7
     np.testing.assert_allclose(parts["segment_nll"], whole["segment_nll"], atol=1e-6)
     assert parts["nll_instruction_only"] == pytest.approx(whole["nll_instruction_only"], abs=1e-6)
+
+
+@pytest.mark.parametrize("change", ["skips its layers", "gives one row"])
+def test_logits_that_cannot_be_computed_in_parts_are_refused(change, monkeypatch):
+    model, sample = tiny_model("llama"), random_sample()
+    own = model.forward
+    if change == "skips its layers":
+        monkeypatch.setattr(
+            model, "forward", lambda input_ids, **given: SimpleNamespace(logits=torch.zeros(1, 23, 160))
+        )
+    else:
+        monkeypatch.setattr(model, "forward", lambda **given: own(**{**given, "logits_to_keep": 1}))
+    with pytest.raises(ModelError, match=r"LlamaForCausalLM does not compute its logits from the output of LlamaModel"):
+        response_nll(model, torch.tensor([sample.sequence()]), 23)
 
 
 @pytest.mark.parametrize("architecture", ["llama", "gemma2_softcap"])
@@ -130,6 +145,21 @@ def test_without_a_dense_mask_rows_are_causal_with_their_window(window):
     visible = _visible_rows(recording, None, 10, window, torch.device("cpu"))(slice(1, 4))
     expected = [[key <= query and (window is None or key > query - window) for key in range(10)] for query in (7, 8, 9)]
     assert visible.tolist() == expected
+
+
+def test_a_mask_with_a_bias_or_of_several_heads_is_refused():
+    def visible(mask):
+        recording = AttentionRecording(first_query=1, first_key=0, last_key=3)
+        return _visible_rows(recording, mask, 3, None, torch.device("cpu"))(slice(0, 2)).tolist()
+
+    causal = torch.ones(1, 1, 3, 3).tril() == 1
+    for hidden in (-1e4, torch.finfo(torch.float32).min, float("-inf")):
+        assert visible(torch.zeros(1, 1, 3, 3).masked_fill(~causal, hidden)) == visible(causal)
+    alibi = torch.tensor([[[[0.0, hidden, hidden], [-1, 0, hidden], [-2, -1, 0]]]])
+    with pytest.raises(ModelError, match=r"adds a bias to its attention scores, .* set models\.long"):
+        visible(alibi)
+    with pytest.raises(ModelError, match=r"masks each of its 4 heads in its own way, .* set models\.long"):
+        visible(causal.expand(1, 4, 3, 3))
 
 
 def test_a_model_outside_the_attention_interface_is_an_error():

@@ -14,7 +14,7 @@ from gateau.evaluation.answering.questions import Question
 from unit.models import ARCHITECTURES, COMMON, tiny_model
 
 EAGER_ONLY = ("gemma2_softcap", "gpt_oss")
-CANNOT_SHARE = ("qwen3_next", "phi3_longrope")
+CANNOT_SHARE = ("gemma4_images", "gemma4_shared", "llama4", "qwen3_next", "phi3_longrope")
 
 
 class IdTokenizer:

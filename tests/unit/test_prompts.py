@@ -5,7 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateau.errors import SettingsError
-from gateau.prompts import DEFAULT_TEMPLATE, EncodedSample, PromptEncoder, PromptTemplate, adds_bos
+from gateau.prompts import DEFAULT_TEMPLATE, EncodedSample, PromptEncoder, PromptTemplate, prefix_ids
+
+from unit.tokenizers import prefixed_tokenizer, python_tokenizer
 
 
 def test_parts_are_encoded_separately_and_concatenated(tiny_tokenizer):
@@ -56,11 +58,19 @@ def test_a_tokenizer_without_bos_starts_nothing(tiny_tokenizer):
 
     plain = deepcopy(tiny_tokenizer)
     plain.backend_tokenizer.post_processor = processors.TemplateProcessing(single="$A", special_tokens=[])
-    assert adds_bos(tiny_tokenizer)
-    assert not adds_bos(plain)
+    assert prefix_ids(tiny_tokenizer) == [0]
+    assert prefix_ids(plain) == prefix_ids(python_tokenizer()) == []  # the latter puts EOS behind a text
     encoder = PromptEncoder(plain, DEFAULT_TEMPLATE)
     assert encoder.encode(["c"], ["i"], ["r"])[0].head[0] != 0
     assert encoder.start() == [1]  # the document separator replaces BOS
+
+
+def test_tokens_of_the_tokenizers_own_start_every_text():
+    tokenizer, prefix = prefixed_tokenizer()
+    assert prefix_ids(tokenizer) == prefix
+    encoder = PromptEncoder(tokenizer, DEFAULT_TEMPLATE)
+    assert encoder.encode(["c"], ["i"], ["r"])[0].head == tokenizer("### Input:").input_ids
+    assert encoder.start() == prefix
 
 
 counts = st.integers(0, 40)

@@ -1,5 +1,6 @@
 """The committed pair's tokenizer, as the tokenizer of a chat model."""
 
+from tokenizers import processors
 from transformers import AutoTokenizer, ByT5Tokenizer
 
 from helpers import TINY_PAIR
@@ -16,6 +17,15 @@ def chat_tokenizer(template=CHATML, control=("<|im_start|>", "<|im_end|>"), rese
     tokenizer.add_special_tokens({"additional_special_tokens": [*control, *reserved]})
     tokenizer.chat_template = template
     return tokenizer
+
+
+def prefixed_tokenizer():
+    """The committed pair's tokenizer, but without BOS, and with two tokens of its own before a text, as GLM-4 has."""
+    tokenizer = chat_tokenizer(None, ("[gMASK]", "<sop>"))
+    prefix = [(name, tokenizer.convert_tokens_to_ids(name)) for name in ("[gMASK]", "<sop>")]
+    tokenizer.bos_token = None
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing("[gMASK] <sop> $A", None, prefix)
+    return tokenizer, [number for _, number in prefix]
 
 
 def python_tokenizer(template=None):

@@ -152,7 +152,7 @@ def _check_tokenizer(
     if tokenizer_digest(tokenizer) != indexed["tokenizer"]:
         raise ModelError(
             f"{spec.path}: its tokenizer differs from that of models.long; homologous models share their vocabulary, "
-            "and either both add a BOS token or neither does: choose models of one family"
+            "and both put the same tokens, such as BOS, before a text: choose models of one family"
         )
     if encoder.frame_ids() != json.loads(indexed["frame_ids"]):
         raise ModelError(

@@ -25,6 +25,11 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from gateau.errors import ModelError
 
 TILE_BYTES = 256 * 2**20
+_HIDDEN = -1e4  # an additive mask of at most this leaves a key no weight
+_UNKNOWN = (
+    "so its attention cannot be measured; set models.long to a model that masks all heads alike and adds no bias to "
+    "its attention scores"
+)
 
 AttentionFunction = Callable[..., tuple[torch.Tensor, torch.Tensor | None]]
 
@@ -156,10 +161,15 @@ def _visible_rows(
 
     If transformers made a dense mask, this mask is used unchanged. A backend without a mask (flash) is causal, with a
     sliding window if it has one.
+
+    Raises:
+        ModelError: the mask differs between heads, or adds a bias to the scores, as for ALiBi.
     """
     if isinstance(attention_mask, torch.Tensor) and attention_mask.ndim == 4:
+        if attention_mask.shape[1] != 1:
+            raise ModelError(f"the model masks each of its {attention_mask.shape[1]} heads in its own way, {_UNKNOWN}")
         mask = attention_mask[0, 0, recording.first_query :, :n_keys]
-        return lambda rows: mask[rows] if mask.dtype == torch.bool else mask[rows] > torch.finfo(mask.dtype).min / 2
+        return lambda rows: mask[rows] if mask.dtype == torch.bool else _visible(mask[rows])
     keys = torch.arange(n_keys, device=device)
 
     def causal(rows: slice) -> torch.Tensor:
@@ -168,6 +178,14 @@ def _visible_rows(
         return visible if not sliding_window else visible & (keys[None, :] > queries[:, None] - sliding_window)
 
     return causal
+
+
+def _visible(mask: torch.Tensor) -> torch.Tensor:
+    """Return which keys an additive mask shows; it holds 0 for them, and very negative values for the others."""
+    visible = mask > _HIDDEN
+    if (visible & (mask != 0)).any():
+        raise ModelError(f"the model adds a bias to its attention scores, {_UNKNOWN}")
+    return visible
 
 
 def mean_attention(

@@ -19,12 +19,12 @@ from typing import Any
 
 import torch
 from transformers import PreTrainedModel
-from transformers.modeling_outputs import BaseModelOutput
 
 from gateau.errors import ModelError
 from gateau.models import input_device
 from gateau.work import LOGITS_BYTES
 
+_ADVICE = "use a model class of transformers (all current decoder models work)"
 _COPIED_BYTES = 64_000_000  # of output weights at once in float32
 
 
@@ -44,18 +44,24 @@ def response_nll(model: PreTrainedModel, input_ids: torch.Tensor, n_response: in
         float32 ``[B, n_response]``, natural logarithm.
 
     Raises:
-        ModelError: if the model ignores ``logits_to_keep``.
+        ModelError: the model's forward does not turn the result of the layers below into one row of logits each.
     """
-    hidden = _hidden_states(model, input_ids)
-    assert hidden.last_hidden_state is not None
+    body = _body(model)
+    # an unpadded batch needs neither mask nor cache; a cache of 64k tokens would take 34 GB at 7B
+    hidden = body(input_ids=input_ids, use_cache=False)
     rows = hidden.last_hidden_state[:, -n_response - 1 : -1].flatten(0, 1)
     targets = input_ids[:, -n_response:].flatten()
     nll = torch.empty(targets.shape, dtype=torch.float32, device=targets.device)
     step = max(LOGITS_BYTES // (4 * model.config.get_text_config().vocab_size), 1)
     for chunk in torch.arange(len(targets), device=targets.device).split(step):
-        output = type(hidden)(last_hidden_state=rows[None, chunk.to(rows.device)])
-        with _forward(model.base_model, lambda *args, output=output, **kwargs: output), _float32_logits(model):
+        outputs = [type(hidden)(last_hidden_state=rows[None, chunk.to(rows.device)])]
+        with _forward(body, lambda *args, outputs=outputs, **kwargs: outputs.pop()), _float32_logits(model):
             logits = model(input_ids=targets[None, chunk], use_cache=False, logits_to_keep=0).logits
+        if outputs or logits.shape[1] != len(chunk):
+            raise ModelError(
+                f"{type(model).__name__} does not compute its logits from the output of {type(body).__name__} alone, "
+                f"so they cannot be computed in parts; {_ADVICE}"
+            )
         # an output layer that is no linear layer may still give half precision
         chunk_nll = torch.nn.functional.cross_entropy(
             logits[0].float(), targets[chunk].to(logits.device), reduction="none"
@@ -64,22 +70,13 @@ def response_nll(model: PreTrainedModel, input_ids: torch.Tensor, n_response: in
     return nll.view(len(input_ids), n_response)
 
 
-def _hidden_states(model: PreTrainedModel, input_ids: torch.Tensor) -> BaseModelOutput:
-    """Return the output of the layers below the output layer, by a forward pass that computes logits of one position.
-
-    Raises:
-        ModelError: the model returned the logits of other positions too.
-    """
-    found: list[BaseModelOutput] = []
-    hook = model.base_model.register_forward_hook(lambda module, arguments, output: found.append(output))
-    try:
-        # an unpadded batch needs neither mask nor cache; a cache of 64k tokens would take 34 GB at 7B
-        logits = model(input_ids=input_ids, use_cache=False, logits_to_keep=1).logits
-    finally:
-        hook.remove()
-    if logits.shape[1] != 1:
-        raise ModelError(f"{type(model).__name__} ignored logits_to_keep: it returned {logits.shape[1]} rows of logits")
-    return found[0]
+def _body(model: PreTrainedModel) -> Any:
+    """Return the module below the output layer, which the model's own forward calls; the model itself if unknown."""
+    body = model.base_model
+    if body is model:  # Llama 4 has another name for it than its base_model_prefix
+        body = getattr(model, "model", model)
+    decoder = getattr(body, "decoder", None)  # OPT's forward calls this part of its body
+    return decoder if isinstance(decoder, PreTrainedModel) else body
 
 
 @contextmanager
@@ -135,11 +132,16 @@ def _multiplies_into_float32(device: str, dtype: torch.dtype) -> bool:
 
 
 def check_logits_to_keep(model: PreTrainedModel) -> None:
-    """Raise ModelError if the model's forward cannot restrict its logits to the last positions."""
-    if "logits_to_keep" not in inspect.signature(model.forward).parameters or model.base_model is model:
+    """Raise ModelError if the model's forward cannot restrict its logits, or has no part below its output layer."""
+    name = type(model).__name__
+    if "logits_to_keep" not in inspect.signature(model.forward).parameters:
         raise ModelError(
-            f"{type(model).__name__} has no logits_to_keep argument, and full logits of long inputs exceed memory. "
-            "Use a model class of transformers that has it (all current decoder models do)"
+            f"{name} has no logits_to_keep argument, and full logits of long inputs exceed memory; {_ADVICE}"
+        )
+    if _body(model) is model:
+        raise ModelError(
+            f"{name} has no part below its output layer that is called {model.base_model_prefix!r} or 'model', which "
+            f"the logits of long inputs must be computed from; {_ADVICE}"
         )
 
 

@@ -15,6 +15,7 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 _NUMERICS = (
     "prompts.py",
     "models.py",
+    "rotary.py",
     "scoring/perplexity.py",
     "scoring/attention.py",
     "scoring/passes.py",
