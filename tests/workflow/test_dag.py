@@ -441,7 +441,7 @@ def test_killed_inside_a_shard_only_the_rest_is_computed(tmp_path):
             "\nabsent/*.jsonl: the glob matches no file; correct it in",
         ),
         ({"models": {"short": str(TINY_PAIR / "long")}}, "set scoring.short_context: truncate"),
-        ({"experiments": {0.8: {"alpha": 0.8}}}, "put numbers in quotes"),
+        ({"experiments": {0.8: {"alpha": 0.8}}}, "names must be text, and YAML reads 0.8 as another type"),
         ({"data": {"short": "none"}}, "experiment gateau mixes short chats (n_short), but data.short is none"),
         ({"models": {"base": "/no/such/base"}}, "/no/such/base: no such model directory"),
         (
