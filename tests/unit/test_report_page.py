@@ -295,6 +295,9 @@ def test_warnings_say_what_is_the_case_and_what_to_do(run):
     pool, (ranked, _) = read_pool(results), read_rankings(results)
     pool["truncated_tokens"] = [5] * 60 + [0] * 60
     ranked.summary.update(spearman_with_length=0.72, near_duplicates=40)
+    (what,) = (one["what"] for one in overview.warnings(None, [ranked] * 13, None) if "near duplicates" in one["what"])
+    assert what.count("near duplicates") == 3
+    assert what.endswith(" 10 more experiments do so, too.")
     intake = {"rows": 10, "rejected": 4, "rejected_by_reason": {"not_json": 4}}
     found = [one["what"] for one in overview.warnings(pool, [ranked], intake)]
     for words in (

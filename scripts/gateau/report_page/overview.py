@@ -14,6 +14,7 @@ from gateau.report_page.results import Results
 from gateau.schemas import RANKED_STATUSES, SCREENED_OUT
 
 _MANY = 0.1  # share from which on near duplicates or truncated samples are worth a warning
+_SHOWN = 3  # warnings of one kind
 _FOLLOWS = 0.5  # Spearman's correlation with length from which on a score is said to follow length
 _AFTERWARDS = ("manifest", "provenance", "report_page")  # rules that may run after the page, so it cannot count them
 _ROLES = {
@@ -74,7 +75,13 @@ def warnings(
     by_advice: dict[str, list[str]] = {}
     for what, do in found:
         by_advice.setdefault(do, []).append(what)
-    return [{"what": " ".join(whats), "do": do} for do, whats in by_advice.items()]
+    return [{"what": _few(whats), "do": do} for do, whats in by_advice.items()]
+
+
+def _few(whats: Sequence[str]) -> str:
+    """Return the first sentences; of many experiments, the others are only counted."""
+    more = len(whats) - _SHOWN
+    return " ".join([*whats[:_SHOWN], *([f"{more} more experiments do so, too."] if more > 0 else [])])
 
 
 def _of_rows(pool: pd.DataFrame | None, intake: Mapping[str, Any] | None) -> Iterator[tuple[str, str]]:
