@@ -31,6 +31,10 @@ def checkout(tmp_path: Path) -> Path:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The long files first, so that no worker is left alone with one at the end."""
-    names = ("cluster", "dag", "evaluation", "finetuning", "methods", "hostile", "module", "estimates", "soak", "suite")
+    names = (
+        "cluster", "dag", "documents", "evaluation", "harness", "finetuning", "methods", "serving", "gpu_leases",
+        "suite", "memory", "hub_data", "module", "presets", "screen", "hostile", "estimates", "soak", "stored",
+        "fifth_benchmark",
+    )  # fmt: skip
     order = [f"test_{name}.py" for name in names]
     items.sort(key=lambda item: order.index(item.path.name) if item.path.name in order else len(order))
