@@ -47,9 +47,7 @@ _CODE = (
     "evaluation/answering/generation.py",
     "evaluation/answering/prefixes.py",
 )
-
-
-_SERVER_CODE = "evaluation/answering/through_server.py"  # reads the answers of a server
+_SERVER_CODE = "evaluation/answering/through_server.py"  # decides it too, where a server answers
 _ASKED = (
     "format", "template_options", "reasoning", "max_length", "batch_tokens", "share_prefixes", "device", "dtype",
     "attention",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import difflib
 import json
-import math
 from collections.abc import Iterator, Mapping
+from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any
 
 from gateau.places import SCHEMA
@@ -99,7 +99,7 @@ def _describe(error: ValidationError, schema: Mapping[str, Any]) -> str:
             f"{key}: {_shown(error.instance)} is not allowed as a name; use letters, digits, dot, dash and underscore"
         )
     if number := _number_in(error.instance, error.schema, schema):
-        return f"{key}: YAML reads {error.instance} as text, not as a number; write {number}"
+        return f"{key}: YAML reads {error.instance} as text, not as a number; write {number} without quotes"
     allowed = _allowed(error.schema, schema)
     near = _nearest(str(error.instance), allowed.split(", ")) if isinstance(error.instance, str) else None
     hint = f" (did you mean {near}?)" if near else ""
@@ -143,26 +143,16 @@ def _allowed(node: Mapping[str, Any], schema: Mapping[str, Any]) -> str:
 
 
 def _number_in(value: Any, node: Mapping[str, Any], schema: Mapping[str, Any]) -> str | None:
-    """Return how to write a number that YAML takes for text, such as 1e-5; None if no number is meant or allowed.
-
-    YAML 1.1 asks for a point in the mantissa and a sign in the exponent.
-    """
+    """Return in digits a number that YAML takes for text, such as 1e-5; None if no number is meant or allowed."""
     kinds = _kinds(node, schema)
+    if not isinstance(value, str) or "string" in kinds or kinds.isdisjoint({"number", "integer"}):
+        return None
     try:
-        number = float(value) if isinstance(value, str) and "string" not in kinds else math.nan
-    except ValueError:
+        number = Decimal(value)
+    except InvalidOperation:
         return None
-    if not math.isfinite(number) or kinds.isdisjoint({"number", "integer"}):
-        return None
-    if "number" not in kinds and not number.is_integer():
-        return None
-    mantissa, _, exponent = value.strip().lower().partition("e")
-    if not exponent:
-        return f"{value.strip()} without quotes"
-    if "number" not in kinds:
-        return str(int(number))
-    point, sign = "" if "." in mantissa else ".0", "" if exponent[0] in "+-" else "+"
-    return f"{mantissa}{point}e{sign}{exponent}"
+    is_allowed = number.is_finite() and ("number" in kinds or number == number.to_integral_value())
+    return f"{number:f}" if is_allowed else None
 
 
 def _kinds(node: Mapping[str, Any], schema: Mapping[str, Any]) -> set[str]:

@@ -42,8 +42,11 @@ def git_blob_id(path: Path) -> str:
 
 
 def settings_digest(settings: Any, length: int = 64) -> str:
-    """Return the first ``length`` hexadecimal digits of the SHA-256 of ``settings``, any JSON-ready value."""
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:length]
+    """Return the first ``length`` hexadecimal digits of the SHA-256 of ``settings``, any value that JSON can hold.
+
+    Dates, paths and other objects in it count as their texts.
+    """
+    return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:length]
 
 
 def visible_files(folder: Path) -> Iterator[Path]:

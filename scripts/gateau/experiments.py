@@ -250,10 +250,9 @@ class Configuration:
     @property
     def roles(self) -> list[str]:
         """Names of the models that the run needs."""
-        scoring = ["short", "long"] if self.ranked else []
-        base = ["base"] if self.is_fine_tuned else []
+        needed = [*["short", "long"] * bool(self.ranked), *["base"] * self.is_fine_tuned]
         further = {role for name in self.ranked for role in self.experiments[name].further_models}
-        return [*scoring, *base, *sorted(role for role in further if self.config["models"][role])]
+        return [*needed, *sorted(role for role in further if self.config["models"][role])]
 
     @property
     def short_window(self) -> int | None:

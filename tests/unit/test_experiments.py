@@ -91,11 +91,11 @@ def test_later_files_win_and_the_schema_is_checked(tmp_path):
         ),
         (
             {"train": {"learning_rate": "1e-5"}},
-            "train.learning_rate: YAML reads 1e-5 as text, not as a number; write 1.0e-5",
+            "train.learning_rate: YAML reads 1e-5 as text, not as a number; write 0.00001 without quotes",
         ),
         (
             {"train": {"learning_rate": "2.5E5"}},
-            "train.learning_rate: YAML reads 2.5E5 as text, not as a number; write 2.5e+5",
+            "train.learning_rate: YAML reads 2.5E5 as text, not as a number; write 250000 without quotes",
         ),
         (
             {"train": {"lora": {"r": 8, "alpha": "16"}}},

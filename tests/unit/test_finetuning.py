@@ -55,6 +55,8 @@ def zero3(problem):
 
 def test_it_learns_and_records_what_it_did(problem, single):
     summary = json.loads((problem.folder / "single/summary.json").read_text())
+    (checkpoints,) = (problem.folder / "single/checkpoints").iterdir()
+    assert checkpoints.name.startswith("single-"), "equal trainings of two experiments must not share a folder"
     first, last = summary["losses"]["eval_loss"]
     assert len(single) == summary["steps"] == STEPS
     assert last < first

@@ -105,7 +105,7 @@ def judgments(directory):
         ("mt_bench", "[[0]]", None),
         ("mt_bench", "Rating: 4", None),
         ("mt_bench", '<think>The format is "[[rating]]", e.g. "[[5]]".</think> Rating: [[8]]', 8),
-        ("mt_bench", "e.g. [[5]] </think>[[8]] because </think> is a mark", 8),
+        ("mt_bench", "it begins in the prompt, e.g. [[5]] </think>\n[[8]]", 8),
         ("longbench_qa", "<think>[[3]] or rather [[2]]", None),
         ("longbench_qa", "[[3]] as <think> is no reasoning here", 3),
     ],

@@ -18,6 +18,7 @@ import pyarrow as pa
 from gateau.data.columns import Columns
 from gateau.data.messages import InvalidRow, Message, checked_text
 from gateau.data.readers import Origin, Record, Rejection, read_records
+from gateau.digests import settings_digest
 from gateau.errors import DataError
 from gateau.tables import Row
 
@@ -247,14 +248,10 @@ def _table_row(origin: Origin, raw: Mapping[str, Any], kind: RowKind, own_id: st
     serialised = checked_text(json.dumps(messages, ensure_ascii=False, default=str), "messages")
     dataset = raw.get("dataset")
     return {
-        "id": own_id if own_id is not None else f"sha256-{_messages_digest(messages)[:24]}",
+        "id": own_id if own_id is not None else f"sha256-{settings_digest(messages, 24)}",
         "file": origin.file,
         "line": origin.line,
         "dataset": checked_text(str(dataset), "dataset") if dataset is not None else None,
         "messages": serialised,
         **columns,
     }
-
-
-def _messages_digest(messages: list[Message]) -> str:
-    return hashlib.sha256(json.dumps(messages, sort_keys=True, default=str).encode()).hexdigest()

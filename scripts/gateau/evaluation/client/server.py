@@ -29,8 +29,8 @@ if TYPE_CHECKING:  # imported where a server is called, because scorers and --he
 
 _LONGEST_WAIT = 600.0  # seconds; if a server asks for a longer pause, the run stops and can be repeated later
 _SHORTEST_SECRET = 8  # characters; hiding a dummy key such as "none" would garble texts
-# fields that decide what is asked, so settings must not change them
 _NEVER_CONNECTED = {"ConnectError", "ConnectTimeout"}  # nothing was sent, so nothing was paid for
+# fields that decide what is asked, so settings must not change them
 _RESERVED = {"model", "messages", "prompt", "stream", "n"}
 
 

@@ -6,7 +6,9 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-_REASONING_BEGINS, _REASONING_ENDS = "<think>", "</think>"
+from gateau.evaluation.answering.reasoning import Reasoning
+
+_REASONING = Reasoning("<think>", "</think>", max_tokens=0)
 
 
 @dataclass(frozen=True)
@@ -29,9 +31,7 @@ class Rating:
         A judge may send its reasoning in the text. Numbers in there are no ratings, and neither are those of reasoning
         that was cut.
         """
-        reasoning, end, answer = text.partition(_REASONING_ENDS)
-        if not end:
-            answer = "" if reasoning.lstrip().startswith(_REASONING_BEGINS) else reasoning
+        _, answer = _REASONING.split("", text)
         found = self.find(answer)
         if found is None:
             return None
