@@ -252,6 +252,21 @@ def test_models_that_the_run_does_not_need_may_be_missing(finished):
     assert "/gone/model: no such model directory" in snakemake(directory, counted, "--dry-run").stdout
 
 
+def test_a_training_asks_for_its_signal_whatever_resources_are_set(tmp_path):
+    arguments = ["--dry-run", "--set-resources", "train:mem_mb=9"]
+    planned = snakemake(tmp_path, merged(small_config(tmp_path), {"train": {"experiments": "all"}}), *arguments).stdout
+    (resources,) = (line for line in planned.splitlines() if "slurm_extra" in line)
+    assert "mem_mb=9" in resources
+    assert "slurm_extra=--signal=USR1@600" in resources
+
+
+def test_resources_follow_what_a_selection_compares(tmp_path):
+    config = merged(small_config(tmp_path), {"selection": {"near_duplicates": 0.8}})
+    for changed, memory in ((config, 32000), (small_config(tmp_path), 8000)):
+        planned = snakemake(tmp_path, changed, "selected", "--dry-run").stdout.split("\nrule selection:")[1]
+        assert f"mem_mb={memory}," in planned.split("resources:")[1].splitlines()[0]
+
+
 def test_nothing_to_do_is_told(finished):
     directory, config = finished
     result = snakemake(directory, {**config, "experiments": {}}, "--dry-run")
