@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Iterator, Mapping
-from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any
 
 from gateau.places import SCHEMA
@@ -144,6 +143,8 @@ def _allowed(node: Mapping[str, Any], schema: Mapping[str, Any]) -> str:
 
 def _number_in(value: Any, node: Mapping[str, Any], schema: Mapping[str, Any]) -> str | None:
     """Return in digits a number that YAML takes for text, such as 1e-5; None if no number is meant or allowed."""
+    from decimal import Decimal, InvalidOperation  # only for an error
+
     kinds = _kinds(node, schema)
     if not isinstance(value, str) or "string" in kinds or kinds.isdisjoint({"number", "integer"}):
         return None
